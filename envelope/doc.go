@@ -1,0 +1,10 @@
+// Package envelope reads and writes the sealed-file format: headers, blocks, names, symlink targets, extended
+// attributes, directory records and a volume's configuration. FORMAT.md specifies it byte by byte, and the names here
+// are the names there. The package knows neither FUSE nor a key service: its users bring data keys and storage.
+//
+//   - volume.go: a volume, its configuration and the keys under its metadata key
+//   - name.go, symlink.go, attribute.go, directory.go, mark.go: what is sealed under those
+//   - header.go, overflow.go: a file's header
+//   - layout.go: the arithmetic between plaintext and ciphertext offsets
+//   - block.go, file.go: a file's content
+package envelope
