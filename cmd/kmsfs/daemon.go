@@ -1,0 +1,123 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// The daemon is this program again, in a session of its own, with two pipes from the process that the user started: on
+// one it gets its orders, so that no secret shows in its arguments or environment, on the other it answers when the volume is mounted,
+// or with the reason why it can't be.
+const (
+	answerFD = 3
+	ordersFD = 4
+
+	answerReady = "ready"
+
+	// maxOrders bounds the orders in bytes: paths, options and a passphrase.
+	maxOrders = 64 << 10
+)
+
+// orders are what the daemon is told.
+type orders struct {
+	Options mountOptions
+	Secret  *secret
+}
+
+// startDaemon has the mount served by a process of its own, and returns when it is ready.
+func startDaemon(o mountOptions) error {
+	secret, err := o.Secret.read(o.Home)
+	if err != nil {
+		return err
+	}
+	defer secret.wipe()
+	text, err := json.Marshal(orders{o, secret})
+	if err != nil {
+		return err
+	}
+	defer clear(text)
+	if len(text) > maxOrders {
+		return fmt.Errorf("mount options have %d bytes, want at most %d", len(text), maxOrders)
+	}
+
+	answer, answerEnd, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer answer.Close()
+	ordersEnd, ordersPipe, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	daemon := exec.Command("/proc/self/exe", "mount", "--daemon", "--", o.Volume, o.Mountpoint)
+	daemon.Args[0] = "kmsfs"
+	daemon.ExtraFiles = []*os.File{answerEnd, ordersEnd}
+	daemon.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = daemon.Start()
+	answerEnd.Close()
+	ordersEnd.Close()
+	if err != nil {
+		ordersPipe.Close()
+		return fmt.Errorf("start the serving process: %w", err)
+	}
+	_, writeErr := ordersPipe.Write(text)
+	ordersPipe.Close()
+
+	line, err := io.ReadAll(io.LimitReader(answer, maxOrders))
+	switch {
+	case string(line) == answerReady:
+		return daemon.Process.Release()
+	case len(line) > 0:
+		return &explainedError{string(line)}
+	}
+	return errors.Join(fmt.Errorf("the serving process ended early (%v)", daemon.Wait()), writeErr, err)
+}
+
+// runDaemon is the process that startDaemon starts.
+func runDaemon() error {
+	for _, fd := range []int{answerFD, ordersFD} {
+		var stat unix.Stat_t
+		if err := unix.Fstat(fd, &stat); err != nil || stat.Mode&unix.S_IFMT != unix.S_IFIFO {
+			return usagef("mount", "--daemon is for kmsfs's own use")
+		}
+		unix.CloseOnExec(fd)
+	}
+	answer := os.NewFile(answerFD, "answer")
+	err := obey(os.NewFile(ordersFD, "orders"), func() error {
+		_, err := answer.WriteString(answerReady)
+		return errors.Join(err, answer.Close())
+	})
+	if err != nil {
+		answer.WriteString(explain(err)) // to nobody, if the daemon was ready before
+	}
+	return err
+}
+
+// obey reads the orders and serves the mount.
+func obey(in *os.File, ready func() error) error {
+	if err := harden(); err != nil {
+		return err
+	}
+	text := make([]byte, maxOrders)
+	defer clear(text)
+	n, err := io.ReadFull(in, text)
+	if !errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("orders: %w", err)
+	}
+	in.Close()
+	var o orders
+	if err := json.NewDecoder(bytes.NewReader(text[:n])).Decode(&o); err != nil {
+		return fmt.Errorf("orders: %w", err)
+	}
+	clear(text)
+	defer o.Secret.wipe()
+	return o.Options.serve(o.Secret, daemonLog(o.Options.Home), ready)
+}

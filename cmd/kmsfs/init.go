@@ -1,0 +1,224 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/signal"
+	"path/filepath"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	kmsfs "kmsfs/fs"
+	"kmsfs/keyservice"
+)
+
+const (
+	// volumeFile is the file that makes a directory a volume.
+	volumeFile = "kmsfs.volume"
+	// defaultKeyAlias names the KMS key of volumes whose owner names none.
+	defaultKeyAlias = "alias/kmsfs-default"
+)
+
+var (
+	errKeyNotFound = errors.New("no such KMS key")
+	errNested      = errors.New("the volume and the key service home must not lie in each other")
+)
+
+type initOptions struct {
+	home           string
+	key            string
+	plaintextNames bool
+	secret         secretOptions
+}
+
+func initCommand() command {
+	return command{
+		name:      "init",
+		arguments: "[OPTIONS] VOLUME",
+		summary:   "make a new encrypted volume",
+		details: `
+Makes a volume: a directory that holds ciphertext, empty or not there yet. Makes the key service home too, if there is none,
+and a KMS key with alias/kmsfs-default, if no key is named and it isn't there.
+
+A new home is sealed with what is given first: a passphrase file or a key file by option; $KMSFS_PASSPHRASE_FILE or
+$KMSFS_KEY_FILE; the systemd credential "kmsfs"; a passphrase asked for on the terminal. A key file that doesn't exist is made.
+
+Examples:
+  kmsfs init ~/vault
+  kmsfs init --key-file /etc/kmsfs.key /srv/vault
+  kmsfs init --key alias/finance --plaintext-names ~/invoices`,
+		prepare: func(flags *pflag.FlagSet) func([]string) error {
+			var o initOptions
+			flags.StringVar(&o.key, "key", "", "KMS key for the volume: ID, alias or ARN (default "+defaultKeyAlias+")")
+			flags.BoolVar(&o.plaintextNames, "plaintext-names", false, "encrypt contents, but not names")
+			o.secret.declare(flags)
+			declareHome(flags, &o.home)
+			return o.run
+		},
+	}
+}
+
+func (o *initOptions) run(args []string) error {
+	if len(args) != 1 {
+		return usagef("init", "want one VOLUME, got %d arguments", len(args))
+	}
+	if err := o.secret.complete(); err != nil {
+		return err
+	}
+	volume, err := resolve(args[0], true)
+	if err != nil {
+		return err
+	}
+	if o.home, err = homeDir(o.home); err != nil {
+		return err
+	}
+	if o.home, err = resolve(o.home, true); err != nil {
+		return err
+	}
+	if err := checkNewVolume(volume, o.home); err != nil {
+		return err
+	}
+	if err := harden(); err != nil {
+		return err
+	}
+	home, undo, err := o.homeToUse()
+	if err != nil {
+		return err
+	}
+	defer home.close()
+	arn, err := o.makeVolume(home, volume)
+	if err != nil {
+		home.close()
+		return errors.Join(err, undo())
+	}
+	fmt.Printf("Volume %s is ready, its files sealed under %s.\n", volume, arn)
+	fmt.Printf("Mount it with: kmsfs mount %s MOUNTPOINT\n", args[0])
+	return nil
+}
+
+// checkNewVolume refuses a place for a volume before anything is made for it.
+func checkNewVolume(volume, home string) error {
+	if within(volume, home) || within(home, volume) {
+		return fmt.Errorf("volume %s, home %s: %w", volume, home, errNested)
+	}
+	entries, err := os.ReadDir(volume)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		parent := filepath.Dir(volume)
+		if !isDirectory(parent) {
+			return fmt.Errorf("%s: %w", parent, fs.ErrNotExist)
+		}
+		return nil
+	case err != nil:
+		return pathError(err)
+	case len(entries) > 0:
+		return fmt.Errorf("%s: %w", volume, kmsfs.ErrNotEmpty)
+	}
+	return nil
+}
+
+// homeToUse opens the home, or makes it; undo unmakes what was made.
+func (o *initOptions) homeToUse() (h *home, undo func() error, err error) {
+	exists, err := keyservice.Exists(o.home)
+	if err != nil {
+		return nil, nil, err
+	}
+	if exists {
+		secret, err := o.secret.read(o.home)
+		if err != nil {
+			return nil, nil, err
+		}
+		defer secret.wipe()
+		h, err := openHome(o.home, secret)
+		return h, func() error { return nil }, err
+	}
+	secret, err := o.secret.readNew()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer secret.wipe()
+	finishOnSignals()
+
+	var made made
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, made.undo())
+		}
+	}()
+	if err := made.keyFile(secret); err != nil {
+		return nil, nil, err
+	}
+	if err := made.home(o.home, secret); err != nil {
+		return nil, nil, err
+	}
+	h, err = openHome(o.home, secret)
+	if err != nil {
+		return nil, nil, err
+	}
+	fmt.Printf("Key service home %s is made. Back it up, and remember what opens it: without either, no file can be read.\n", o.home)
+	return h, made.undo, nil
+}
+
+// makeVolume writes the volume, and the default key if it is needed and isn't there. It returns the KMS key's ARN.
+func (o *initOptions) makeVolume(h *home, volume string) (arn string, err error) {
+	ctx, caller := context.Background(), keyservice.Caller{Caller: self()}
+	key := o.key
+	if key == "" {
+		key = defaultKeyAlias
+	}
+	described, err := h.DescribeKey(ctx, caller, &keyservice.DescribeKeyInput{KeyId: key})
+	switch {
+	case err == nil:
+		arn = described.KeyMetadata.Arn
+	case !notFound(err):
+		return "", err
+	case o.key != "":
+		return "", fmt.Errorf("%w: %s", errKeyNotFound, o.key)
+	default:
+		if arn, err = makeDefaultKey(ctx, h, caller); err != nil {
+			return "", err
+		}
+	}
+	return arn, kmsfs.Create(kmsfs.CreateOptions{
+		Volume:         volume,
+		Keys:           keys{h},
+		Key:            arn,
+		PlaintextNames: o.plaintextNames,
+		Owner:          caller.UID,
+	})
+}
+
+func makeDefaultKey(ctx context.Context, h *home, caller keyservice.Caller) (arn string, err error) {
+	created, err := h.CreateKey(ctx, caller, &keyservice.CreateKeyInput{Description: "kmsfs volumes"})
+	if err != nil {
+		return "", err
+	}
+	_, err = h.CreateAlias(ctx, caller, &keyservice.CreateAliasInput{
+		AliasName: defaultKeyAlias, TargetKeyId: created.KeyMetadata.KeyId})
+	return created.KeyMetadata.Arn, err
+}
+
+func notFound(err error) bool {
+	e, ok := errors.AsType[*keyservice.Error](err)
+	return ok && e.Code == keyservice.CodeNotFound
+}
+
+// finishOnSignals lets what has begun come to its end, which is a matter of seconds, rather than leave it half-made.
+func finishOnSignals() {
+	signal.Notify(make(chan os.Signal, 1), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+}
+
+// made records what was made, so that it can be unmade.
+type made []func() error
+
+func (m *made) undo() error {
+	var errs []error
+	for i := len(*m) - 1; i >= 0; i-- {
+		errs = append(errs, (*m)[i]())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"kmsfs/fs"
+	"kmsfs/keyservice"
+)
+
+// keys is a key service as the file system asks for it.
+type keys struct{ api keyservice.API }
+
+var _ fs.KeyService = keys{}
+
+// refusals are the codes by which the key service says that a key may not be used, now or by this caller.
+var refusals = []string{keyservice.CodeAccessDenied, keyservice.CodeDisabled, keyservice.CodeInvalidState,
+	keyservice.CodeNotFound, keyservice.CodeKeyUnavailable}
+
+func (k keys) GenerateDataKey(ctx context.Context, call fs.Call, key string, encryptionContext map[string]string) (fs.DataKey, error) {
+	out, err := k.api.GenerateDataKey(ctx, caller(call), &keyservice.GenerateDataKeyInput{
+		KeyId: key, KeySpec: "AES_256", EncryptionContext: encryptionContext})
+	if err != nil {
+		return fs.DataKey{}, refusal(err)
+	}
+	return fs.DataKey{KeyARN: out.KeyId, Plaintext: out.Plaintext, Wrapped: out.CiphertextBlob}, nil
+}
+
+func (k keys) Decrypt(ctx context.Context, call fs.Call, keyARN string, wrapped []byte, encryptionContext map[string]string) ([]byte, error) {
+	out, err := k.api.Decrypt(ctx, caller(call), &keyservice.DecryptInput{
+		KeyId: keyARN, CiphertextBlob: wrapped, EncryptionContext: encryptionContext})
+	if err != nil {
+		return nil, refusal(err)
+	}
+	return out.Plaintext, nil
+}
+
+func (k keys) ReEncrypt(ctx context.Context, call fs.Call, keyARN string, wrapped []byte, from, to map[string]string) ([]byte, error) {
+	out, err := k.api.ReEncrypt(ctx, caller(call), &keyservice.ReEncryptInput{
+		SourceKeyId: keyARN, DestinationKeyId: keyARN, CiphertextBlob: wrapped,
+		SourceEncryptionContext: from, DestinationEncryptionContext: to})
+	if err != nil {
+		return nil, refusal(err)
+	}
+	return out.CiphertextBlob, nil
+}
+
+func (k keys) Record(ctx context.Context, call fs.Call, event fs.Event) error {
+	in := &keyservice.RecordEventInput{Name: event.Name, KeyARN: event.KeyARN, EncryptionContext: event.Context, Details: event.Details}
+	if event.Error != nil {
+		in.Error = event.Error.Error()
+	}
+	_, err := k.api.RecordEvent(ctx, caller(call), in)
+	return err
+}
+
+func caller(call fs.Call) keyservice.Caller {
+	return keyservice.Caller{Caller: call.Caller, ViaFileSystem: true, Operation: call.Operation}
+}
+
+// refusal makes the file system see what is one.
+func refusal(err error) error {
+	if e, ok := errors.AsType[*keyservice.Error](err); ok && slices.Contains(refusals, e.Code) {
+		return fmt.Errorf("%w: %w", fs.ErrRefused, err)
+	}
+	return err
+}

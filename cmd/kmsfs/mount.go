@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	kmsfs "kmsfs/fs"
+	"kmsfs/keyservice"
+)
+
+var errInsideVolume = errors.New("lies inside the volume")
+
+func mountCommand() command {
+	return command{
+		name:      "mount",
+		arguments: "[OPTIONS] VOLUME MOUNTPOINT",
+		summary:   "mount a volume",
+		details: `
+Mounts a volume on an empty directory and returns when it is ready; a process of its own serves it from then on.
+
+Mount options (-o): ro, rw, allow_other, home=DIR, passphrase_file=FILE, key_file=FILE, [no]suid, [no]dev, [no]exec,
+[no]atime, [no]diratime, [no]relatime, [no]strictatime, [no]lazytime, sync, async, dirsync.
+With the program linked as /sbin/mount.fuse.kmsfs, mount(8) and /etc/fstab know the type fuse.kmsfs.
+
+What opens the key service home is taken from the first of these that is given: the options; $KMSFS_PASSPHRASE_FILE or
+$KMSFS_KEY_FILE; the systemd credential "kmsfs"; the terminal. None is needed while another process has the home open.
+
+Examples:
+  kmsfs mount ~/vault ~/clear
+  kmsfs mount --key-file /etc/kmsfs.key --allow-other /srv/vault /srv/clear
+  kmsfs mount --foreground --read-only ~/vault ~/clear
+  mount -t fuse.kmsfs /srv/vault /srv/clear -o key_file=/etc/kmsfs.key,noexec`,
+		prepare: func(flags *pflag.FlagSet) func([]string) error {
+			var o mountOptions
+			foreground := flags.Bool("foreground", false, "serve the mount in this process, logging to standard error")
+			flags.BoolVar(&o.AllowOther, "allow-other", false, "let other users in, as far as modes and key policies do")
+			flags.BoolVar(&o.ReadOnly, "read-only", false, "change nothing in the volume")
+			lists := flags.StringArrayP("options", "o", nil, "mount options, with commas between")
+			o.Secret.declare(flags)
+			declareHome(flags, &o.Home)
+			daemon := flags.Bool("daemon", false, "")
+			flags.Lookup("daemon").Hidden = true
+			return func(args []string) error {
+				if *daemon {
+					return runDaemon()
+				}
+				for _, list := range *lists {
+					if err := o.apply(list, false); err != nil {
+						return err
+					}
+				}
+				if err := o.complete(args); err != nil {
+					return err
+				}
+				if !*foreground {
+					return startDaemon(o)
+				}
+				secret, err := o.Secret.read(o.Home)
+				if err != nil {
+					return err
+				}
+				return o.serve(secret, foregroundLog(), func() error { return nil })
+			}
+		},
+	}
+}
+
+// complete adds the arguments and what the environment says to the options, and refuses what can't be mounted at a glance:
+// before anybody is asked for a passphrase.
+func (o *mountOptions) complete(args []string) error {
+	if len(args) != 2 {
+		return usagef("mount", "want VOLUME and MOUNTPOINT, got %d arguments", len(args))
+	}
+	o.Volume, o.Mountpoint = args[0], args[1]
+	if err := o.Secret.complete(); err != nil {
+		return err
+	}
+	var err error
+	if o.Home, err = homeDir(o.Home); err != nil {
+		return err
+	}
+	if err := o.absolute(); err != nil {
+		return err
+	}
+	for _, dir := range []string{o.Volume, o.Mountpoint} {
+		if info, err := os.Stat(dir); err != nil {
+			return pathError(err)
+		} else if !info.IsDir() {
+			return fmt.Errorf("%s: %w", dir, unix.ENOTDIR)
+		}
+	}
+	if _, err := os.Lstat(filepath.Join(o.Volume, volumeFile)); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: %w", o.Volume, kmsfs.ErrNotVolume)
+	}
+	if within(o.Volume, o.Mountpoint) {
+		return fmt.Errorf("mountpoint %s: %w", o.Mountpoint, errInsideVolume)
+	}
+	return nil
+}
+
+// serve mounts the volume, calls ready, and returns when the volume is unmounted and everything is written. SIGTERM, SIGINT
+// and SIGHUP unmount it.
+func (o mountOptions) serve(secret *secret, log *slog.Logger, ready func() error) error {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
+	unix.Umask(0) // modes are those that the callers ask for, less the umask of theirs that the kernel took off
+
+	home, err := openHome(o.Home, secret)
+	if err != nil {
+		return err
+	}
+	defer home.close()
+	if err := home.serve(); err != nil {
+		return err
+	}
+	mounted, err := kmsfs.Mount(kmsfs.MountOptions{
+		Volume:     o.Volume,
+		Mountpoint: o.Mountpoint,
+		Keys:       keys{home},
+		AllowOther: o.AllowOther,
+		ReadOnly:   o.ReadOnly,
+		Options:    o.Kernel,
+		Log:        log,
+	})
+	if err != nil {
+		return err
+	}
+	go func() {
+		for range signals {
+			o.stop(mounted, log)
+		}
+	}()
+	if err := os.Chdir("/"); err != nil {
+		o.stop(mounted, log)
+		return err
+	}
+	if err := ready(); err != nil {
+		o.stop(mounted, log)
+	}
+	log.LogAttrs(context.Background(), slog.LevelInfo, "mounted", slog.String("volume", o.Volume), slog.String("mountpoint", o.Mountpoint))
+	mounted.Wait()
+	log.LogAttrs(context.Background(), slog.LevelInfo, "unmounted", slog.String("volume", o.Volume), slog.String("mountpoint", o.Mountpoint))
+	return nil
+}
+
+// stop unmounts the volume: at once, or, if it is in use, from sight at once and for good when it no longer is.
+func (o mountOptions) stop(mounted *kmsfs.Mounted, log *slog.Logger) {
+	err := mounted.Unmount()
+	if err == nil {
+		return
+	}
+	log.Warn("can't unmount yet: the process ends when nobody uses the files any more", "mountpoint", o.Mountpoint, "error", err)
+	if err := unmount(o.Mountpoint, true); err != nil {
+		log.Error("can't unmount", "mountpoint", o.Mountpoint, "error", err)
+	}
+}
+
+// pathError says which path an error is about, without the system call's name.
+func pathError(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return fmt.Errorf("%s: %w", e.Path, e.Err)
+	}
+	return err
+}
+
+// harden is called before a secret enters the process.
+func harden() error {
+	if err := keyservice.Harden(); err != nil {
+		return fmt.Errorf("keep secrets out of core dumps: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"path/filepath"
+	"strings"
+)
+
+// mountOptions say what to mount, where and how. They reach the daemon as JSON.
+type mountOptions struct {
+	Home               string
+	Volume, Mountpoint string
+	AllowOther         bool
+	ReadOnly           bool
+	// Kernel are further options for the kernel, such as noexec.
+	Kernel []string
+	Secret secretOptions
+}
+
+// kernelOptions are those that the kernel is to see to.
+var kernelOptions = set("suid", "nosuid", "dev", "nodev", "exec", "noexec", "atime", "noatime", "diratime", "nodiratime",
+	"relatime", "norelatime", "strictatime", "nostrictatime", "lazytime", "nolazytime", "sync", "async", "dirsync")
+
+// ignoredOptions are for mount(8), systemd and the like, which pass them on, or say what kmsfs does in any case.
+var ignoredOptions = set("defaults", "auto", "noauto", "nofail", "_netdev", "user", "nouser", "users", "owner", "group",
+	"default_permissions", "silent", "loud")
+
+// apply takes over options in mount(8)'s form, a list with commas between. With sloppy, unknown ones are passed over.
+func (o *mountOptions) apply(list string, sloppy bool) error {
+	for option := range strings.SplitSeq(list, ",") {
+		name, value, hasValue := strings.Cut(option, "=")
+		switch {
+		case option == "":
+		case option == "rw":
+			o.ReadOnly = false
+		case option == "ro":
+			o.ReadOnly = true
+		case option == "allow_other":
+			o.AllowOther = true
+		case hasValue && value != "" && name == "home":
+			o.Home = value
+		case hasValue && value != "" && name == "passphrase_file":
+			o.Secret.PassphraseFile = value
+		case hasValue && value != "" && name == "key_file":
+			o.Secret.KeyFile = value
+		case kernelOptions[option]:
+			o.Kernel = append(o.Kernel, option)
+		case ignoredOptions[option], name == "user" && hasValue, name == "comment" && hasValue,
+			strings.HasPrefix(option, "x-"), strings.HasPrefix(option, "X-"):
+		case !sloppy:
+			return usagef("mount", "unknown mount option %q", option)
+		}
+	}
+	return nil
+}
+
+// absolute makes the paths hold in every working directory.
+func (o *mountOptions) absolute() error {
+	var err error
+	for _, path := range []*string{&o.Home, &o.Secret.PassphraseFile, &o.Secret.KeyFile} {
+		if *path == "" {
+			continue
+		}
+		if *path, err = filepath.Abs(*path); err != nil {
+			return err
+		}
+	}
+	if o.Volume, err = resolve(o.Volume, true); err != nil {
+		return err
+	}
+	o.Mountpoint, err = resolve(o.Mountpoint, true)
+	return err
+}
+
+func set(names ...string) map[string]bool {
+	m := make(map[string]bool, len(names))
+	for _, name := range names {
+		m[name] = true
+	}
+	return m
+}
