@@ -24,11 +24,13 @@ func (c command) execute(args []string) error {
 	flags.SortFlags = false
 	flags.Usage = func() {}
 	run := c.prepare(flags)
-	if err := flags.Parse(args); errors.Is(err, pflag.ErrHelp) {
+	help := flags.BoolP("help", "h", false, "show this text")
+	if err := flags.Parse(args); err != nil {
+		return usagef(c.name, "%w", err)
+	}
+	if *help {
 		fmt.Print(c.help(flags))
 		return nil
-	} else if err != nil {
-		return usagef(c.name, "%w", err)
 	}
 	err := run(flags.Args())
 	if usage, ok := errors.AsType[*usageError](err); ok {
@@ -39,10 +41,10 @@ func (c command) execute(args []string) error {
 
 func (c command) help(flags *pflag.FlagSet) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Usage: kmsfs %s %s\n\n%s\n", c.name, c.arguments, strings.TrimSpace(c.details))
+	fmt.Fprintf(&b, "Usage: %s\n\n%s\n", strings.TrimSpace("kmsfs "+c.name+" "+c.arguments), strings.TrimSpace(c.details))
 	b.WriteString("\nOptions:\n")
-	b.WriteString(flags.FlagUsages())
-	b.WriteString("  -h, --help                   show this text\n")
+	const note = "[=true|false]" // true of every switch, and worth saying of none
+	b.WriteString(strings.ReplaceAll(flags.FlagUsages(), note, strings.Repeat(" ", len(note))))
 	return b.String()
 }
 

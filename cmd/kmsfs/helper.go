@@ -15,7 +15,7 @@ Mounts a volume for mount(8). "kmsfs mount --help" lists the mount options.
 Example, in /etc/fstab:
   /srv/vault  /srv/clear  fuse.kmsfs  allow_other,key_file=/etc/kmsfs.key,nofail  0  0`,
 		prepare: func(flags *pflag.FlagSet) func([]string) error {
-			options := flags.StringArrayP("options", "o", nil, "mount options, with commas between")
+			options := flags.StringArrayP("options", "o", nil, "mount `OPTIONS`, with commas between")
 			sloppy := flags.BoolP("sloppy", "s", false, "pass over unknown mount options")
 			fake := flags.BoolP("fake", "f", false, "do everything but mount")
 			readOnly := flags.BoolP("read-only", "r", false, "mount for reading only")

@@ -10,29 +10,51 @@ import (
 
 // hints say what to do about an error. Of several that match, the first is the one that helps: so causes come before what
 // they cause.
-var hints = []struct {
-	err  error
-	hint string
-}{
-	{keyservice.ErrNoHome, "make one with kmsfs init, or name another with --home or KMSFS_HOME"},
-	{keyservice.ErrLocked, "unmount what that process serves, or wait until it has ended"},
-	{keyservice.ErrWrongSecret, "give the one that the home was made with, or name another home with --home"},
-	{keyservice.ErrSealerMismatch, "open the home with what it was made with: a passphrase, a key file or a systemd credential"},
-	{keyservice.ErrDamagedHome, "restore the home from a backup"},
-	{errNoPassphrase, "give --passphrase-file or KMSFS_PASSPHRASE_FILE, or start kmsfs on a terminal"},
-	{errNoKeyFile, "give --key-file or KMSFS_KEY_FILE"},
-	{errKeyNotFound, "name the key service home that has it with --home or KMSFS_HOME"},
-	{errInitKeyNotFound, "name another with --key, or leave --key out for " + defaultKeyAlias},
-	{fs.ErrNotVolume, "make one with kmsfs init"},
-	{fs.ErrVolumeInUse, "unmount it there first, or mount it with --read-only everywhere"},
-	{fs.ErrVolumeDamaged, "restore kmsfs.volume from a backup of the volume"},
-	{fs.ErrNotEmpty, "name an empty directory or one that doesn't exist"},
-	{fs.ErrMountpointInUse, "name an empty directory that nothing is mounted on, or unmount what is there"},
-	{fs.ErrNoFusermount, "install the package fuse3, or mount as root"},
-	{fs.ErrRefused, "see that the KMS key is enabled and that its policy and grants let you use it"},
-	{errInsideVolume, "name a directory outside it"},
-	{errNotMounted, "findmnt -t " + fsType + " lists the mountpoints of kmsfs"},
-	{errBusy, "close the files and leave the directories in it; fuser -vm MOUNTPOINT says whose they are"},
+func hints() []hint {
+	return []hint{
+		{is(keyservice.ErrNoHome), "make one with kmsfs init, or name another with --home or KMSFS_HOME"},
+		{is(keyservice.ErrLocked), "unmount what that process serves, or wait until it has ended"},
+		{is(errHolderStopped), "run the command again"},
+		{is(keyservice.ErrWrongSecret), "give the one that the home was made with, or name another home with --home"},
+		{is(keyservice.ErrSealerMismatch), "open it with what it was made with: a passphrase, a key file or a systemd credential"},
+		{is(keyservice.ErrDamagedHome), "restore it from a backup"},
+		{is(errNoPassphrase), "give --passphrase-file or KMSFS_PASSPHRASE_FILE, or start kmsfs on a terminal"},
+		{is(errNoKeyFile), "give --key-file or KMSFS_KEY_FILE"},
+		{is(errNoCredential), "start kmsfs from a unit with LoadCredential=" + credentialName + ":FILE"},
+		{is(errEmpty), "put it on the first line"},
+		{is(errNested), "name directories apart from each other"},
+		{is(errKeyNotFound), "name another with --key, or leave --key out for " + defaultKeyAlias},
+		{is(fs.ErrNotVolume), "make one with kmsfs init"},
+		{is(fs.ErrVolumeInUse), "unmount it there first"},
+		{is(fs.ErrVolumeDamaged), "restore " + volumeFile + " from a backup of the volume"},
+		{is(fs.ErrNotEmpty), "name an empty directory, or one that doesn't exist yet"},
+		{is(fs.ErrMountpointInUse), "name an empty directory, or unmount what is there"},
+		{is(fs.ErrNoFusermount), "install the package fuse3, or run kmsfs as root"},
+		{refusedWith(keyservice.CodeNotFound), "name the key service home that has the KMS key with --home or KMSFS_HOME"},
+		{refusedWith(keyservice.CodeDisabled), "enable the KMS key"},
+		{refusedWith(keyservice.CodeInvalidState), "cancel the KMS key's deletion, or import its material again"},
+		{is(fs.ErrRefused), "have the KMS key's policy, or a grant, allow it"},
+		{is(errInsideVolume), "name a directory outside it"},
+		{is(errNotMounted), "findmnt -t " + fsType + " lists those that are"},
+		{is(errBusy), "close the files and leave the directories in it; fuser -vm MOUNTPOINT says who has them"},
+	}
+}
+
+// hint is what to do about the errors that match.
+type hint struct {
+	match func(error) bool
+	text  string
+}
+
+func is(target error) func(error) bool {
+	return func(err error) bool { return errors.Is(err, target) }
+}
+
+func refusedWith(code string) func(error) bool {
+	return func(err error) bool {
+		e, ok := errors.AsType[*keyservice.Error](err)
+		return ok && e.Code == code
+	}
 }
 
 // explainedError is an error whose text has its hint already.
@@ -46,9 +68,9 @@ func explain(err error) string {
 	if _, ok := errors.AsType[*explainedError](err); ok {
 		return text
 	}
-	for _, h := range hints {
-		if errors.Is(err, h.err) {
-			return text + ": " + h.hint
+	for _, h := range hints() {
+		if h.match(err) {
+			return text + ": " + h.text
 		}
 	}
 	return text

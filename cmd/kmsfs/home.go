@@ -18,7 +18,7 @@ import (
 const rootHome = "/var/lib/kmsfs"
 
 func declareHome(flags *pflag.FlagSet, dir *string) {
-	flags.StringVar(dir, "home", "", "key service home (default $KMSFS_HOME, $XDG_DATA_HOME/kmsfs, ~/.local/share/kmsfs)")
+	flags.StringVar(dir, "home", "", "key service home `DIR` (default $KMSFS_HOME, $XDG_DATA_HOME/kmsfs, ~/.local/share/kmsfs)")
 }
 
 // homeDir returns the absolute path of the key service home; named is what the options say.
@@ -55,8 +55,15 @@ type home struct {
 // lockPatience is how long openHome waits for a process that has the home open to answer, or to be done with it.
 const lockPatience = 5 * time.Second
 
-// openHome opens the home, or reaches the process that has it open.
+// openHome opens the home, or reaches the process that has it open: only the latter without a secret.
 func openHome(dir string, secret *secret) (*home, error) {
+	if secret == nil {
+		api, err := keyservice.DialHome(dir)
+		if err != nil {
+			return nil, fmt.Errorf("%w (%w)", errHolderStopped, err)
+		}
+		return &home{api, nil}, nil
+	}
 	sealer, err := secret.sealer()
 	if err != nil {
 		return nil, err
@@ -90,6 +97,12 @@ func (h *home) close() error {
 		return nil
 	}
 	return h.service.Close()
+}
+
+// isServed says whether another process has the home open and lets this one in.
+func isServed(dir string) bool {
+	_, err := keyservice.DialHome(dir)
+	return err == nil
 }
 
 // self is this process as a caller of the key service.

@@ -53,7 +53,7 @@ Examples:
   kmsfs init --key alias/finance --plaintext-names ~/invoices`,
 		prepare: func(flags *pflag.FlagSet) func([]string) error {
 			var o initOptions
-			flags.StringVar(&o.key, "key", "", "KMS key for the volume: ID, alias or ARN (default "+defaultKeyAlias+")")
+			flags.StringVar(&o.key, "key", "", "KMS `KEY` for the volume: ID, alias or ARN (default "+defaultKeyAlias+")")
 			flags.BoolVar(&o.plaintextNames, "plaintext-names", false, "encrypt contents, but not names")
 			o.secret.declare(flags)
 			declareHome(flags, &o.home)
@@ -210,15 +210,4 @@ func notFound(err error) bool {
 // finishOnSignals lets what has begun come to its end, which is a matter of seconds, rather than leave it half-made.
 func finishOnSignals() {
 	signal.Notify(make(chan os.Signal, 1), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
-}
-
-// made records what was made, so that it can be unmade.
-type made []func() error
-
-func (m *made) undo() error {
-	var errs []error
-	for i := len(*m) - 1; i >= 0; i-- {
-		errs = append(errs, (*m)[i]())
-	}
-	return errors.Join(errs...)
 }

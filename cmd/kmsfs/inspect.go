@@ -4,11 +4,192 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
 
 	"github.com/spf13/pflag"
 
-	kmsfs "kmsfs/fs"
+	"kmsfs/fs"
+	"kmsfs/keyservice"
 )
+
+var errNotInVolume = errors.New("lies neither in a mountpoint of kmsfs nor in a volume")
+
+func inspectCommand() command {
+	return command{
+		name:      "inspect",
+		arguments: "[OPTIONS] FILE...",
+		summary:   "show what a file's header says",
+		details: `
+Shows what files, directories and symlinks say of themselves: format version, ID, KMS key, encryption context, locations and
+flags. A FILE lies in a mountpoint or in a volume, where its name is encrypted. Whether the header is authentic is found
+out by having its data key unwrapped, which key policies may refuse and the audit log records.
+
+With --json, each FILE gives one line with one object: path, type, formatVersion, fileId, keyArn, keyMaterialId,
+encryptionContext, locations (directoryId, name), flags, plaintextSize, authentic, and refusal if the key service refused.
+
+Examples:
+  kmsfs inspect ~/clear/report.pdf
+  kmsfs inspect --json ~/vault/* | jq -r .keyArn | sort | uniq -c`,
+		prepare: func(flags *pflag.FlagSet) func([]string) error {
+			var o inspectOptions
+			flags.BoolVar(&o.json, "json", false, "print a JSON object for each FILE")
+			o.secret.declare(flags)
+			declareHome(flags, &o.home)
+			return o.run
+		},
+	}
+}
+
+type inspectOptions struct {
+	home   string
+	json   bool
+	secret secretOptions
+}
+
+// inspection is what the command shows of a file: the file system's report, and what only the key service can tell.
+type inspection struct {
+	*fs.Report
+	KeyMaterialID string `json:"keyMaterialId,omitempty"`
+}
+
+func (o *inspectOptions) run(args []string) error {
+	if len(args) == 0 {
+		return usagef("inspect", "want at least one FILE")
+	}
+	if err := o.secret.complete(); err != nil {
+		return err
+	}
+	dir, err := homeDir(o.home)
+	if err != nil {
+		return err
+	}
+	places := make([]place, len(args))
+	for i, path := range args {
+		if places[i], err = findPlace(path); err != nil {
+			return err
+		}
+	}
+	secret, err := o.secret.read(dir)
+	if err != nil {
+		return err
+	}
+	defer secret.wipe()
+	home, err := openHome(dir, secret)
+	if err != nil {
+		return err
+	}
+	defer home.close()
+
+	for i, p := range places {
+		report, err := p.inspect(keys{home})
+		if err != nil {
+			return err
+		}
+		report.Path = args[i]
+		shown := inspection{Report: report}
+		if blob, err := keyservice.ParseBlob(report.WrappedKey); err == nil {
+			shown.KeyMaterialID = blob.MaterialID
+		}
+		if o.json {
+			err = json.NewEncoder(os.Stdout).Encode(shown)
+		} else {
+			err = shown.print(os.Stdout)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// place is where a path lies.
+type place struct {
+	volume string
+	// path is relative to the volume's root; sealed says that it is one of the volume's own names.
+	path   string
+	sealed bool
+}
+
+// findPlace finds out which mountpoint or volume the path lies in.
+func findPlace(path string) (place, error) {
+	abs, err := resolve(path, false)
+	if err != nil {
+		return place{}, pathError(err)
+	}
+	if _, err := os.Lstat(abs); err != nil {
+		return place{}, pathError(err)
+	}
+	m, ok, err := mountAbove(abs)
+	if err != nil {
+		return place{}, err
+	}
+	if ok {
+		rel, err := filepath.Rel(m.path, abs)
+		return place{m.source, rel, false}, err
+	}
+	for dir := abs; ; dir = filepath.Dir(dir) {
+		if _, err := os.Lstat(filepath.Join(dir, volumeFile)); err == nil {
+			rel, err := filepath.Rel(dir, abs)
+			return place{dir, rel, true}, err
+		}
+		if dir == "/" {
+			return place{}, fmt.Errorf("%s: %w", path, errNotInVolume)
+		}
+	}
+}
+
+func (p place) inspect(keys fs.KeyService) (*fs.Report, error) {
+	if p.sealed {
+		return fs.InspectSealed(keys, self(), p.volume, p.path)
+	}
+	return fs.Inspect(keys, self(), p.volume, p.path)
+}
+
+// print writes a table for people to read.
+func (i inspection) print(w io.Writer) error {
+	fmt.Fprintln(w, i.Path)
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(name string, value any) {
+		if value != "" {
+			fmt.Fprintf(table, "  %s\t%v\n", name, value)
+		}
+	}
+	row("type", i.Type)
+	if i.FormatVersion != 0 {
+		row("format version", i.FormatVersion)
+	}
+	row("file ID", i.FileID)
+	row("directory ID", i.DirectoryID)
+	row("KMS key", i.KeyARN)
+	row("key material", i.KeyMaterialID)
+	names := make([]string, 0, len(i.EncryptionContext))
+	for name := range i.EncryptionContext {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		row("context", fmt.Sprintf("%s = %q", name, i.EncryptionContext[name]))
+	}
+	for _, l := range i.Locations {
+		row("location", fmt.Sprintf("%q in directory %s", l.Name, l.DirectoryID))
+	}
+	row("flags", strings.Join(i.Flags, ", "))
+	if i.PlaintextSize != nil {
+		row("plaintext size", *i.PlaintextSize)
+	}
+	switch {
+	case i.Refusal != "":
+		row("authentic", "unknown: "+i.Refusal)
+	case i.Authentic:
+		row("authentic", "yes")
+	default:
+		row("authentic", "no")
+	}
+	fmt.Fprintln(table)
+	return table.Flush()
+}

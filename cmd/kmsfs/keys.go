@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 
 	"kmsfs/fs"
@@ -63,7 +62,12 @@ func caller(call fs.Call) keyservice.Caller {
 // refusal makes the file system see what is one.
 func refusal(err error) error {
 	if e, ok := errors.AsType[*keyservice.Error](err); ok && slices.Contains(refusals, e.Code) {
-		return fmt.Errorf("%w: %w", fs.ErrRefused, err)
+		return refused{err}
 	}
 	return err
 }
+
+// refused is an error of the key service that says no.
+type refused struct{ error }
+
+func (e refused) Unwrap() []error { return []error{e.error, fs.ErrRefused} }

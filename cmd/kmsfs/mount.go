@@ -44,7 +44,7 @@ Examples:
 			foreground := flags.Bool("foreground", false, "serve the mount in this process, logging to standard error")
 			flags.BoolVar(&o.AllowOther, "allow-other", false, "let other users in, as far as modes and key policies do")
 			flags.BoolVar(&o.ReadOnly, "read-only", false, "change nothing in the volume")
-			lists := flags.StringArrayP("options", "o", nil, "mount options, with commas between")
+			lists := flags.StringArrayP("options", "o", nil, "mount `OPTIONS`, with commas between")
 			o.Secret.declare(flags)
 			declareHome(flags, &o.Home)
 			daemon := flags.Bool("daemon", false, "")

@@ -40,8 +40,8 @@ type secretOptions struct {
 }
 
 func (o *secretOptions) declare(flags *pflag.FlagSet) {
-	flags.StringVar(&o.PassphraseFile, "passphrase-file", "", "file whose first line is the passphrase of the key service home")
-	flags.StringVar(&o.KeyFile, "key-file", "", "key file of the key service home")
+	flags.StringVar(&o.PassphraseFile, "passphrase-file", "", "`FILE` whose first line is the passphrase of the key service home")
+	flags.StringVar(&o.KeyFile, "key-file", "", "key `FILE` of the key service home")
 }
 
 // complete takes from the environment what the options leave open.
@@ -75,6 +75,17 @@ func (s *secret) wipe() {
 	}
 }
 
+// check finds out whether the file is there, before anything else is done.
+func (s *secret) check() error {
+	if s.Path == "" {
+		return nil
+	}
+	if _, err := os.Stat(s.Path); err != nil {
+		return fmt.Errorf("key file: %w", pathError(err))
+	}
+	return nil
+}
+
 func (s *secret) sealer() (sealer.Sealer, error) {
 	switch s.Kind {
 	case sealer.KindPassphrase:
@@ -99,8 +110,10 @@ func (o secretOptions) read(home string) (*secret, error) {
 	if isServed(home) {
 		return nil, nil
 	}
-	if s, err := o.given(kind); s != nil || err != nil {
-		return s, err
+	if s, err := o.given(kind); err != nil {
+		return nil, err
+	} else if s != nil {
+		return s, s.check()
 	}
 	switch kind {
 	case sealer.KindKeyFile:
