@@ -48,11 +48,14 @@ type program struct {
 	t           *testing.T
 	dir         string
 	environment []string
+	// user is whom the program runs as; nil: as the test.
+	user *syscall.Credential
 }
 
 func newProgram(t *testing.T) *program {
 	dir := t.TempDir()
-	return &program{t, dir, []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "KMSFS_HOME=" + filepath.Join(dir, "home")}}
+	return &program{t: t, dir: dir, environment: []string{
+		"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "KMSFS_HOME=" + filepath.Join(dir, "home")}}
 }
 
 // path returns the absolute path of a name in the program's directory.
@@ -83,8 +86,14 @@ func (p *program) runAs(name string, args ...string) result {
 	p.t.Helper()
 	cmd := exec.Command(binary, args...)
 	cmd.Args[0] = name
+	return p.finish(cmd)
+}
+
+// finish runs a command as the program is run.
+func (p *program) finish(cmd *exec.Cmd) result {
+	p.t.Helper()
 	cmd.Dir, cmd.Env = p.dir, p.environment
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: p.user}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
