@@ -1,0 +1,173 @@
+package envelope
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+)
+
+// Truncate changes the plaintext's size. If it fails, the file has its old or its new size.
+func (f *File) Truncate(size int64) error {
+	if err := checkRange(size, 0); err != nil {
+		return err
+	}
+	if err := f.begin(); err != nil {
+		return err
+	}
+	defer f.end()
+	switch {
+	case size > f.size:
+		return f.put(nil, size, 0)
+	case size == f.size:
+		return nil
+	case size == 0:
+		return f.empty()
+	}
+	return f.shrink(size)
+}
+
+// shrink makes the file shorter, but not empty.
+func (f *File) shrink(size int64) error {
+	w := getWorker()
+	defer w.release()
+	last, old := lastBlock(size), f.size
+	block, err := f.load(w, last)
+	if err != nil {
+		return err
+	}
+	f.tail.set(last, block[:blockLen(last, size)])
+	f.size, f.unsettled = size, true
+	if err = f.settle(); err == nil {
+		return nil
+	}
+	// If nothing has changed yet, the file is as it was; else the next change goes on from here.
+	if now, sizeErr := f.storage.Size(); sizeErr == nil && now == CipherSize(old) {
+		copy(w.block[:], block)
+		f.size, f.unsettled = old, false
+		f.tail.drop()
+		check := getWorker()
+		defer check.release()
+		if _, loadErr := f.load(check, lastBlock(old)); loadErr != nil {
+			f.tail.set(last, block[:blockLen(last, size)])
+			f.size, f.unsettled = size, true
+		}
+	}
+	return err
+}
+
+// settle makes the end of the storage what size and tail say, in the steps of FORMAT.md, section 9.
+func (f *File) settle() error {
+	if !f.unsettled {
+		return nil
+	}
+	if f.size == 0 {
+		if err := f.cut(headerSize); err != nil {
+			return err
+		}
+		f.unsettled = false
+		return nil
+	}
+	last := lastBlock(f.size)
+	now, err := f.storage.Size()
+	if err != nil {
+		return fmt.Errorf("asking for size: %w", err)
+	}
+	if now > sealedEnd(last) {
+		now = sealedEnd(last)
+		if err := f.cut(now); err != nil {
+			return err
+		}
+	}
+	if err := f.count(1, false); err != nil {
+		return err
+	}
+	w := getWorker()
+	defer w.release()
+	n := f.tail.read(w.block[:], last, 0)
+	page := getPages(1)
+	defer putPages(page)
+	sealed := page[:sealedEnd(last)-sealedStart(last)]
+	clear(sealed)
+	rand.Read(sealed[:nonceSize])
+	f.keys.seal(w, sealed, w.block[:n], last, true)
+	n += blockOverhead
+	size := CipherSize(f.size)
+	torn := now > size
+	if !torn {
+		sealed = sealed[:n]
+	} else if n+tornLength <= len(sealed) {
+		binary.BigEndian.PutUint16(sealed[len(sealed)-tornLength:], uint16(n))
+	}
+	if err := f.write(sealed, sealedStart(last)); err != nil {
+		return fmt.Errorf("writing block %d: %w", last, err)
+	}
+	if torn {
+		if err := f.storage.Sync(); err != nil {
+			return fmt.Errorf("syncing: %w", err)
+		}
+		if err := f.cut(size); err != nil {
+			return err
+		}
+	}
+	f.unsettled = false
+	return nil
+}
+
+// cut changes the storage's size.
+func (f *File) cut(size int64) error {
+	if err := f.storage.Truncate(size); err != nil {
+		return fmt.Errorf("cutting: %w", err)
+	}
+	return nil
+}
+
+// empty makes the file empty and gives it a fresh data key.
+func (f *File) empty() error {
+	var next Header
+	var keys fileKeys
+	if f.options.Fresh != nil {
+		var err error
+		if next, keys, err = f.fresh(); err != nil {
+			return err
+		}
+	}
+	if err := f.cut(headerSize); err != nil {
+		return err
+	}
+	f.size = 0
+	f.tail.drop()
+	if f.options.Fresh == nil {
+		return nil
+	}
+	return f.rekey(next, keys)
+}
+
+// renew gives the file, which is empty, a fresh data key.
+func (f *File) renew() error {
+	next, keys, err := f.fresh()
+	if err != nil {
+		return err
+	}
+	return f.rekey(next, keys)
+}
+
+// fresh asks for a new data key and its header.
+func (f *File) fresh() (Header, fileKeys, error) {
+	next, dataKey, err := f.options.Fresh(f.header.clone())
+	if err != nil {
+		return Header{}, fileKeys{}, err
+	}
+	next = next.clone()
+	next.FileID, next.Sparse, next.Sealed = f.header.FileID, false, 0
+	keys, err := newFileKeys(dataKey, next.FileID)
+	return next, keys, err
+}
+
+// rekey writes the header of a data key that has not been used yet. The file is empty.
+func (f *File) rekey(next Header, keys fileKeys) error {
+	if err := f.replaceHeader(next, keys); err != nil {
+		return err
+	}
+	f.sealed, f.stored, f.step, f.used = 0, 0, 0, false
+	return nil
+}

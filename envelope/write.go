@@ -1,0 +1,322 @@
+package envelope
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+)
+
+// begin locks the file for a change.
+func (f *File) begin() error {
+	f.mu.Lock()
+	var err error
+	switch {
+	case f.closed:
+		err = os.ErrClosed
+	case f.options.ReadOnly:
+		err = syscall.EROFS
+	default:
+		err = f.settle()
+	}
+	if err != nil {
+		f.mu.Unlock()
+	}
+	return err
+}
+
+// end unlocks the file after a change.
+func (f *File) end() {
+	f.mu.Unlock()
+	if f.accepted.any.Load() {
+		f.report()
+	}
+}
+
+// checkRange says whether a file can have n bytes at off.
+func checkRange(off, n int64) error {
+	if off < 0 || n < 0 {
+		return syscall.EINVAL
+	}
+	if off > maxSize-n {
+		return syscall.EFBIG
+	}
+	return nil
+}
+
+// WriteAt is io.WriterAt's. If it fails, the file has its old size; each block that was to be written has its old or its new
+// content. Where off is beyond the end, there are zeros between.
+func (f *File) WriteAt(p []byte, off int64) (int, error) {
+	if err := checkRange(off, int64(len(p))); err != nil {
+		return 0, err
+	}
+	if err := f.begin(); err != nil {
+		return 0, err
+	}
+	defer f.end()
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if err := f.put(p, off, int64(len(p))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// put writes n bytes of p, or zeros if p is nil, at off, and makes the file long enough for them. With n = 0 it only makes the file
+// reach to off. The caller holds mu for writing, and the file is settled.
+func (f *File) put(p []byte, off, n int64) error {
+	old, size := f.size, max(f.size, off+n)
+	if old == 0 && f.used && f.options.Fresh != nil {
+		if err := f.renew(); err != nil {
+			return err
+		}
+	}
+	// The blocks first..last are written; and, if the file grows, those between the one that was last and first, except for
+	// holes.
+	first, last, start := blockOf(off), blockOf(max(off+n-1, off)), int64(0)
+	if n == 0 {
+		first, last = lastBlock(size), lastBlock(size)
+	}
+	start = first
+	if size > old {
+		start = min(max(lastBlock(old), 0), first)
+	}
+	holes := first-start > holeBlocks
+	if holes {
+		if err := f.allowHoles(); err != nil {
+			return err
+		}
+	}
+
+	s := sealings.Get().(*sealing)
+	defer sealings.Put(s)
+	defer s.forget()
+	s.file, s.p, s.off, s.end, s.size = f, p, off, off+n, size
+	for _, i := range [...]int64{start, first, last} {
+		if err := s.merge(i); err != nil {
+			return err
+		}
+	}
+	count := last - start + 1
+	if holes {
+		count = last - first + 2
+	}
+	if err := f.count(count, start == 0); err != nil {
+		return err
+	}
+	var err error
+	if holes {
+		if err = s.run(start, start); err == nil {
+			err = s.run(first, last)
+		}
+	} else {
+		err = s.run(start, last)
+	}
+	if err != nil {
+		f.withdraw(s, start)
+		return err
+	}
+	f.size = size
+	f.tail.set(last, s.plaintext(last))
+	return nil
+}
+
+// withdraw makes the file what it was before the write s failed, as far as it was going to grow.
+func (f *File) withdraw(s *sealing, start int64) {
+	if s.size == f.size {
+		f.tail.drop()
+		return
+	}
+	if f.size > 0 {
+		// A file that grows has the block that was last written first: s has its plaintext.
+		last := lastBlock(f.size)
+		f.tail.set(last, s.plaintext(last)[:blockLen(last, f.size)])
+	}
+	f.unsettled = true
+	_ = f.settle() // the caller has an error already; what can't be done now is done by the next change
+}
+
+// sealing is a request to seal blocks and write them.
+type sealing struct {
+	file     *File
+	p        []byte // the bytes off..end-1 of the plaintext, or nil: zeros
+	off, end int64
+	size     int64   // that the file will have
+	merged   [3]edge // blocks of which only a part is written
+	pages    []byte  // a run of pages, beginning with page first
+	first    int64
+	nonces   [chunkPages * nonceSize]byte
+}
+
+// edge is the new plaintext of one block.
+type edge struct {
+	index int64
+	used  bool
+	block [blockSize]byte
+}
+
+// forget wipes what s has of plaintext.
+func (s *sealing) forget() {
+	s.file, s.p, s.pages = nil, nil, nil
+	for k := range s.merged {
+		if s.merged[k].used {
+			s.merged[k].used = false
+			clear(s.merged[k].block[:])
+		}
+	}
+}
+
+// merge finds out the new plaintext of block i, if it isn't simply what is written or zeros.
+func (s *sealing) merge(i int64) error {
+	start, n := blockStart(i), blockLen(i, s.size)
+	isOld := i <= lastBlock(s.file.size)
+	touched := s.off < start+int64(n) && s.end > start
+	if s.off <= start && s.end >= start+int64(n) || !isOld && !touched {
+		return nil
+	}
+	var e *edge
+	for k := range s.merged {
+		if s.merged[k].used && s.merged[k].index == i {
+			return nil
+		}
+		if !s.merged[k].used {
+			e = &s.merged[k]
+			break
+		}
+	}
+	if isOld {
+		w := getWorker()
+		defer w.release()
+		old, err := s.file.load(w, i)
+		if err != nil {
+			return err
+		}
+		copy(e.block[:], old)
+	}
+	e.index, e.used = i, true
+	if touched {
+		from, to := max(s.off, start), min(s.end, start+int64(n))
+		if s.p != nil {
+			copy(e.block[from-start:to-start], s.p[from-s.off:])
+		} else {
+			clear(e.block[from-start : to-start])
+		}
+	}
+	return nil
+}
+
+// plaintext returns what block i will hold.
+func (s *sealing) plaintext(i int64) []byte {
+	start, n := blockStart(i), blockLen(i, s.size)
+	for k := range s.merged {
+		if s.merged[k].used && s.merged[k].index == i {
+			return s.merged[k].block[:n]
+		}
+	}
+	if s.p != nil && s.off <= start && s.end >= start+int64(n) {
+		return s.p[start-s.off:][:n]
+	}
+	return zeros[:n]
+}
+
+// run seals and writes the blocks from..to.
+func (s *sealing) run(from, to int64) error {
+	buffer := getPages(int(min(to-from+1, chunkPages)))
+	defer putPages(buffer)
+	for first := from; first <= to; {
+		n := min(to-first+1, chunkPages)
+		s.pages, s.first = buffer[:n*pageSize], first
+		if first == 0 {
+			copy(s.pages, s.file.header.image)
+		}
+		rand.Read(s.nonces[:n*nonceSize])
+		if err := share(int(n), s); err != nil {
+			return err
+		}
+		end := sealedEnd(first + n - 1)
+		if first+n-1 == lastBlock(s.size) {
+			end = CipherSize(s.size)
+		}
+		if err := s.file.write(s.pages[:end-first*pageSize], first*pageSize); err != nil {
+			return fmt.Errorf("writing block %d: %w", first, err)
+		}
+		if first == 0 {
+			s.file.stored = int64(s.file.header.Sealed)
+		}
+		first += n
+	}
+	return nil
+}
+
+func (s *sealing) work(w *worker, from, to int) error {
+	last := lastBlock(s.size)
+	for k := from; k < to; k++ {
+		i := s.first + int64(k)
+		sealed := s.pages[sealedStart(i)-s.first*pageSize:]
+		copy(sealed, s.nonces[k*nonceSize:][:nonceSize])
+		s.file.keys.seal(w, sealed, s.plaintext(i), i, i == last)
+	}
+	return nil
+}
+
+// write writes to the storage.
+func (f *File) write(p []byte, off int64) error {
+	n, err := f.storage.WriteAt(p, off)
+	if err == nil && n < len(p) {
+		err = io.ErrShortWrite
+	}
+	return err
+}
+
+// count notes that n blocks are going to be sealed. It sees to it that the storage's header never says less than were: with page0 it is
+// written along with them.
+func (f *File) count(n int64, page0 bool) error {
+	if f.sealed+n > maxSealed {
+		return ErrExhausted
+	}
+	sealed := f.sealed + n
+	if page0 {
+		f.setSealed(max(sealed, f.stored))
+	} else if sealed > f.stored {
+		step := min(max(2*f.step, leastStep), mostStep)
+		ahead := min(sealed+step, maxSealed)
+		f.setSealed(ahead)
+		if err := f.write(f.header.image, 0); err != nil {
+			return fmt.Errorf("writing header: %w", err)
+		}
+		f.stored, f.step = ahead, step
+	}
+	f.sealed, f.used = sealed, true
+	return nil
+}
+
+func (f *File) setSealed(n int64) {
+	f.header.Sealed = uint32(n)
+	setSealed(f.header.image, f.header.Sealed, f.keys.header)
+}
+
+// allowHoles sets the header's flag that the file may have holes, and syncs it.
+func (f *File) allowHoles() error {
+	if f.header.Sparse {
+		return nil
+	}
+	image := f.header.image
+	flags := binary.BigEndian.Uint16(image[flagsAt:])
+	binary.BigEndian.PutUint16(image[flagsAt:], flags|flagSparse)
+	f.setSealed(max(f.sealed, f.stored))
+	err := f.write(image, 0)
+	if err == nil {
+		err = f.storage.Sync()
+	}
+	if err != nil {
+		binary.BigEndian.PutUint16(image[flagsAt:], flags)
+		f.setSealed(int64(f.header.Sealed))
+		return fmt.Errorf("writing header: %w", err)
+	}
+	f.header.Sparse = true
+	f.stored = int64(f.header.Sealed)
+	return nil
+}
