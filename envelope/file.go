@@ -104,7 +104,7 @@ func (v *Volume) CreateFile(st Storage, h *Header, dataKey []byte, o FileOptions
 	}
 	next := f.header
 	f.header = Header{FileID: next.FileID}
-	next.Sealed = 0
+	next.Sparse, next.content, next.Sealed = false, false, 0
 	if err := f.replaceHeader(next, f.keys); err != nil {
 		f.keys.wipe()
 		return nil, err
@@ -311,7 +311,7 @@ func (o *opening) work(w *worker, from, to int) error {
 // openBlock opens block i into dst, which has exactly its length.
 func (f *File) openBlock(w *worker, dst, sealed []byte, i int64) error {
 	last := i == lastBlock(f.size)
-	if f.header.Sparse && i > 0 && !last && string(sealed) == string(zeros[:len(sealed)]) {
+	if !last && f.isHole(sealed, i) {
 		clear(dst)
 		return nil
 	}
@@ -328,6 +328,11 @@ func (f *File) openBlock(w *worker, dst, sealed []byte, i int64) error {
 		clear(dst)
 	}
 	return &CorruptError{Block: i, Reason: "does not open", Err: ErrAuthentication}
+}
+
+// isHole says whether what is stored for block i is a hole, if the block isn't the last.
+func (f *File) isHole(sealed []byte, i int64) bool {
+	return f.header.Sparse && i > 0 && string(sealed) == string(zeros[:])
 }
 
 // load returns block i's plaintext, in w. The caller holds mu.

@@ -40,6 +40,7 @@ const (
 
 	flagSparse        = 1
 	flagDetailsSealed = 2
+	flagContent       = 4
 	cipherAES256GCM   = 1
 	compressionNone   = 0
 
@@ -73,6 +74,7 @@ type Header struct {
 	// LinkDigests stand for the locations of a file that lies in more places than the header has room for, sorted.
 	LinkDigests []LocationDigest
 
+	content       bool                // the file is not empty
 	image         []byte              // the header's bytes, if it was read
 	overflow      overflow            // what the file's overflow attribute holds, if the header refers to it
 	overflowValue []byte              // that attribute as it is stored; nil if the header refers to none
@@ -178,7 +180,7 @@ func (v *Volume) parseHeader(image []byte, more func() ([]byte, error)) (*Header
 		return malformed("not a sealed file")
 	case u16(versionAt) != headerVersion:
 		return malformed(fmt.Sprintf("format version %d is unknown", u16(versionAt)))
-	case flags&^(flagSparse|flagDetailsSealed) != 0:
+	case flags&^(flagSparse|flagDetailsSealed|flagContent) != 0:
 		return malformed("unknown flag")
 	case flags&flagDetailsSealed != 0 == v.config.PlaintextNames:
 		return malformed("details are not sealed as the volume's are")
@@ -197,6 +199,7 @@ func (v *Volume) parseHeader(image []byte, more func() ([]byte, error)) (*Header
 	}
 	h := &Header{
 		Sparse:     flags&flagSparse != 0,
+		content:    flags&flagContent != 0,
 		FileID:     FileID(image[fileIDAt:]),
 		Sealed:     binary.BigEndian.Uint32(image[sealedAt:]),
 		WrappedKey: slices.Clone(image[variableAt:][:wrapLen]),
@@ -380,11 +383,8 @@ func (v *Volume) marshalHeader(h *Header, digests [][sha256.Size]byte, key []byt
 		return nil, err
 	}
 	flags := uint16(0)
-	if h.Sparse {
-		flags |= flagSparse
-	}
 	if !v.config.PlaintextNames {
-		flags |= flagDetailsSealed
+		flags = flagDetailsSealed
 		if details, err = v.details.EncryptDeterministically(details, v.associateHeader(h)); err != nil {
 			return nil, err
 		}
@@ -399,13 +399,21 @@ func (v *Volume) marshalHeader(h *Header, digests [][sha256.Size]byte, key []byt
 	binary.BigEndian.PutUint16(image[detailsLenAt:], uint16(len(details)))
 	copy(image[variableAt:], h.WrappedKey)
 	copy(image[variableAt+len(h.WrappedKey):], details)
-	setSealed(image, h.Sealed, key)
+	h.update(image, key)
 	return image, nil
 }
 
-// setSealed changes the number of sealed blocks in a header's bytes, and their MAC.
-func setSealed(image []byte, sealed uint32, key []byte) {
-	binary.BigEndian.PutUint32(image[sealedAt:], sealed)
+// update writes what h says of the file's content into the header's bytes, and their MAC.
+func (h *Header) update(image, key []byte) {
+	flags := binary.BigEndian.Uint16(image[flagsAt:]) &^ (flagSparse | flagContent)
+	if h.Sparse {
+		flags |= flagSparse
+	}
+	if h.content {
+		flags |= flagContent
+	}
+	binary.BigEndian.PutUint16(image[flagsAt:], flags)
+	binary.BigEndian.PutUint32(image[sealedAt:], h.Sealed)
 	m := hmac.New(sha256.New, key)
 	m.Write(image[:macAt])
 	m.Sum(image[:macAt])

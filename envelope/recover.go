@@ -14,12 +14,18 @@ func (f *File) openEnd() error {
 	}
 	if !f.options.Tolerant {
 		f.size, err = PlainSize(now)
+		if err == nil && f.header.content != (f.size > 0) {
+			err = &CorruptError{Block: -2, Reason: fmt.Sprintf("header does not belong to %d bytes of content", f.size), Err: ErrAuthentication}
+		}
 		return err
 	}
 	f.size = TolerantPlainSize(now)
-	possible := CipherSize(f.size) == now
+	if !f.header.content {
+		f.size = 0
+	}
+	possible := CipherSize(f.size) == now && f.header.content == (f.size > 0)
 	if !possible {
-		f.accept(-2, "ends within a block's nonce or tag")
+		f.accept(-2, fmt.Sprintf("%d bytes of ciphertext", now))
 	}
 	last := lastBlock(f.size)
 	if last < 0 {
@@ -57,6 +63,9 @@ func (f *File) openLast(last int64, possible bool) error {
 		return nil
 	}
 	opened, what := f.keys.recover(w, w.block[:], sealed, last, true)
+	if f.isHole(sealed, last) {
+		opened, what = blockSize, "hole at the end"
+	}
 	if what == "" {
 		return nil
 	}

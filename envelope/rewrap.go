@@ -16,7 +16,7 @@ func (f *File) SetHeader(h Header) error {
 	}
 	defer f.end()
 	next := h.clone()
-	next.FileID, next.Sparse, next.Sealed = f.header.FileID, f.header.Sparse, f.header.Sealed
+	next.FileID, next.Sparse, next.content, next.Sealed = f.header.FileID, f.header.Sparse, f.header.content, f.header.Sealed
 	if err := f.replaceHeader(next, f.keys); err != nil {
 		return err
 	}

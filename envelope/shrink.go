@@ -64,7 +64,12 @@ func (f *File) settle() error {
 		if err := f.cut(headerSize); err != nil {
 			return err
 		}
-		f.unsettled = false
+		f.header.content = false
+		f.updateHeader(max(f.sealed, f.stored))
+		if err := f.write(f.header.image, 0); err != nil {
+			return fmt.Errorf("writing header: %w", err)
+		}
+		f.stored, f.unsettled = int64(f.header.Sealed), false
 		return nil
 	}
 	last := lastBlock(f.size)
@@ -134,10 +139,10 @@ func (f *File) empty() error {
 	if err := f.cut(headerSize); err != nil {
 		return err
 	}
-	f.size = 0
+	f.size, f.unsettled = 0, true
 	f.tail.drop()
 	if f.options.Fresh == nil {
-		return nil
+		return f.settle()
 	}
 	return f.rekey(next, keys)
 }
@@ -158,7 +163,7 @@ func (f *File) fresh() (Header, fileKeys, error) {
 		return Header{}, fileKeys{}, err
 	}
 	next = next.clone()
-	next.FileID, next.Sparse, next.Sealed = f.header.FileID, false, 0
+	next.FileID, next.Sparse, next.content, next.Sealed = f.header.FileID, false, false, 0
 	keys, err := newFileKeys(dataKey, next.FileID)
 	return next, keys, err
 }
@@ -168,6 +173,6 @@ func (f *File) rekey(next Header, keys fileKeys) error {
 	if err := f.replaceHeader(next, keys); err != nil {
 		return err
 	}
-	f.sealed, f.stored, f.step, f.used = 0, 0, 0, false
+	f.sealed, f.stored, f.step, f.used, f.unsettled = 0, 0, 0, false, false
 	return nil
 }

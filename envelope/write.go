@@ -2,7 +2,6 @@ package envelope
 
 import (
 	"crypto/rand"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
@@ -279,11 +278,12 @@ func (f *File) count(n int64, page0 bool) error {
 	}
 	sealed := f.sealed + n
 	if page0 {
-		f.setSealed(max(sealed, f.stored))
+		f.header.content = true
+		f.updateHeader(max(sealed, f.stored))
 	} else if sealed > f.stored {
 		step := min(max(2*f.step, leastStep), mostStep)
 		ahead := min(sealed+step, maxSealed)
-		f.setSealed(ahead)
+		f.updateHeader(ahead)
 		if err := f.write(f.header.image, 0); err != nil {
 			return fmt.Errorf("writing header: %w", err)
 		}
@@ -293,9 +293,10 @@ func (f *File) count(n int64, page0 bool) error {
 	return nil
 }
 
-func (f *File) setSealed(n int64) {
-	f.header.Sealed = uint32(n)
-	setSealed(f.header.image, f.header.Sealed, f.keys.header)
+// updateHeader brings the header's bytes up to date, to be written: with that number of sealed blocks.
+func (f *File) updateHeader(sealed int64) {
+	f.header.Sealed = uint32(sealed)
+	f.header.update(f.header.image, f.keys.header)
 }
 
 // allowHoles sets the header's flag that the file may have holes, and syncs it.
@@ -303,20 +304,16 @@ func (f *File) allowHoles() error {
 	if f.header.Sparse {
 		return nil
 	}
-	image := f.header.image
-	flags := binary.BigEndian.Uint16(image[flagsAt:])
-	binary.BigEndian.PutUint16(image[flagsAt:], flags|flagSparse)
-	f.setSealed(max(f.sealed, f.stored))
-	err := f.write(image, 0)
+	f.header.Sparse = true
+	f.updateHeader(max(f.sealed, f.stored))
+	err := f.write(f.header.image, 0)
 	if err == nil {
 		err = f.storage.Sync()
 	}
 	if err != nil {
-		binary.BigEndian.PutUint16(image[flagsAt:], flags)
-		f.setSealed(int64(f.header.Sealed))
+		f.header.Sparse = false // as far as anybody may rely on it
 		return fmt.Errorf("writing header: %w", err)
 	}
-	f.header.Sparse = true
 	f.stored = int64(f.header.Sealed)
 	return nil
 }

@@ -1,0 +1,174 @@
+package envelope_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"syscall"
+	"testing"
+
+	"kmsfs/envelope"
+)
+
+// TestTolerance makes what power cuts leave, opens it without and with tolerance, and again without.
+func TestTolerance(t *testing.T) {
+	const full = 3044 + 2*4068
+	v := newVolume(t, false)
+	put := func(m *memory, from *memory, i int64) {
+		// Page i as it was in from, the rest of it zeros.
+		p := m.data[i*page:min((i+1)*page, int64(len(m.data)))]
+		clear(p)
+		copy(p, from.data[i*page:min((i+1)*page, int64(len(from.data)))])
+	}
+	grown := pattern(1, full+9000)
+	for _, c := range []struct {
+		name   string
+		before int                          // size at first
+		change func(f *envelope.File) error // then
+		damage func(m, before *memory)      // and what of that reached the disk
+		want   []byte
+		blocks []int64 // that are reported
+	}{
+		{"append, last flag stale", full, func(f *envelope.File) error { return write(f, grown[full:], full) },
+			func(m, before *memory) { put(m, before, 2) }, grown, []int64{2}},
+		{"append, only the last flag", full, func(f *envelope.File) error { return write(f, grown[full:], full) },
+			func(m, before *memory) { m.resize(3 * page) }, grown[:full], []int64{2}},
+		{"append, some pages", full - 10, func(f *envelope.File) error { return write(f, grown[full-10:], full-10) },
+			func(m, before *memory) { m.resize(4 * page) }, grown[:full+4068], []int64{3}},
+		{"append, old block stale and shorter", full - 1000, func(f *envelope.File) error { return write(f, grown[full-1000:], full-1000) },
+			func(m, before *memory) { put(m, before, 2) }, zeroed(grown, full-1000, full), []int64{2}},
+		{"growth within the page, page stale", full - 1000, func(f *envelope.File) error { return write(f, grown[full-1000:full-500], full-1000) },
+			func(m, before *memory) { put(m, before, 2) }, grown[:full-1000], []int64{2}},
+		{"growth to the page's end, page stale", full - 1, func(f *envelope.File) error { return write(f, grown[full-1:full], full-1) },
+			func(m, before *memory) { put(m, before, 2) }, grown[:full-1], []int64{2}},
+		{"growth of block 0, page stale", 100, func(f *envelope.File) error { return write(f, grown[100:3044], 100) },
+			func(m, before *memory) { copy(m.data[1024:], make([]byte, 3072)); copy(m.data, before.data) }, grown[:100], []int64{0}},
+		{"only part of a nonce", full, func(f *envelope.File) error { return write(f, grown[full:], full) },
+			func(m, before *memory) { m.resize(3*page + 5) }, grown[:full], []int64{-2, 2}},
+		{"part of a nonce, last flag stale", full, func(f *envelope.File) error { return write(f, grown[full:], full) },
+			func(m, before *memory) { m.resize(3*page + 28); put(m, before, 2) }, grown[:full], []int64{-2}},
+		{"part of block 0's nonce", 0, func(f *envelope.File) error { return write(f, grown, 0) },
+			func(m, before *memory) { m.resize(1052) }, nil, []int64{-2}},
+		{"cut before the new last page", full, func(f *envelope.File) error { return f.Truncate(4000) },
+			func(m, before *memory) { m.resize(2 * page); put(m, before, 1) }, grown[:3044+4068], []int64{1}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			st := &memory{}
+			f := mustCreate(t, v, st, envelope.FileOptions{})
+			if err := write(f, grown[:c.before], 0); err != nil {
+				t.Fatal(err)
+			}
+			before := st.clone()
+			if err := c.change(f); err != nil {
+				t.Fatal(err)
+			}
+			c.damage(st, before)
+			checkTolerance(t, v, st, c.want, c.blocks)
+		})
+	}
+	// What an unfinished truncation leaves: a torn page, for each length of it.
+	for _, size := range []int64{1, 2, 100, 3041, 3042, 3043, 3045, 3046, 5000, full - 4068 + 1, full - 3, full - 2, full - 1} {
+		t.Run(fmt.Sprintf("torn at %d", size), func(t *testing.T) {
+			st := &memory{}
+			f := mustCreate(t, v, st, envelope.FileOptions{})
+			mustWrite(t, f, grown, 0)
+			st.record = true
+			if err := f.Truncate(size); err != nil {
+				t.Fatal(err)
+			}
+			c := st.changes[len(st.changes)-3] // cut, write, sync, cut
+			i := c.off / page
+			if c.kind != 'w' || c.off%page+int64(len(c.p)) != page && c.off%page != 0 {
+				t.Fatalf("torn page is %d bytes at %d", len(c.p), c.off)
+			}
+			sealed := int(envelope.CipherSize(size) - max(c.off, 0))
+			if room := len(c.p) - sealed; room >= 2 && int(binary.BigEndian.Uint16(c.p[len(c.p)-2:])) != sealed {
+				t.Errorf("torn page says % x, want %d", c.p[len(c.p)-2:], sealed)
+			}
+			st.resize((i + 1) * page)
+			copy(st.data[c.off:], c.p)
+			checkTolerance(t, v, st, grown[:size], []int64{i})
+		})
+	}
+}
+
+func zeroed(p []byte, from, to int) []byte {
+	p = bytes.Clone(p)
+	clear(p[from:to])
+	return p
+}
+
+func write(f *envelope.File, p []byte, off int64) error {
+	_, err := f.WriteAt(p, off)
+	return err
+}
+
+func checkTolerance(t *testing.T, v *envelope.Volume, st *memory, want []byte, blocks []int64) {
+	t.Helper()
+	var reported []int64
+	o := envelope.FileOptions{Repaired: func(block int64, _ string) { reported = append(reported, block) }, ReadOnly: true}
+	check := func(f *envelope.File, err error) error {
+		if err != nil {
+			return err
+		}
+		got, err := readAll(f)
+		if err == nil && !bytes.Equal(got, want) {
+			t.Fatalf("content of %d bytes, want %d", len(got), len(want))
+		}
+		return err
+	}
+	if err := check(open(v, st, newKey(1), o)); !errors.Is(err, envelope.ErrAuthentication) && !errors.Is(err, envelope.ErrFormat) {
+		t.Fatalf("without tolerance: %v", err)
+	}
+	if reported != nil {
+		t.Errorf("reported without tolerance: %d", reported)
+	}
+	o.Tolerant = true
+	if err := check(open(v, st, newKey(1), o)); err != nil {
+		t.Fatalf("read-only: %v", err)
+	}
+	if fmt.Sprint(reported) != fmt.Sprint(blocks) {
+		t.Errorf("reported %d, want %d", reported, blocks)
+	}
+	o.ReadOnly = false
+	if err := check(open(v, st, newKey(1), o)); err != nil {
+		t.Fatalf("with tolerance: %v", err)
+	}
+	o.Tolerant, reported = false, nil
+	if err := check(open(v, st, newKey(1), o)); err != nil || reported != nil {
+		t.Fatalf("after the repair: %v, reported %d", err, reported)
+	}
+}
+
+func TestEmptyStorage(t *testing.T) {
+	v := newVolume(t, false)
+	for _, size := range []int64{0, 1, 1023} {
+		st := &memory{}
+		st.resize(size)
+		if _, err := v.ReadHeader(st, false); !errors.Is(err, envelope.ErrFormat) {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+		if _, err := v.ReadHeader(st, true); !errors.Is(err, envelope.ErrEmpty) {
+			t.Errorf("%d bytes, with tolerance: %v", size, err)
+		}
+		mustWrite(t, mustCreate(t, v, st, envelope.FileOptions{}), []byte("text"), 0)
+		mustHold(t, mustOpen(t, v, st, newKey(1), envelope.FileOptions{}), []byte("text"))
+	}
+}
+
+func TestReadOnly(t *testing.T) {
+	v, st := newVolume(t, false), &memory{}
+	mustWrite(t, mustCreate(t, v, st, envelope.FileOptions{}), []byte("text"), 0)
+	before := st.count
+	f := mustOpen(t, v, st, newKey(1), envelope.FileOptions{ReadOnly: true})
+	_, err := f.WriteAt([]byte("x"), 0)
+	for _, err := range []error{err, f.Truncate(0), f.PunchHole(0, 1), f.ZeroRange(0, 1, true), f.Allocate(0, 1, true), f.SetHeader(f.Header())} {
+		if !errors.Is(err, syscall.EROFS) {
+			t.Errorf("change of a read-only file: %v", err)
+		}
+	}
+	if err := f.Close(); err != nil || st.count != before {
+		t.Errorf("closing: %v, %d changes", err, st.count-before)
+	}
+}
