@@ -28,6 +28,9 @@ func (f *File) Truncate(size int64) error {
 
 // shrink makes the file shorter, but not empty.
 func (f *File) shrink(size int64) error {
+	if f.sealed >= maxSealed {
+		return ErrExhausted
+	}
 	w := getWorker()
 	defer w.release()
 	last, old := lastBlock(size), f.size

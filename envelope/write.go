@@ -103,6 +103,9 @@ func (f *File) put(p []byte, off, n int64) error {
 	if holes {
 		count = last - first + 2
 	}
+	if f.sealed+count > maxSealed {
+		return ErrExhausted
+	}
 	if err := f.count(count, start == 0); err != nil {
 		return err
 	}
@@ -273,16 +276,13 @@ func (f *File) write(p []byte, off int64) error {
 // count notes that n blocks are going to be sealed. It sees to it that the storage's header never says less than were: with page0 it is
 // written along with them.
 func (f *File) count(n int64, page0 bool) error {
-	if f.sealed+n > maxSealed {
-		return ErrExhausted
-	}
 	sealed := f.sealed + n
 	if page0 {
 		f.header.content = true
 		f.updateHeader(max(sealed, f.stored))
 	} else if sealed > f.stored {
 		step := min(max(2*f.step, leastStep), mostStep)
-		ahead := min(sealed+step, maxSealed)
+		ahead := max(min(sealed+step, maxSealed), sealed)
 		f.updateHeader(ahead)
 		if err := f.write(f.header.image, 0); err != nil {
 			return fmt.Errorf("writing header: %w", err)
