@@ -6,6 +6,7 @@ import (
 
 	"kmsfs/fs"
 	"kmsfs/keyservice"
+	"kmsfs/keyservice/sealer"
 )
 
 // hints say what to do about an error. Of several that match, the first is the one that helps: so causes come before what
@@ -17,7 +18,10 @@ func hints() []hint {
 		{is(errHolderStopped), "run the command again"},
 		{is(keyservice.ErrWrongSecret), "give the one that the home was made with, or name another home with --home"},
 		{is(keyservice.ErrSealerMismatch), "open it with what it was made with: a passphrase, a key file or a systemd credential"},
-		{is(keyservice.ErrDamagedHome), "restore it from a backup"},
+		{is(keyservice.ErrDamagedHome), "restore it from a backup, or name another home with --home"},
+		{is(keyservice.ErrHomeExists), "name an empty directory, or one that doesn't exist yet, with --home or KMSFS_HOME"},
+		{is(keyservice.ErrUnsafeHome), "take it from all other users with chown and chmod, if you trust what is in it"},
+		{is(sealer.ErrBadSecret), "give one that fits, or make a new home with another"},
 		{is(errNoPassphrase), "give --passphrase-file or KMSFS_PASSPHRASE_FILE, or start kmsfs on a terminal"},
 		{is(errNoKeyFile), "give --key-file or KMSFS_KEY_FILE"},
 		{is(errNoCredential), "start kmsfs from a unit with LoadCredential=" + credentialName + ":FILE"},

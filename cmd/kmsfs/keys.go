@@ -47,12 +47,11 @@ func (k keys) ReEncrypt(ctx context.Context, call fs.Call, keyARN string, wrappe
 }
 
 func (k keys) Record(ctx context.Context, call fs.Call, event fs.Event) error {
-	in := &keyservice.RecordEventInput{Name: event.Name, KeyARN: event.KeyARN, EncryptionContext: event.Context, Details: event.Details}
+	e := keyservice.Event{Name: event.Name, KeyARN: event.KeyARN, EncryptionContext: event.Context, Details: event.Details}
 	if event.Error != nil {
-		in.Error = event.Error.Error()
+		e.ErrorCode, e.ErrorMessage = event.Name, event.Error.Error()
 	}
-	_, err := k.api.RecordEvent(ctx, caller(call), in)
-	return err
+	return k.api.RecordEvent(ctx, caller(call), e)
 }
 
 func caller(call fs.Call) keyservice.Caller {
