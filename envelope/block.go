@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"runtime"
 	"sync"
+	"sync/atomic"
 )
 
 const (
@@ -19,8 +20,9 @@ const (
 	// smallPages is the same for 128 KiB, the largest request of a mount that doesn't ask for more.
 	smallPages = 128<<10/blockSize + 3
 
-	// parallelBlocks is the least number of blocks that is shared between goroutines, and shareBlocks the least share.
-	parallelBlocks = 32
+	// parallelBlocks is the least number of blocks that is shared between goroutines, and shareBlocks what one takes at
+	// a time.
+	parallelBlocks = 64
 	shareBlocks    = 16
 )
 
@@ -160,28 +162,62 @@ type shareable interface {
 
 // share does the first n blocks of s, in parallel if they are many, and returns the error of the foremost that fails.
 func share(n int, s shareable) error {
-	shares := min(runtime.GOMAXPROCS(0), n/shareBlocks)
-	if n < parallelBlocks || shares < 2 {
-		w := getWorker()
-		defer w.release()
-		return s.work(w, 0, n)
+	if n >= parallelBlocks {
+		if helpers := min(runtime.GOMAXPROCS(0), n/shareBlocks) - 1; helpers > 0 {
+			return newShared(n, s).do(helpers)
+		}
 	}
-	errs := make([]error, shares)
-	var group sync.WaitGroup
-	for k := range shares {
-		group.Go(func() {
-			w := getWorker()
-			defer w.release()
-			errs[k] = s.work(w, n*k/shares, n*(k+1)/shares)
-		})
+	w := getWorker()
+	defer w.release()
+	return s.work(w, 0, n)
+}
+
+// shared is work that goroutines take shares of until none is left. One that comes too late finds none, and nobody waits for it: to
+// wake a processor may take longer than the work.
+type shared struct {
+	work shareable
+	n    int
+	errs []error // of each share
+
+	next, left atomic.Int64 // shares that are not taken, and not done
+	done       chan struct{}
+}
+
+func newShared(n int, s shareable) *shared {
+	shares := n / shareBlocks
+	g := &shared{work: s, n: n, errs: make([]error, shares), done: make(chan struct{})}
+	g.left.Store(int64(shares))
+	return g
+}
+
+func (g *shared) do(helpers int) error {
+	for range helpers {
+		go g.help()
 	}
-	group.Wait()
-	for _, err := range errs {
+	g.help()
+	<-g.done
+	for _, err := range g.errs {
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (g *shared) help() {
+	shares := len(g.errs)
+	k := int(g.next.Add(1)) - 1
+	if k >= shares {
+		return
+	}
+	w := getWorker()
+	defer w.release()
+	for ; k < shares; k = int(g.next.Add(1)) - 1 {
+		g.errs[k] = g.work.work(w, g.n*k/shares, g.n*(k+1)/shares)
+		if g.left.Add(-1) == 0 {
+			close(g.done)
+		}
+	}
 }
 
 // tail is the plaintext of one block: the one last written or read in part, so that small requests one after another open it once.

@@ -393,3 +393,6 @@ func pattern(seed byte, n int) []byte {
 	}
 	return p
 }
+
+// blocksOf returns how many blocks of 512 bytes a file takes.
+func blocksOf(info os.FileInfo) int64 { return info.Sys().(*syscall.Stat_t).Blocks }

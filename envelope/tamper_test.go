@@ -118,7 +118,7 @@ func tamper(t *testing.T, v *envelope.Volume, st, older, other *memory, want []b
 		if sparse && i != last {
 			zeroed = i
 		}
-		check(fmt.Sprintf("block %d zeros", i), edit(func(m *memory) { clear(m.data[i*page:min((i+1)*page, size)]) }), zeroed)
+		check(fmt.Sprintf("block %d zeros", i), edit(func(m *memory) { clear(m.data[i*page : min((i+1)*page, size)]) }), zeroed)
 		if sparse && i != last {
 			continue
 		}

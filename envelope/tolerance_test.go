@@ -17,7 +17,7 @@ func TestTolerance(t *testing.T) {
 	v := newVolume(t, false)
 	put := func(m *memory, from *memory, i int64) {
 		// Page i as it was in from, the rest of it zeros.
-		p := m.data[i*page:min((i+1)*page, int64(len(m.data)))]
+		p := m.data[i*page : min((i+1)*page, int64(len(m.data)))]
 		clear(p)
 		copy(p, from.data[i*page:min((i+1)*page, int64(len(from.data)))])
 	}
