@@ -94,7 +94,8 @@ func FuzzOpenFile(f *testing.F) {
 				}
 				t.Fatalf("%d bytes that nobody wrote: %v", n, err)
 			}
-			if n > 0 {
+			// Under tolerance a block that was last may have become longer, by zeros.
+			if n > 0 && (!tolerant || got[0] != 'x' || len(bytes.Trim(got[1:n], "\x00")) > 0) {
 				t.Fatalf("%d bytes that nobody wrote", n)
 			}
 			_, _ = file.WriteAt(body, int64(size))
