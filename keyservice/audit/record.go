@@ -1,0 +1,261 @@
+package audit
+
+import (
+	"encoding/hex"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+)
+
+// Record says what was asked of the service, by whom, and what came of it. It becomes one line of JSON in CloudTrail's
+// schema. No field may hold a plaintext, a key or a ciphertext.
+type Record struct {
+	Time time.Time
+	// RequestID names the call; records of the same call share it.
+	RequestID uuid.UUID
+	// Event is the operation's name, or the service event's.
+	Event string
+	// ServiceEvent marks what the service, or the file system, found or did of itself.
+	ServiceEvent bool
+	ReadOnly     bool
+	Identity     Identity
+	// Account and Region are those of the home: twelve digits, and its name.
+	Account, Region string
+	// ErrorCode is empty for what was done.
+	ErrorCode, ErrorMessage string
+	// Request and Response are the parameters worth recording; null if there are none. Details are a service event's.
+	Request, Response, Details []Field
+	// Additional are facts that CloudTrail's schema has no place for.
+	Additional []Field
+	// Resources are the ARNs of keys and aliases concerned.
+	Resources []Resource
+}
+
+// Identity is the caller.
+type Identity struct {
+	UID, GID uint32
+	// UserName is what the system calls the UID, and ARN the principal's.
+	UserName, ARN string
+	// PID is the process's ID, 0 if unknown; Executable its program's path, empty if unknown.
+	PID        int32
+	Executable string
+	// Operation is the file operation behind the call, or empty.
+	Operation string
+	// InvokedBy names the service that forwarded the call for the caller, or is empty.
+	InvokedBy string
+}
+
+// Resource is something that a call concerns.
+type Resource struct {
+	// Type is CloudTrail's, such as "AWS::KMS::Key".
+	Type, ARN string
+}
+
+// Field is a named value: a string, an int64, a bool or a map[string]string.
+type Field struct {
+	Name  string
+	Value any
+}
+
+// appendTo appends the record's line.
+func (r *Record) appendTo(b []byte) []byte {
+	b = append(b, `{"eventVersion":"1.11","userIdentity":`...)
+	b = r.appendIdentity(b)
+	b = append(b, `,"eventTime":"`...)
+	b = r.Time.UTC().AppendFormat(b, "2006-01-02T15:04:05.000000Z")
+	b = append(b, `","eventSource":"kms.kmsfs"`...)
+	b = appendMember(b, "eventName", r.Event)
+	b = appendMember(b, "awsRegion", r.Region)
+	b = appendMember(b, "sourceIPAddress", r.Identity.source("127.0.0.1"))
+	b = appendMember(b, "userAgent", r.Identity.source("kmsfs"))
+	if r.ErrorCode != "" || r.ErrorMessage != "" {
+		b = appendMember(b, "errorCode", r.ErrorCode)
+		b = appendMember(b, "errorMessage", r.ErrorMessage)
+	}
+	b = appendObject(b, "requestParameters", r.Request)
+	b = appendObject(b, "responseElements", r.Response)
+	b = r.appendAdditional(b)
+	b = append(b, `,"requestID":"`...)
+	b = appendUUID(b, r.RequestID)
+	b = append(b, `","eventID":"`...)
+	b = appendUUID(b, uuid.New())
+	b = append(b, `","readOnly":`...)
+	b = strconv.AppendBool(b, r.ReadOnly)
+	b = r.appendResources(b)
+	if r.ServiceEvent {
+		b = append(b, `,"eventType":"AwsServiceEvent"`...)
+		b = appendObject(b, "serviceEventDetails", r.Details)
+	} else {
+		b = append(b, `,"eventType":"AwsApiCall"`...)
+	}
+	b = append(b, `,"managementEvent":true`...)
+	b = appendMember(b, "recipientAccountId", r.Account)
+	return append(b, `,"eventCategory":"Management"}`+"\n"...)
+}
+
+// source is where the request came from, in the form that CloudTrail has for requests of services.
+func (i *Identity) source(direct string) string {
+	if i.InvokedBy != "" {
+		return i.InvokedBy
+	}
+	return direct
+}
+
+func (r *Record) appendIdentity(b []byte) []byte {
+	b = append(b, `{"type":"IAMUser","principalId":"uid:`...)
+	b = strconv.AppendUint(b, uint64(r.Identity.UID), 10)
+	b = append(b, '"')
+	b = appendMember(b, "arn", r.Identity.ARN)
+	b = appendMember(b, "accountId", r.Account)
+	b = appendMember(b, "userName", r.Identity.UserName)
+	if r.Identity.InvokedBy != "" {
+		b = appendMember(b, "invokedBy", r.Identity.InvokedBy)
+	}
+	return append(b, '}')
+}
+
+func (r *Record) appendAdditional(b []byte) []byte {
+	b = append(b, `,"additionalEventData":{"uid":`...)
+	b = strconv.AppendUint(b, uint64(r.Identity.UID), 10)
+	b = append(b, `,"gid":`...)
+	b = strconv.AppendUint(b, uint64(r.Identity.GID), 10)
+	if r.Identity.PID != 0 {
+		b = append(b, `,"pid":`...)
+		b = strconv.AppendInt(b, int64(r.Identity.PID), 10)
+	}
+	if r.Identity.Executable != "" {
+		b = appendMember(b, "executable", r.Identity.Executable)
+	}
+	if r.Identity.Operation != "" {
+		b = appendMember(b, "fileOperation", r.Identity.Operation)
+	}
+	for _, f := range r.Additional {
+		b = append(b, ',')
+		b = appendField(b, f)
+	}
+	return append(b, '}')
+}
+
+func (r *Record) appendResources(b []byte) []byte {
+	if len(r.Resources) == 0 {
+		return b
+	}
+	b = append(b, `,"resources":[`...)
+	for i, resource := range r.Resources {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, `{"accountId":`...)
+		b = appendString(b, r.Account)
+		b = appendMember(b, "type", resource.Type)
+		b = appendMember(b, "ARN", resource.ARN)
+		b = append(b, '}')
+	}
+	return append(b, ']')
+}
+
+// appendMember appends a string member that is not the object's first.
+func appendMember(b []byte, name, value string) []byte {
+	b = append(b, ',')
+	b = appendString(b, name)
+	b = append(b, ':')
+	return appendString(b, value)
+}
+
+// appendObject appends an object member that is not the first; null if it has no fields.
+func appendObject(b []byte, name string, fields []Field) []byte {
+	b = append(b, ',')
+	b = appendString(b, name)
+	if len(fields) == 0 {
+		return append(b, ":null"...)
+	}
+	b = append(b, ":{"...)
+	for i, f := range fields {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendField(b, f)
+	}
+	return append(b, '}')
+}
+
+func appendField(b []byte, f Field) []byte {
+	b = appendString(b, f.Name)
+	b = append(b, ':')
+	switch value := f.Value.(type) {
+	case string:
+		return appendString(b, value)
+	case int64:
+		return strconv.AppendInt(b, value, 10)
+	case bool:
+		return strconv.AppendBool(b, value)
+	case map[string]string:
+		return appendMap(b, value)
+	}
+	return append(b, "null"...)
+}
+
+func appendMap(b []byte, m map[string]string) []byte {
+	b = append(b, '{')
+	for i, name := range slices.Sorted(maps.Keys(m)) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendString(b, name)
+		b = append(b, ':')
+		b = appendString(b, m[name])
+	}
+	return append(b, '}')
+}
+
+const hexDigits = "0123456789abcdef"
+
+// appendString appends a JSON string. Bytes that are no UTF-8 become U+FFFD, and what a terminal or a line-wise reader could
+// take for a command is escaped.
+func appendString(b []byte, s string) []byte {
+	b = append(b, '"')
+	for len(s) > 0 {
+		n := plainPrefix(s)
+		b = append(b, s[:n]...)
+		if s = s[n:]; s == "" {
+			break
+		}
+		r, size := utf8.DecodeRuneInString(s)
+		b = appendRune(b, r)
+		s = s[size:]
+	}
+	return append(b, '"')
+}
+
+// plainPrefix is the length of what s begins with that needs no thought.
+func plainPrefix(s string) int {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= 0x7f {
+			return i
+		}
+	}
+	return len(s)
+}
+
+func appendRune(b []byte, r rune) []byte {
+	switch {
+	case r == '"' || r == '\\':
+		return append(b, '\\', byte(r))
+	case r < 0xa0 || r == '\u2028' || r == '\u2029': // controls, old and new, and line separators
+		return append(b, '\\', 'u', hexDigits[r>>12&15], hexDigits[r>>8&15], hexDigits[r>>4&15], hexDigits[r&15])
+	}
+	return utf8.AppendRune(b, r)
+}
+
+func appendUUID(b []byte, id uuid.UUID) []byte {
+	b = hex.AppendEncode(b, id[:4])
+	for _, part := range [][]byte{id[4:6], id[6:8], id[8:10], id[10:]} {
+		b = append(b, '-')
+		b = hex.AppendEncode(b, part)
+	}
+	return b
+}

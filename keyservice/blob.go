@@ -1,0 +1,134 @@
+package keyservice
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+
+	"kmsfs/keyservice/store"
+)
+
+// The layout of a ciphertext blob, which FORMAT.md specifies: header || ciphertext || tag.
+const (
+	blobVersion   = 1
+	blobAlgorithm = 1 // AES-256-GCM under a key derived by HKDF-SHA-256
+
+	blobMaterial = 2                  // offset in bytes of the material's ID
+	blobKey      = blobMaterial + 32  // of the key's ID
+	blobSalt     = blobKey + 16       // of N, the derivation's salt
+	blobIV       = blobSalt + 16      // of GCM's nonce
+	blobHeader   = blobIV + blobNonce // size of the header
+
+	blobNonce = 12 // bytes, GCM's
+	blobTag   = 16 // bytes, GCM's
+
+	// maxPlaintext bounds what is encrypted, in bytes.
+	maxPlaintext = 4096
+
+	materialSize = 32 // bytes, an AES-256 key
+)
+
+const blobLabel = "kmsfs ciphertext blob key"
+
+// BlobInfo is what a ciphertext blob says of itself in the clear. It is to be believed only once the blob is decrypted.
+type BlobInfo struct {
+	// KeyID is the key's ID, and MaterialID that of its material, 64 hexadecimal digits.
+	KeyID, MaterialID string
+}
+
+// ParseBlob reads a ciphertext blob's header.
+func ParseBlob(b []byte) (BlobInfo, error) {
+	blob, err := parseBlob(b)
+	if err != nil {
+		return BlobInfo{}, err
+	}
+	return BlobInfo{blob.key.String(), hexText(blob.material)}, nil
+}
+
+func hexText(id store.MaterialID) string { return hex.EncodeToString(id[:]) }
+
+// blob is a ciphertext blob in its parts.
+type blob struct {
+	material store.MaterialID
+	key      store.KeyID
+	// header is authenticated, and sealed is ciphertext || tag; both lie in what was parsed.
+	header, sealed []byte
+}
+
+func (b *blob) salt() []byte { return b.header[blobSalt:blobIV] }
+func (b *blob) iv() []byte   { return b.header[blobIV:blobHeader] }
+
+func parseBlob(b []byte) (blob, error) {
+	switch {
+	case len(b) <= blobHeader+blobTag || len(b) > blobHeader+maxPlaintext+blobTag:
+		return blob{}, fmt.Errorf("ciphertext blob of %d bytes: want %d to %d", len(b), blobHeader+blobTag+1, blobHeader+maxPlaintext+blobTag)
+	case b[0] != blobVersion:
+		return blob{}, fmt.Errorf("ciphertext blob of version %d: want %d", b[0], blobVersion)
+	case b[1] != blobAlgorithm:
+		return blob{}, fmt.Errorf("ciphertext blob of algorithm %d: want %d", b[1], blobAlgorithm)
+	}
+	parsed := blob{header: b[:blobHeader:blobHeader], sealed: b[blobHeader:]}
+	copy(parsed.material[:], b[blobMaterial:])
+	copy(parsed.key[:], b[blobKey:])
+	return parsed, nil
+}
+
+// sealBlob encrypts plaintext in the context. The material is a key's, which it wipes not.
+func sealBlob(material []byte, key store.KeyID, id store.MaterialID, plaintext []byte, context map[string]string) ([]byte, error) {
+	var fresh [blobHeader - blobSalt]byte
+	rand.Read(fresh[:])
+	return sealBlobWith(fresh, material, key, id, plaintext, context)
+}
+
+// sealBlobWith is sealBlob with fresh in the place of random bytes: N and the IV.
+func sealBlobWith(fresh [blobHeader - blobSalt]byte, material []byte, key store.KeyID, id store.MaterialID, plaintext []byte, context map[string]string) ([]byte, error) {
+	b := make([]byte, 0, blobHeader+len(plaintext)+blobTag)
+	b = append(b, blobVersion, blobAlgorithm)
+	b = append(b, id[:]...)
+	b = append(b, key[:]...)
+	b = append(b, fresh[:]...)
+	parts := blob{header: b, key: key, material: id}
+	aead, err := parts.aead(material)
+	if err != nil {
+		return nil, err
+	}
+	return aead.Seal(b, parts.iv(), plaintext, parts.additional(context)), nil
+}
+
+// open decrypts the blob in the context.
+func (b *blob) open(material []byte, context map[string]string) ([]byte, error) {
+	aead, err := b.aead(material)
+	if err != nil {
+		return nil, err
+	}
+	return aead.Open(nil, b.iv(), b.sealed, b.additional(context))
+}
+
+// additional is what is authenticated besides the plaintext.
+func (b *blob) additional(context map[string]string) []byte {
+	data := make([]byte, 0, blobHeader+contextSize(context))
+	return appendContext(append(data, b.header...), context)
+}
+
+// aead derives the blob's own key from the material, so that no number of blobs wears the material out.
+func (b *blob) aead(material []byte) (cipher.AEAD, error) {
+	info := blobLabel + string(b.key[:]) + string(b.material[:])
+	key, err := hkdf.Key(sha256.New, material, b.salt(), info, materialSize)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(key)
+	return newGCM(key)
+}
+
+func newGCM(key []byte) (cipher.AEAD, error) {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
+}

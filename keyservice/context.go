@@ -1,0 +1,45 @@
+package keyservice
+
+import (
+	"encoding/binary"
+	"maps"
+	"slices"
+)
+
+// maxContext bounds an encryption context in bytes of its canonical form.
+const maxContext = 8192
+
+// contextSize is the size in bytes of the context's canonical form.
+func contextSize(context map[string]string) int {
+	size := 4
+	for key, value := range context {
+		size += 4 + len(key) + 4 + len(value)
+	}
+	return size
+}
+
+// appendContext appends the context's canonical form: the number of pairs and then the pairs, sorted by the bytes of their keys, key
+// and value each behind its length. Numbers have four bytes, the highest first. So no two contexts have the same form.
+func appendContext(b []byte, context map[string]string) []byte {
+	b = binary.BigEndian.AppendUint32(b, uint32(len(context)))
+	var few [8]string // file systems' contexts have fewer, and need no memory
+	keys := slices.AppendSeq(few[:0], maps.Keys(context))
+	slices.Sort(keys)
+	for _, key := range keys {
+		b = appendText(b, key)
+		b = appendText(b, context[key])
+	}
+	return b
+}
+
+func appendText(b []byte, text string) []byte {
+	b = binary.BigEndian.AppendUint32(b, uint32(len(text)))
+	return append(b, text...)
+}
+
+func checkContext(member string, context map[string]string) error {
+	if size := contextSize(context); size > maxContext {
+		return invalid(member, "", "Member must have a canonical form of at most %d bytes, and has %d", maxContext, size)
+	}
+	return nil
+}

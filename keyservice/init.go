@@ -1,0 +1,195 @@
+package keyservice
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/big"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/keyservice/sealer"
+	"kmsfs/keyservice/store"
+)
+
+// InitOptions say what home to make.
+type InitOptions struct {
+	// Dir is the home's directory, missing or empty so far. Those above it are made as needed.
+	Dir string
+	// Sealer seals the root key.
+	Sealer sealer.Sealer
+	// Name is the home's name in ARNs, in the place of AWS's region: letters, digits and hyphens. Default: "local".
+	Name string
+	// Owner is the UID of the user whose home it is, and who may do everything.
+	Owner uint32
+}
+
+// facts are what a home is, for good. The store has them, sealed.
+type facts struct {
+	Name string `json:"name"`
+	// Account has twelve digits.
+	Account string    `json:"account"`
+	Owner   uint32    `json:"owner"`
+	Created time.Time `json:"created"`
+}
+
+// factsID is the facts' ID where they are sealed.
+const factsID = "facts"
+
+// defaultName is a home's name in ARNs if none is given.
+const defaultName = "local"
+
+// Init makes a home: all of it, durably, or, on an error, nothing. The error is ErrHomeExists if something is there already.
+func Init(o InitOptions) error {
+	if o.Name == "" {
+		o.Name = defaultName
+	}
+	if !isName(o.Name) {
+		return fmt.Errorf("the key service home's name %q: want up to 63 letters, digits and inner hyphens", o.Name)
+	}
+	if o.Sealer == nil {
+		return errors.New("a key service home needs a sealer")
+	}
+	dir, err := homePlace(o.Dir)
+	if err != nil {
+		return err
+	}
+	// It is made beside its place, so that it comes there all at once.
+	made, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".new-")
+	if err != nil {
+		return err
+	}
+	if err := fill(made, o); err != nil {
+		return errors.Join(err, os.RemoveAll(made))
+	}
+	if err := unix.Rename(made, dir); err != nil {
+		if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
+			err = ErrHomeExists
+		}
+		return errors.Join(fmt.Errorf("make %s: %w", dir, err), os.RemoveAll(made))
+	}
+	return syncPath(filepath.Dir(dir))
+}
+
+// homePlace returns where the home is to be, and makes the directories above it.
+func homePlace(dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = real
+	}
+	entries, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return dir, os.MkdirAll(filepath.Dir(dir), 0o700)
+	case errors.Is(err, unix.ENOTDIR):
+		return "", fmt.Errorf("make %s: %w", dir, ErrHomeExists)
+	case err != nil:
+		return "", err
+	case len(entries) > 0:
+		return "", fmt.Errorf("make %s: %w", dir, ErrHomeExists)
+	}
+	return dir, nil
+}
+
+// fill makes a home's files in an empty directory.
+func fill(dir string, o InitOptions) error {
+	rootKey := make([]byte, rootKeySize)
+	defer clear(rootKey)
+	rand.Read(rootKey)
+	sealed, err := encodeRootKey(o.Sealer, rootKey)
+	if err != nil {
+		return fmt.Errorf("seal the root key: %w", err)
+	}
+	home, err := sealFacts(rootKey, o)
+	if err != nil {
+		return err
+	}
+	if err := store.Create(filepath.Join(dir, storeFile), home); err != nil {
+		return fmt.Errorf("make the key store: %w", err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, auditDir), 0o700); err != nil {
+		return err
+	}
+	if err := firstError(
+		writeFile(filepath.Join(dir, rootKeyFile), sealed),
+		writeFile(filepath.Join(dir, lockFile), nil),
+		writeFile(filepath.Join(dir, auditDir, auditFile), nil)); err != nil {
+		return err
+	}
+	if err := give(dir, o.Owner); err != nil {
+		return err
+	}
+	return firstError(syncPath(filepath.Join(dir, auditDir)), syncPath(dir))
+}
+
+func sealFacts(rootKey []byte, o InitOptions) ([]byte, error) {
+	ring, err := newKeyring(rootKey)
+	if err != nil {
+		return nil, err
+	}
+	account, err := rand.Int(rand.Reader, big.NewInt(1e12))
+	if err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(facts{o.Name, fmt.Sprintf("%012d", account), o.Owner, time.Now().UTC()})
+	if err != nil {
+		return nil, err
+	}
+	return ring.seal(homeTable, []byte(factsID), text), nil
+}
+
+// openFacts reverses sealFacts.
+func openFacts(ring *keyring, sealed []byte) (facts, error) {
+	var f facts
+	text, err := ring.open(nil, homeTable, []byte(factsID), sealed)
+	if err != nil {
+		return f, fmt.Errorf("%w: the key store belongs to another root key", ErrDamagedHome)
+	}
+	if err := json.Unmarshal(text, &f); err != nil {
+		return f, fmt.Errorf("%w: %w", ErrDamagedHome, err)
+	}
+	return f, nil
+}
+
+// writeFile makes a file that is on disk when it returns.
+func writeFile(path string, content []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.Write(content); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// give has everything in the directory, which nobody else can reach yet, belong to the user.
+func give(dir string, uid uint32) error {
+	if uid == uint32(os.Geteuid()) {
+		return nil
+	}
+	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, int(uid), -1)
+	})
+}
+
+func syncPath(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}

@@ -1,0 +1,155 @@
+package keyservice
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/store"
+)
+
+// The types of resources in the audit log.
+const (
+	resourceKey   = "AWS::KMS::Key"
+	resourceAlias = "AWS::KMS::Alias"
+)
+
+// maxOperation bounds the name of a file operation in the audit log, in bytes.
+const maxOperation = 64
+
+// request is a call under way. The operation adds what is worth a record as it finds it out.
+type request struct {
+	caller   Caller
+	id       uuid.UUID
+	name     string
+	time     time.Time
+	readOnly bool
+
+	params, response, additional, details []audit.Field
+	resources                             []audit.Resource
+	serviceEvent                          bool
+
+	// recorded says that the call's record is written already, as that of a change is before the change takes effect.
+	recorded bool
+}
+
+func (r *request) param(name string, value any) {
+	r.params = append(r.params, audit.Field{Name: name, Value: value})
+}
+
+// textParam records a text that is given and not unduly long.
+func (r *request) textParam(name, value string) {
+	if value != "" && len(value) <= maxIdentifier {
+		r.param(name, value)
+	}
+}
+
+// contextParam records an encryption context that is given and not too long.
+func (r *request) contextParam(name string, context map[string]string) {
+	if len(context) > 0 && contextSize(context) <= maxContext {
+		r.param(name, context)
+	}
+}
+
+func (r *request) concerns(kind, arn string) {
+	r.resources = append(r.resources, audit.Resource{Type: kind, ARN: arn})
+}
+
+// operation does the work of one call: it checks the input, authorises the caller, and acts.
+type operation[I, O any] func(s *Service, r *request, in *I) (*O, error)
+
+// run performs a call and writes its record. Without the record there is no answer.
+func run[I, O any](ctx context.Context, s *Service, c Caller, name string, in *I, op operation[I, O]) (*O, error) {
+	s.life.RLock()
+	defer s.life.RUnlock()
+	if s.closed {
+		return nil, refuse(CodeInternal, "the key service is closed")
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	r := &request{caller: c, id: uuid.New(), name: name, time: time.Now(), readOnly: true}
+	if in == nil {
+		in = new(I)
+	}
+	out, err := op(s, r, in)
+	if err == nil {
+		err = s.record(r, nil)
+		if w, ok := any(out).(wiper); ok && err != nil {
+			w.wipe()
+		}
+	} else {
+		refusal := asError(err)
+		err = refusal
+		if recordErr := s.record(r, refusal); recordErr != nil {
+			err = recordErr
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// record writes the call's record, unless that is done.
+func (s *Service) record(r *request, refusal *Error) error {
+	if r.recorded {
+		return nil
+	}
+	if err := s.log.Append(s.describe(r, refusal), !r.readOnly); err != nil {
+		return refuse(CodeInternal, "%v", err)
+	}
+	return nil
+}
+
+// change makes a change durable, with its record, and only if that can be written. What f does is undone on an error. The caller holds s.changes.
+func (s *Service) change(r *request, f func(*store.Tx) error) error {
+	r.readOnly = false
+	err := s.store.Update(func(tx *store.Tx) error {
+		if err := f(tx); err != nil {
+			return err
+		}
+		if err := s.record(r, nil); err != nil {
+			return err
+		}
+		r.recorded = true
+		return nil
+	})
+	if err != nil {
+		r.recorded, r.response = false, nil // the record that says otherwise is followed by one that says so
+	}
+	return err
+}
+
+// describe is the call as the audit log has it.
+func (s *Service) describe(r *request, refusal *Error) *audit.Record {
+	user := s.users.name(r.caller.UID)
+	record := &audit.Record{
+		Time: r.time, RequestID: r.id, Event: r.name, ServiceEvent: r.serviceEvent, ReadOnly: r.readOnly,
+		Account: s.facts.Account, Region: s.facts.Name,
+		Identity: audit.Identity{
+			UID: r.caller.UID, GID: r.caller.GID, UserName: user, ARN: s.names.principal(user),
+			PID: r.caller.PID, Executable: executable(r.caller.PID),
+			Operation: r.caller.Operation[:min(len(r.caller.Operation), maxOperation)],
+		},
+		Request: r.params, Response: r.response, Additional: r.additional, Details: r.details, Resources: r.resources,
+	}
+	if r.caller.ViaFileSystem {
+		record.Identity.InvokedBy = "fs.kmsfs"
+	}
+	if refusal != nil {
+		record.ErrorCode, record.ErrorMessage = recordedCode(refusal.Code), refusal.Message
+	}
+	return record
+}
+
+// recordedCode is an error's code as CloudTrail has it.
+func recordedCode(code string) string {
+	if code == CodeAccessDenied {
+		return strings.TrimSuffix(code, "Exception")
+	}
+	return code
+}

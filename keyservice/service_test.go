@@ -1,0 +1,153 @@
+package keyservice_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"kmsfs/keyservice"
+	"kmsfs/keyservice/sealer"
+	"kmsfs/policy"
+)
+
+// owner is the owner of the homes that tests make; stranger is somebody else.
+var (
+	owner    = keyservice.Caller{Caller: policy.Caller{UID: 4711, GID: 4711, PID: int32(os.Getpid())}}
+	stranger = keyservice.Caller{Caller: policy.Caller{UID: 4712, GID: 4712}}
+)
+
+// newKeyFile makes a key file and returns a sealer under it.
+func newKeyFile(t testing.TB) sealer.Sealer {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "key")
+	if err := sealer.CreateKeyFile(path); err != nil {
+		t.Fatal(err)
+	}
+	s, err := sealer.NewKeyFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// newHome makes a home that owner owns.
+func newHome(t testing.TB) (dir string, s sealer.Sealer) {
+	t.Helper()
+	dir, s = filepath.Join(t.TempDir(), "home"), newKeyFile(t)
+	if err := keyservice.Init(keyservice.InitOptions{Dir: dir, Sealer: s, Owner: uint32(os.Geteuid())}); err != nil {
+		t.Fatal(err)
+	}
+	return dir, s
+}
+
+func openHome(t testing.TB, dir string, s sealer.Sealer) *keyservice.Service {
+	t.Helper()
+	service, err := keyservice.Open(dir, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := service.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return service
+}
+
+// newService makes and opens a home.
+func newService(t testing.TB) *keyservice.Service {
+	t.Helper()
+	dir, s := newHome(t)
+	return openHome(t, dir, s)
+}
+
+// self is this process, which owns the homes that it makes.
+func self() keyservice.Caller {
+	return keyservice.Caller{Caller: policy.Caller{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), PID: int32(os.Getpid())}}
+}
+
+// newKey makes a key and returns its ARN.
+func newKey(t testing.TB, api keyservice.API) string {
+	t.Helper()
+	out, err := api.CreateKey(t.Context(), self(), &keyservice.CreateKeyInput{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.KeyMetadata.Arn
+}
+
+func generate(t testing.TB, api keyservice.API, key string, encryptionContext map[string]string) *keyservice.GenerateDataKeyOutput {
+	t.Helper()
+	out, err := api.GenerateDataKey(t.Context(), self(), &keyservice.GenerateDataKeyInput{
+		KeyId: key, KeySpec: "AES_256", EncryptionContext: encryptionContext,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// code is an error's code, or its text if it has none.
+func code(err error) string {
+	if e, ok := errors.AsType[*keyservice.Error](err); ok {
+		return e.Code
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+func TestDataKey(t *testing.T) {
+	s := newService(t)
+	key := newKey(t, s)
+	pair := map[string]string{"kmsfs:path": "/a"}
+	made := generate(t, s, key, pair)
+	if len(made.Plaintext) != 32 || len(made.CiphertextBlob) > 144 || made.KeyId != key {
+		t.Fatalf("got %d bytes, a blob of %d bytes and key %s", len(made.Plaintext), len(made.CiphertextBlob), made.KeyId)
+	}
+	opened, err := s.Decrypt(context.Background(), self(), &keyservice.DecryptInput{CiphertextBlob: made.CiphertextBlob, EncryptionContext: pair})
+	if err != nil || !bytes.Equal(opened.Plaintext, made.Plaintext) || opened.KeyMaterialId != made.KeyMaterialId {
+		t.Fatalf("decrypt: %+v, %v", opened, err)
+	}
+}
+
+func BenchmarkGenerateDataKey(b *testing.B) {
+	s := newService(b)
+	in := &keyservice.GenerateDataKeyInput{KeyId: newKey(b, s), KeySpec: "AES_256", EncryptionContext: fileContext()}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := s.GenerateDataKey(b.Context(), viaFileSystem(), in); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkDecrypt(b *testing.B) {
+	s := newService(b)
+	key := newKey(b, s)
+	made := generate(b, s, key, fileContext())
+	in := &keyservice.DecryptInput{KeyId: key, CiphertextBlob: made.CiphertextBlob, EncryptionContext: fileContext()}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := s.Decrypt(b.Context(), viaFileSystem(), in); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// fileContext is an encryption context as the file system makes them.
+func fileContext() map[string]string {
+	return map[string]string{
+		"kmsfs:volume": "3f2b8c1e-0000-4000-8000-000000000000", "kmsfs:path": "/home/alice/reports/2026/q1.ods", "kmsfs:owner": "uid:1000",
+	}
+}
+
+func viaFileSystem() keyservice.Caller {
+	c := self()
+	c.ViaFileSystem, c.Operation = true, "open"
+	return c
+}

@@ -1,0 +1,113 @@
+package keyservice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/keyservice/wire"
+)
+
+// maxSocketPath is the longest path in bytes that a socket can be reached by.
+const maxSocketPath = 107
+
+// socketPath is a path of the home's socket that is short enough, as long as the directory is open.
+func (d *homeDir) socketPath() string {
+	if path := filepath.Join(d.Name(), socketFile); len(path) <= maxSocketPath {
+		return path
+	}
+	return "/proc/self/fd/" + strconv.Itoa(int(d.Fd())) + "/" + socketFile
+}
+
+// listener is the home's socket with the server behind it.
+type listener struct {
+	server *wire.Server
+	done   chan error
+}
+
+// Serve lets other processes use the home, through the socket in it, until Close.
+func (s *Service) Serve() error {
+	s.serving.Lock()
+	defer s.serving.Unlock()
+	s.life.RLock()
+	defer s.life.RUnlock()
+	if s.closed || s.server != nil {
+		return errors.New("the key service is closed, or served already")
+	}
+	socket, err := s.dir.listen()
+	if err != nil {
+		return fmt.Errorf("listen on the key service home's socket: %w", err)
+	}
+	l := &listener{wire.NewServer(operations(s)), make(chan error, 1)}
+	go func() { l.done <- l.server.Serve(socket) }()
+	s.server = l
+	return nil
+}
+
+func (s *Service) stopServing() error {
+	s.serving.Lock()
+	defer s.serving.Unlock()
+	if s.server == nil {
+		return nil
+	}
+	err := errors.Join(s.server.server.Close(), <-s.server.done)
+	s.server = nil
+	return err
+}
+
+// listen makes the home's socket, in place of one that a process has left behind: nobody else listens, as the home is locked.
+func (d *homeDir) listen() (net.Listener, error) {
+	if err := d.removeSocket(); err != nil {
+		return nil, err
+	}
+	socket, err := net.Listen("unix", d.socketPath())
+	if err != nil {
+		return nil, err
+	}
+	// Only the owner comes as far as this; from here on, the mode and owner of the socket say so too.
+	err = unix.Fchmodat(int(d.Fd()), socketFile, 0o600, 0)
+	if err == nil && d.owner != uint32(os.Geteuid()) {
+		err = unix.Fchownat(int(d.Fd()), socketFile, int(d.owner), -1, unix.AT_SYMLINK_NOFOLLOW)
+	}
+	if err != nil {
+		return nil, errors.Join(err, socket.Close())
+	}
+	return socket, nil
+}
+
+func (d *homeDir) removeSocket() error {
+	var stat unix.Stat_t
+	err := unix.Fstatat(int(d.Fd()), socketFile, &stat, unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err == nil && stat.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return fmt.Errorf("%w: %s is not a socket", ErrDamagedHome, filepath.Join(d.Name(), socketFile))
+	}
+	if err != nil {
+		return err
+	}
+	return unix.Unlinkat(int(d.Fd()), socketFile, 0)
+}
+
+// dialSocket connects to the process that has the home open.
+func dialSocket(ctx context.Context, dir string) (net.Conn, error) {
+	home, err := openHomeDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer home.Close()
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "unix", home.socketPath())
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) {
+		return nil, fmt.Errorf("no process serves the key service home %s: %w", dir, err)
+	}
+	return conn, err
+}
