@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"kmsfs/keyservice"
 	"kmsfs/policy"
@@ -49,7 +50,11 @@ func homeDir(named string) (string, error) {
 // home is a key service home that this process has opened, or uses through the process that has.
 type home struct {
 	keyservice.API
-	service *keyservice.Service // nil if it is another process's
+	dir string
+	// service is the API; nil if it is another process's.
+	service *keyservice.Service
+	// inUse is locked, shared, by those who use the home through the process that has it open, which thereby knows of them.
+	inUse *os.File
 }
 
 // lockPatience is how long openHome waits for a process that has the home open to answer, or to be done with it.
@@ -58,11 +63,11 @@ const lockPatience = 5 * time.Second
 // openHome opens the home, or reaches the process that has it open: only the latter without a secret.
 func openHome(dir string, secret *secret) (*home, error) {
 	if secret == nil {
-		api, err := keyservice.DialHome(dir)
+		h, err := dialHome(dir)
 		if err != nil {
 			return nil, fmt.Errorf("%w (%w)", errHolderStopped, err)
 		}
-		return &home{api, nil}, nil
+		return h, nil
 	}
 	sealer, err := secret.sealer()
 	if err != nil {
@@ -71,17 +76,38 @@ func openHome(dir string, secret *secret) (*home, error) {
 	for deadline := time.Now().Add(lockPatience); ; time.Sleep(50 * time.Millisecond) {
 		service, err := keyservice.Open(dir, sealer)
 		if err == nil {
-			return &home{service, service}, nil
+			return &home{API: service, dir: dir, service: service}, nil
+		}
+		if errors.Is(err, keyservice.ErrWrongSecret) {
+			return nil, fmt.Errorf("%s for the key service home %s: %w", secret, dir, err)
 		}
 		if !errors.Is(err, keyservice.ErrLocked) {
 			return nil, err
 		}
-		if api, dialErr := keyservice.DialHome(dir); dialErr == nil {
-			return &home{api, nil}, nil
+		if h, dialErr := dialHome(dir); dialErr == nil {
+			return h, nil
 		} else if time.Now().After(deadline) {
 			return nil, fmt.Errorf("%w (%w)", err, dialErr)
 		}
 	}
+}
+
+// dialHome reaches the process that has the home open.
+func dialHome(dir string) (*home, error) {
+	inUse, err := os.Open(dir)
+	if err != nil {
+		return nil, pathError(err)
+	}
+	if err := unix.Flock(int(inUse.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
+		inUse.Close()
+		return nil, fmt.Errorf("the process that has %s open is ending: %w", dir, err)
+	}
+	api, err := keyservice.DialHome(dir)
+	if err != nil {
+		inUse.Close()
+		return nil, err
+	}
+	return &home{API: api, dir: dir, inUse: inUse}, nil
 }
 
 // serve lets other processes use the home as long as this one has it open.
@@ -92,11 +118,41 @@ func (h *home) serve() error {
 	return h.service.Serve()
 }
 
-func (h *home) close() error {
+// unused returns a channel that is closed when no other process uses the home through this one, and none begins to any more.
+func (h *home) unused() (<-chan struct{}, error) {
+	unused := make(chan struct{})
 	if h.service == nil {
-		return nil
+		close(unused)
+		return unused, nil
 	}
-	return h.service.Close()
+	dir, err := os.Open(h.dir)
+	if err != nil {
+		return nil, err
+	}
+	h.inUse = dir
+	go func() {
+		if err := flock(dir, unix.LOCK_EX); err == nil {
+			close(unused)
+		}
+	}()
+	return unused, nil
+}
+
+func (h *home) close() error {
+	err := h.API.Close()
+	if h.inUse != nil {
+		h.inUse.Close()
+	}
+	return err
+}
+
+// flock waits for a lock.
+func flock(f *os.File, how int) error {
+	for {
+		if err := unix.Flock(int(f.Fd()), how); err != unix.EINTR {
+			return err
+		}
+	}
 }
 
 // isServed says whether another process has the home open and lets this one in.

@@ -85,15 +85,19 @@ func (o *initOptions) run(args []string) error {
 	if err := harden(); err != nil {
 		return err
 	}
-	home, undo, err := o.homeToUse()
+	var made made
+	home, err := o.homeToUse(&made)
 	if err != nil {
-		return err
+		return errors.Join(err, made.undo())
 	}
 	defer home.close()
 	arn, err := o.makeVolume(home, volume)
 	if err != nil {
 		home.close()
-		return errors.Join(err, undo())
+		return errors.Join(err, made.undo())
+	}
+	if len(made) > 0 {
+		fmt.Printf("Key service home %s is made. Back it up, and what opens it: without both, no file can be read.\n", o.home)
 	}
 	fmt.Printf("Volume %s is ready, its files sealed under %s.\n", volume, arn)
 	fmt.Printf("Mount it with: kmsfs mount %s MOUNTPOINT\n", args[0])
@@ -110,7 +114,7 @@ func checkNewVolume(volume, home string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		parent := filepath.Dir(volume)
 		if !isDirectory(parent) {
-			return fmt.Errorf("%s: %w", parent, fs.ErrNotExist)
+			return fmt.Errorf("%s: %w", parent, unix.ENOENT)
 		}
 		return nil
 	case err != nil:
@@ -121,46 +125,32 @@ func checkNewVolume(volume, home string) error {
 	return nil
 }
 
-// homeToUse opens the home, or makes it; undo unmakes what was made.
-func (o *initOptions) homeToUse() (h *home, undo func() error, err error) {
+// homeToUse opens the home, or makes it, with the key file that opens it.
+func (o *initOptions) homeToUse(made *made) (*home, error) {
 	exists, err := keyservice.Exists(o.home)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
+	var secret *secret
 	if exists {
-		secret, err := o.secret.read(o.home)
-		if err != nil {
-			return nil, nil, err
-		}
-		defer secret.wipe()
-		h, err := openHome(o.home, secret)
-		return h, func() error { return nil }, err
+		secret, err = o.secret.read(o.home)
+	} else {
+		secret, err = o.secret.readNew()
 	}
-	secret, err := o.secret.readNew()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer secret.wipe()
 	finishOnSignals()
-
-	var made made
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, made.undo())
+	if !exists {
+		if err := made.keyFile(secret); err != nil {
+			return nil, err
 		}
-	}()
-	if err := made.keyFile(secret); err != nil {
-		return nil, nil, err
+		if err := made.home(o.home, secret); err != nil {
+			return nil, err
+		}
 	}
-	if err := made.home(o.home, secret); err != nil {
-		return nil, nil, err
-	}
-	h, err = openHome(o.home, secret)
-	if err != nil {
-		return nil, nil, err
-	}
-	fmt.Printf("Key service home %s is made. Back it up, and remember what opens it: without either, no file can be read.\n", o.home)
-	return h, made.undo, nil
+	return openHome(o.home, secret)
 }
 
 // makeVolume writes the volume, and the default key if it is needed and isn't there. It returns the KMS key's ARN.

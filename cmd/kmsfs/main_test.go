@@ -116,6 +116,7 @@ func (p *program) must(args ...string) string {
 // wantError checks that a run failed with that exit status and one line on standard error that has all of the texts in it.
 func (r result) wantError(t *testing.T, code int, texts ...string) {
 	t.Helper()
+	t.Log(r.stderr)
 	if r.code != code {
 		t.Errorf("exit status %d, want %d", r.code, code)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -115,6 +115,7 @@ func (o mountOptions) serve(secret *secret, log *slog.Logger, ready func() error
 	unix.Umask(0) // modes are those that the callers ask for, less the umask of theirs that the kernel took off
 
 	home, err := openHome(o.Home, secret)
+	secret.wipe()
 	if err != nil {
 		return err
 	}
@@ -134,22 +135,29 @@ func (o mountOptions) serve(secret *secret, log *slog.Logger, ready func() error
 	if err != nil {
 		return err
 	}
-	go func() {
-		for range signals {
-			o.stop(mounted, log)
-		}
-	}()
 	if err := os.Chdir("/"); err != nil {
-		o.stop(mounted, log)
-		return err
+		return errors.Join(err, mounted.Unmount())
 	}
-	if err := ready(); err != nil {
-		o.stop(mounted, log)
+	if err := ready(); err != nil { // whoever wanted the mount has gone
+		return errors.Join(err, mounted.Unmount())
 	}
-	log.LogAttrs(context.Background(), slog.LevelInfo, "mounted", slog.String("volume", o.Volume), slog.String("mountpoint", o.Mountpoint))
-	mounted.Wait()
-	log.LogAttrs(context.Background(), slog.LevelInfo, "unmounted", slog.String("volume", o.Volume), slog.String("mountpoint", o.Mountpoint))
-	return nil
+	log.Info("mounted", "volume", o.Volume, "mountpoint", o.Mountpoint)
+	ended := make(chan struct{})
+	go func() {
+		mounted.Wait()
+		close(ended)
+	}()
+	for {
+		select {
+		case <-signals:
+			o.stop(mounted, log)
+			continue
+		case <-ended:
+		}
+		break
+	}
+	log.Info("unmounted", "volume", o.Volume, "mountpoint", o.Mountpoint)
+	return home.outlastUsers(signals, log)
 }
 
 // stop unmounts the volume: at once, or, if it is in use, from sight at once and for good when it no longer is.
@@ -162,6 +170,25 @@ func (o mountOptions) stop(mounted *kmsfs.Mounted, log *slog.Logger) {
 	if err := unmount(o.Mountpoint, true); err != nil {
 		log.Error("can't unmount", "mountpoint", o.Mountpoint, "error", err)
 	}
+}
+
+// outlastUsers waits until no other process uses the home through this one, or for a signal.
+func (h *home) outlastUsers(signals <-chan os.Signal, log *slog.Logger) error {
+	unused, err := h.unused()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-unused:
+		return nil
+	case <-time.After(time.Second):
+		log.Info("others still use the key service home: it is served until they have ended, or to the next signal", "home", h.dir)
+	}
+	select {
+	case <-unused:
+	case <-signals:
+	}
+	return nil
 }
 
 // pathError says which path an error is about, without the system call's name.

@@ -75,6 +75,14 @@ func (s *secret) wipe() {
 	}
 }
 
+// String names the secret without telling it.
+func (s *secret) String() string {
+	if s.Path != "" {
+		return "key file " + s.Path
+	}
+	return "passphrase"
+}
+
 // check finds out whether the file is there, before anything else is done.
 func (s *secret) check() error {
 	if s.Path == "" {

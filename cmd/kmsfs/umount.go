@@ -109,15 +109,7 @@ func unmount(path string, lazily bool) error {
 // holds locked for as long as it has anything to write.
 func waitUnlocked(volume *os.File, timeout time.Duration) error {
 	done := make(chan error, 1)
-	go func() {
-		for {
-			err := unix.Flock(int(volume.Fd()), unix.LOCK_SH)
-			if err != unix.EINTR {
-				done <- err
-				return
-			}
-		}
-	}()
+	go func() { done <- flock(volume, unix.LOCK_SH) }()
 	select {
 	case err := <-done:
 		if err != nil {
