@@ -71,7 +71,7 @@ func TestInitKeyFile(t *testing.T) {
 		t.Errorf("key file has mode %o, want 600", info.Mode().Perm())
 	}
 	// With the home there, a key file that isn't is no new one.
-	p.run("init", "--key-file", "other", "second").wantError(t, 1, "other", "no such file")
+	p.run("init", "--key-file", "other", "second").wantError(t, 1, "other", "no such key file")
 	if _, err := os.Stat(p.path("other")); err == nil {
 		t.Error("made a key file for a home that has one")
 	}
@@ -103,7 +103,7 @@ func TestFailures(t *testing.T) {
 		}, want: []string{"vault", "not empty"}},
 		{name: "init in a directory that isn't there", prepare: func(p *program) []string {
 			return []string{"init", "--passphrase-file", p.write("passphrase", passphrase), "none/vault"}
-		}, want: []string{"none", "no such file or directory"}},
+		}, want: []string{"none", "no such directory", "mkdir"}},
 		{name: "init around the home", prepare: func(p *program) []string {
 			return []string{"init", "--passphrase-file", p.write("passphrase", passphrase), "--home", "vault/home", "vault"}
 		}, want: []string{"vault", "home"}},
@@ -190,11 +190,11 @@ func TestFailures(t *testing.T) {
 		{name: "volume that isn't there", prepare: func(p *program) []string {
 			_, mountpoint := p.volume()
 			return []string{"mount", "--passphrase-file", "passphrase", "none", mountpoint}
-		}, want: []string{"none", "no such file or directory"}},
+		}, want: []string{"none", "no such volume", "kmsfs init"}},
 		{name: "mountpoint that isn't there", prepare: func(p *program) []string {
 			volume, _ := p.volume()
 			return []string{"mount", "--passphrase-file", "passphrase", volume, "none"}
-		}, want: []string{"none", "no such file or directory"}},
+		}, want: []string{"none", "no such directory", "mkdir"}},
 		{name: "mountpoint that isn't empty", prepare: func(p *program) []string {
 			volume, mountpoint := p.volume()
 			p.write("clear/file", "content")

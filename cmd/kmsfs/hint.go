@@ -25,9 +25,12 @@ func hints() []hint {
 		{is(errNoPassphrase), "give --passphrase-file or KMSFS_PASSPHRASE_FILE, or start kmsfs on a terminal"},
 		{is(errNoKeyFile), "give --key-file or KMSFS_KEY_FILE"},
 		{is(errNoCredential), "start kmsfs from a unit with LoadCredential=" + credentialName + ":FILE"},
+		{is(errKeyFileMissing), "name the one that the key service home was made with"},
 		{is(errEmpty), "put it on the first line"},
 		{is(errNested), "name directories apart from each other"},
 		{is(errKeyNotFound), "name another with --key, or leave --key out for " + defaultKeyAlias},
+		{is(errNoDirectory), "make it with mkdir"},
+		{is(errNoVolume), "make one with kmsfs init"},
 		{is(fs.ErrNotVolume), "make one with kmsfs init"},
 		{is(fs.ErrVolumeInUse), "unmount it there first"},
 		{is(fs.ErrVolumeDamaged), "restore " + volumeFile + " from a backup of the volume"},
@@ -74,7 +77,7 @@ func explain(err error) string {
 	}
 	for _, h := range hints() {
 		if h.match(err) {
-			return text + ": " + h.text
+			return text + "; " + h.text
 		}
 	}
 	return text

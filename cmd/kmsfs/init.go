@@ -112,11 +112,7 @@ func checkNewVolume(volume, home string) error {
 	entries, err := os.ReadDir(volume)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		parent := filepath.Dir(volume)
-		if !isDirectory(parent) {
-			return fmt.Errorf("%s: %w", parent, unix.ENOENT)
-		}
-		return nil
+		return checkDirectory(filepath.Dir(volume), errNoDirectory)
 	case err != nil:
 		return pathError(err)
 	case len(entries) > 0:

@@ -17,7 +17,11 @@ import (
 	"kmsfs/keyservice"
 )
 
-var errInsideVolume = errors.New("lies inside the volume")
+var (
+	errInsideVolume = errors.New("lies inside the volume")
+	errNoVolume     = errors.New("no such volume")
+	errNoDirectory  = errors.New("no such directory")
+)
 
 func mountCommand() command {
 	return command{
@@ -91,18 +95,31 @@ func (o *mountOptions) complete(args []string) error {
 	if err := o.absolute(); err != nil {
 		return err
 	}
-	for _, dir := range []string{o.Volume, o.Mountpoint} {
-		if info, err := os.Stat(dir); err != nil {
-			return pathError(err)
-		} else if !info.IsDir() {
-			return fmt.Errorf("%s: %w", dir, unix.ENOTDIR)
-		}
+	if err := checkDirectory(o.Volume, errNoVolume); err != nil {
+		return err
+	}
+	if err := checkDirectory(o.Mountpoint, errNoDirectory); err != nil {
+		return err
 	}
 	if _, err := os.Lstat(filepath.Join(o.Volume, volumeFile)); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: %w", o.Volume, kmsfs.ErrNotVolume)
 	}
 	if within(o.Volume, o.Mountpoint) {
 		return fmt.Errorf("mountpoint %s: %w", o.Mountpoint, errInsideVolume)
+	}
+	return nil
+}
+
+// checkDirectory returns an error that wraps missing if there is nothing at that path.
+func checkDirectory(path string, missing error) error {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s: %w", path, missing)
+	case err != nil:
+		return pathError(err)
+	case !info.IsDir():
+		return fmt.Errorf("%s: %w", path, unix.ENOTDIR)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -18,13 +19,14 @@ import (
 )
 
 var (
-	errNoPassphrase  = errors.New("the key service home needs a passphrase, and there is no terminal to ask for it")
-	errNoKeyFile     = errors.New("the key service home needs a key file")
-	errNoCredential  = errors.New("the key service home needs the systemd credential " + credentialName)
-	errEmpty         = errors.New("the passphrase is empty")
-	errDifferent     = errors.New("the two passphrases differ")
-	errLongSecret    = fmt.Errorf("the passphrase has more than %d bytes", maxPassphrase)
-	errHolderStopped = errors.New("the process that had the key service home open has just ended")
+	errNoPassphrase   = errors.New("the key service home needs a passphrase, and there is no terminal to ask for it")
+	errNoKeyFile      = errors.New("the key service home needs a key file")
+	errKeyFileMissing = errors.New("no such key file")
+	errNoCredential   = errors.New("the key service home needs the systemd credential " + credentialName)
+	errEmpty          = errors.New("the passphrase is empty")
+	errDifferent      = errors.New("the two passphrases differ")
+	errLongSecret     = fmt.Errorf("the passphrase has more than %d bytes", maxPassphrase)
+	errHolderStopped  = errors.New("the process that had the key service home open has just ended")
 )
 
 const (
@@ -88,7 +90,11 @@ func (s *secret) check() error {
 	if s.Path == "" {
 		return nil
 	}
-	if _, err := os.Stat(s.Path); err != nil {
+	_, err := os.Stat(s.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s: %w", s.Path, errKeyFileMissing)
+	case err != nil:
 		return fmt.Errorf("key file: %w", pathError(err))
 	}
 	return nil
