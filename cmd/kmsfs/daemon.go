@@ -78,7 +78,10 @@ func startDaemon(o mountOptions) error {
 	case len(line) > 0:
 		return &explainedError{string(line)}
 	}
-	return errors.Join(fmt.Errorf("the serving process ended early (%v)", daemon.Wait()), writeErr, err)
+	if waitErr := daemon.Wait(); waitErr != nil {
+		err = errors.Join(waitErr, err)
+	}
+	return fmt.Errorf("the serving process ended early: %w", errors.Join(err, writeErr))
 }
 
 // runDaemon is the process that startDaemon starts.
@@ -96,7 +99,7 @@ func runDaemon() error {
 		return errors.Join(err, answer.Close())
 	})
 	if err != nil {
-		answer.WriteString(explain(err)) // to nobody, if the daemon was ready before
+		_, _ = answer.WriteString(explain(err)) // to nobody, if the daemon was ready before
 	}
 	return err
 }

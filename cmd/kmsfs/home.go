@@ -139,7 +139,7 @@ func (h *home) unused() (<-chan struct{}, error) {
 }
 
 func (h *home) close() error {
-	err := h.API.Close()
+	err := h.Close()
 	if h.inUse != nil {
 		h.inUse.Close()
 	}

@@ -62,7 +62,7 @@ Examples:
 	}
 }
 
-func (o *initOptions) run(args []string) error {
+func (o *initOptions) run(args []string) (err error) {
 	if len(args) != 1 {
 		return usagef("init", "want one VOLUME, got %d arguments", len(args))
 	}
@@ -90,11 +90,10 @@ func (o *initOptions) run(args []string) error {
 	if err != nil {
 		return errors.Join(err, made.undo())
 	}
-	defer home.close()
+	defer func() { err = errors.Join(err, home.close()) }()
 	arn, err := o.makeVolume(home, volume)
 	if err != nil {
-		home.close()
-		return errors.Join(err, made.undo())
+		return errors.Join(err, home.close(), made.undo())
 	}
 	if len(made) > 0 {
 		fmt.Printf("Key service home %s is made. Back it up, and what opens it: without both, no file can be read.\n", o.home)
@@ -184,7 +183,8 @@ func makeDefaultKey(ctx context.Context, h *home, caller keyservice.Caller) (arn
 		return "", err
 	}
 	_, err = h.CreateAlias(ctx, caller, &keyservice.CreateAliasInput{
-		AliasName: defaultKeyAlias, TargetKeyId: created.KeyMetadata.KeyId})
+		AliasName: defaultKeyAlias, TargetKeyId: created.KeyMetadata.KeyId,
+	})
 	return created.KeyMetadata.Arn, err
 }
 

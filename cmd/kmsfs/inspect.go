@@ -4,12 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/pflag"
 
@@ -57,7 +57,7 @@ type inspection struct {
 	KeyMaterialID string `json:"keyMaterialId,omitempty"`
 }
 
-func (o *inspectOptions) run(args []string) error {
+func (o *inspectOptions) run(args []string) (err error) {
 	if len(args) == 0 {
 		return usagef("inspect", "want at least one FILE")
 	}
@@ -83,7 +83,7 @@ func (o *inspectOptions) run(args []string) error {
 	if err != nil {
 		return err
 	}
-	defer home.close()
+	defer func() { err = errors.Join(err, home.close()) }()
 
 	for i, p := range places {
 		report, err := p.inspect(keys{home})
@@ -98,7 +98,7 @@ func (o *inspectOptions) run(args []string) error {
 		if o.json {
 			err = json.NewEncoder(os.Stdout).Encode(shown)
 		} else {
-			err = shown.print(os.Stdout)
+			_, err = os.Stdout.WriteString(shown.String())
 		}
 		if err != nil {
 			return err
@@ -150,29 +150,24 @@ func (p place) inspect(keys fs.KeyService) (*fs.Report, error) {
 	return fs.Inspect(keys, self(), p.volume, p.path)
 }
 
-// print writes a table for people to read.
-func (i inspection) print(w io.Writer) error {
-	fmt.Fprintln(w, i.Path)
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	row := func(name string, value any) {
+// String is a table for people to read.
+func (i inspection) String() string {
+	var b strings.Builder
+	fmt.Fprintln(&b, i.Path)
+	row := func(name, value string) {
 		if value != "" {
-			fmt.Fprintf(table, "  %s\t%v\n", name, value)
+			fmt.Fprintf(&b, "  %-15s %s\n", name, value)
 		}
 	}
 	row("type", i.Type)
 	if i.FormatVersion != 0 {
-		row("format version", i.FormatVersion)
+		row("format version", strconv.Itoa(i.FormatVersion))
 	}
 	row("file ID", i.FileID)
 	row("directory ID", i.DirectoryID)
 	row("KMS key", i.KeyARN)
 	row("key material", i.KeyMaterialID)
-	names := make([]string, 0, len(i.EncryptionContext))
-	for name := range i.EncryptionContext {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(i.EncryptionContext)) {
 		row("context", fmt.Sprintf("%s = %q", name, i.EncryptionContext[name]))
 	}
 	for _, l := range i.Locations {
@@ -180,7 +175,7 @@ func (i inspection) print(w io.Writer) error {
 	}
 	row("flags", strings.Join(i.Flags, ", "))
 	if i.PlaintextSize != nil {
-		row("plaintext size", *i.PlaintextSize)
+		row("plaintext size", strconv.FormatInt(*i.PlaintextSize, 10))
 	}
 	switch {
 	case i.Refusal != "":
@@ -190,6 +185,5 @@ func (i inspection) print(w io.Writer) error {
 	default:
 		row("authentic", "no")
 	}
-	fmt.Fprintln(table)
-	return table.Flush()
+	return b.String()
 }

@@ -15,12 +15,15 @@ type keys struct{ api keyservice.API }
 var _ fs.KeyService = keys{}
 
 // refusals are the codes by which the key service says that a key may not be used, now or by this caller.
-var refusals = []string{keyservice.CodeAccessDenied, keyservice.CodeDisabled, keyservice.CodeInvalidState,
-	keyservice.CodeNotFound, keyservice.CodeKeyUnavailable}
+var refusals = []string{
+	keyservice.CodeAccessDenied, keyservice.CodeDisabled, keyservice.CodeInvalidState,
+	keyservice.CodeNotFound, keyservice.CodeKeyUnavailable,
+}
 
 func (k keys) GenerateDataKey(ctx context.Context, call fs.Call, key string, encryptionContext map[string]string) (fs.DataKey, error) {
 	out, err := k.api.GenerateDataKey(ctx, caller(call), &keyservice.GenerateDataKeyInput{
-		KeyId: key, KeySpec: "AES_256", EncryptionContext: encryptionContext})
+		KeyId: key, KeySpec: "AES_256", EncryptionContext: encryptionContext,
+	})
 	if err != nil {
 		return fs.DataKey{}, refusal(err)
 	}
@@ -29,7 +32,8 @@ func (k keys) GenerateDataKey(ctx context.Context, call fs.Call, key string, enc
 
 func (k keys) Decrypt(ctx context.Context, call fs.Call, keyARN string, wrapped []byte, encryptionContext map[string]string) ([]byte, error) {
 	out, err := k.api.Decrypt(ctx, caller(call), &keyservice.DecryptInput{
-		KeyId: keyARN, CiphertextBlob: wrapped, EncryptionContext: encryptionContext})
+		KeyId: keyARN, CiphertextBlob: wrapped, EncryptionContext: encryptionContext,
+	})
 	if err != nil {
 		return nil, refusal(err)
 	}
@@ -39,7 +43,8 @@ func (k keys) Decrypt(ctx context.Context, call fs.Call, keyARN string, wrapped 
 func (k keys) ReEncrypt(ctx context.Context, call fs.Call, keyARN string, wrapped []byte, from, to map[string]string) ([]byte, error) {
 	out, err := k.api.ReEncrypt(ctx, caller(call), &keyservice.ReEncryptInput{
 		SourceKeyId: keyARN, DestinationKeyId: keyARN, CiphertextBlob: wrapped,
-		SourceEncryptionContext: from, DestinationEncryptionContext: to})
+		SourceEncryptionContext: from, DestinationEncryptionContext: to,
+	})
 	if err != nil {
 		return nil, refusal(err)
 	}

@@ -24,7 +24,11 @@ func testMain(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
+	defer func() {
+		if err := os.RemoveAll(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}()
 	if err := os.Chmod(dir, 0o755); err != nil { // for tests that run it as another user
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -55,7 +59,8 @@ type program struct {
 func newProgram(t *testing.T) *program {
 	dir := t.TempDir()
 	return &program{t: t, dir: dir, environment: []string{
-		"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "KMSFS_HOME=" + filepath.Join(dir, "home")}}
+		"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "KMSFS_HOME=" + filepath.Join(dir, "home"),
+	}}
 }
 
 // path returns the absolute path of a name in the program's directory.
@@ -216,8 +221,12 @@ func TestUsageErrors(t *testing.T) {
 		{"unknown mount option", []string{"mount", "-o", "ro,nonsense=1", "a", "b"}, nil, `"nonsense=1"`},
 		{"two secrets", []string{"init", "--key-file", "k", "--passphrase-file", "p", "vault"}, nil, "want one"},
 		{"two secrets as mount options", []string{"mount", "-o", "key_file=k,passphrase_file=p", "a", "b"}, nil, "want one"},
-		{"two secrets in the environment", []string{"init", "vault"},
-			[]string{"KMSFS_KEY_FILE=k", "KMSFS_PASSPHRASE_FILE=p"}, "want one"},
+		{
+			"two secrets in the environment",
+			[]string{"init", "vault"},
+			[]string{"KMSFS_KEY_FILE=k", "KMSFS_PASSPHRASE_FILE=p"},
+			"want one",
+		},
 		{"the daemon's flag", []string{"mount", "--daemon", "a", "b"}, nil, "--daemon"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

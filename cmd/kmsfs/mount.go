@@ -126,7 +126,7 @@ func checkDirectory(path string, missing error) error {
 
 // serve mounts the volume, calls ready, and returns when the volume is unmounted and everything is written. SIGTERM, SIGINT
 // and SIGHUP unmount it.
-func (o mountOptions) serve(secret *secret, log *slog.Logger, ready func() error) error {
+func (o mountOptions) serve(secret *secret, log *slog.Logger, ready func() error) (err error) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	unix.Umask(0) // modes are those that the callers ask for, less the umask of theirs that the kernel took off
@@ -136,7 +136,7 @@ func (o mountOptions) serve(secret *secret, log *slog.Logger, ready func() error
 	if err != nil {
 		return err
 	}
-	defer home.close()
+	defer func() { err = errors.Join(err, home.close()) }()
 	if err := home.serve(); err != nil {
 		return err
 	}

@@ -112,9 +112,9 @@ func resolve(path string, follow bool) (string, error) {
 		return "", err
 	}
 	if follow {
-		real, err := filepath.EvalSymlinks(abs)
+		target, err := filepath.EvalSymlinks(abs)
 		if err == nil {
-			return real, nil
+			return target, nil
 		}
 		if info, statErr := os.Lstat(abs); statErr == nil && info.Mode()&fs.ModeSymlink != 0 {
 			return "", err

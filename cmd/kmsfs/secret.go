@@ -233,10 +233,10 @@ func ask(prompt string) ([]byte, error) {
 	go func() {
 		select {
 		case got := <-signals:
-			term.Restore(fd, state)
+			_ = term.Restore(fd, state) // the program ends, whatever comes of it
 			fmt.Fprintln(os.Stderr)
 			signal.Reset(got)
-			unix.Kill(os.Getpid(), got.(unix.Signal))
+			_ = unix.Kill(os.Getpid(), got.(unix.Signal))
 		case <-answered:
 		}
 	}()
