@@ -59,8 +59,7 @@ type blob struct {
 	header, sealed []byte
 }
 
-func (b *blob) salt() []byte { return b.header[blobSalt:blobIV] }
-func (b *blob) iv() []byte   { return b.header[blobIV:blobHeader] }
+func (b *blob) iv() []byte { return b.header[blobIV:blobHeader] }
 
 func parseBlob(b []byte) (blob, error) {
 	switch {
@@ -77,7 +76,7 @@ func parseBlob(b []byte) (blob, error) {
 	return parsed, nil
 }
 
-// sealBlob encrypts plaintext in the context. The material is a key's, which it wipes not.
+// sealBlob encrypts plaintext in the context. The material is one of the key's.
 func sealBlob(material []byte, key store.KeyID, id store.MaterialID, plaintext []byte, context map[string]string) ([]byte, error) {
 	var fresh [blobHeader - blobSalt]byte
 	rand.Read(fresh[:])
@@ -114,10 +113,11 @@ func (b *blob) additional(context map[string]string) []byte {
 	return appendContext(append(data, b.header...), context)
 }
 
-// aead derives the blob's own key from the material, so that no number of blobs wears the material out.
+// aead derives the blob's own key from the material, so that no number of blobs wears the material out. The material is uniformly random
+// already, so HKDF's second half is enough (RFC 5869, section 3.3).
 func (b *blob) aead(material []byte) (cipher.AEAD, error) {
-	info := blobLabel + string(b.key[:]) + string(b.material[:])
-	key, err := hkdf.Key(sha256.New, material, b.salt(), info, materialSize)
+	info := blobLabel + string(b.header[blobMaterial:blobIV])
+	key, err := hkdf.Expand(sha256.New, material, info, materialSize)
 	if err != nil {
 		return nil, err
 	}

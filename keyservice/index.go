@@ -19,7 +19,14 @@ const (
 // key is a KMS key as the index has it. It is replaced when it changes, never changed.
 type key struct {
 	store.Key
-	materials map[store.MaterialID]*material
+	// arn is the key's, and currentID the current material's ID in text: every use of the key needs both.
+	arn, currentID string
+	materials      map[store.MaterialID]*material
+}
+
+// newKey returns a key without materials.
+func newKey(k store.Key, n names) *key {
+	return &key{k, n.key(k.ID), hexText(k.Current), map[store.MaterialID]*material{}}
 }
 
 // withState is the key in another state.
@@ -31,8 +38,6 @@ func (k *key) withState(state string) *key {
 
 func (k *key) current() *material { return k.materials[k.Current] }
 
-func (k *key) materialIDText() string { return hexText(k.Current) }
-
 // index has all of the store in memory, so that uses of keys needn't read it.
 type index struct {
 	mu       sync.RWMutex
@@ -43,10 +48,10 @@ type index struct {
 }
 
 // newIndex takes over what the store holds, after checking that it fits together and that the root key opens every material.
-func newIndex(c *store.Contents, ring *keyring) (*index, error) {
+func newIndex(c *store.Contents, ring *keyring, n names) (*index, error) {
 	x := &index{keys: map[store.KeyID]*key{}, aliases: map[string]store.Alias{}}
 	for _, k := range c.Keys {
-		x.keys[k.ID] = &key{k, map[store.MaterialID]*material{}}
+		x.keys[k.ID] = newKey(k, n)
 		x.keyIDs = append(x.keyIDs, k.ID)
 	}
 	for _, m := range c.Materials {

@@ -46,7 +46,7 @@ func (s *Service) encrypt(r *request, in *EncryptInput) (*EncryptOutput, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &EncryptOutput{CiphertextBlob: sealed, KeyId: s.names.key(k.ID), EncryptionAlgorithm: specSymmetric}, nil
+	return &EncryptOutput{CiphertextBlob: sealed, KeyId: k.arn, EncryptionAlgorithm: specSymmetric}, nil
 }
 
 // seal encrypts under the key's current material.
@@ -55,7 +55,7 @@ func (s *Service) seal(r *request, k *key, plaintext []byte, context map[string]
 		sealed, err = sealBlob(secret, k.ID, k.Current, plaintext, context)
 		return err
 	})
-	r.additional = append(r.additional, field("keyMaterialId", k.materialIDText()))
+	r.additional = append(r.additional, field("keyMaterialId", k.currentID))
 	return sealed, err
 }
 
@@ -103,7 +103,7 @@ func (s *Service) decrypt(r *request, in *DecryptInput) (*DecryptOutput, error) 
 		clear(plaintext)
 		return nil, err
 	}
-	return &DecryptOutput{KeyId: s.names.key(k.ID), Plaintext: plaintext, EncryptionAlgorithm: specSymmetric, KeyMaterialId: id}, nil
+	return &DecryptOutput{KeyId: k.arn, Plaintext: plaintext, EncryptionAlgorithm: specSymmetric, KeyMaterialId: id}, nil
 }
 
 func (c *ciphertext) describe(r *request) {
@@ -139,7 +139,7 @@ func (s *Service) source(r *request, c *ciphertext) (*key, *blob, error) {
 	if k.ID != parsed.key {
 		return nil, nil, refuse(CodeIncorrectKey, "The key ID in the request does not identify a CMK that can perform this operation.")
 	}
-	return k, &parsed, s.usable(k)
+	return k, &parsed, k.usable()
 }
 
 // blobKey is the key that the blob names. A caller without permission doesn't learn whether there is such a key.
@@ -148,7 +148,7 @@ func (s *Service) blobKey(r *request, c *ciphertext, parsed *blob) (*key, error)
 	if k == nil || s.admit(r, c.action, k, false) != nil {
 		return nil, refuse(CodeAccessDenied, "The ciphertext refers to a customer master key that does not exist, does not exist in this region, or you are not allowed to access.")
 	}
-	return k, s.usable(k)
+	return k, k.usable()
 }
 
 // unseal decrypts the blob.
@@ -214,8 +214,8 @@ func (s *Service) reseal(r *request, in *ReEncryptInput, from *key, parsed *blob
 		return nil, err
 	}
 	return &ReEncryptOutput{
-		CiphertextBlob: sealed, SourceKeyId: s.names.key(from.ID), KeyId: s.names.key(to.ID),
+		CiphertextBlob: sealed, SourceKeyId: from.arn, KeyId: to.arn,
 		SourceEncryptionAlgorithm: specSymmetric, DestinationEncryptionAlgorithm: specSymmetric,
-		SourceKeyMaterialId: source, DestinationKeyMaterialId: to.materialIDText(),
+		SourceKeyMaterialId: source, DestinationKeyMaterialId: to.currentID,
 	}, nil
 }

@@ -65,7 +65,7 @@ func (s *Service) newDataKey(r *request, action string, in *GenerateDataKeyInput
 		clear(plaintext)
 		return nil, err
 	}
-	return &GenerateDataKeyOutput{sealed, plaintext, s.names.key(k.ID), k.materialIDText()}, nil
+	return &GenerateDataKeyOutput{sealed, plaintext, k.arn, k.currentID}, nil
 }
 
 // dataKeySize is the size in bytes of the data key that is asked for.

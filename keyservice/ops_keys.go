@@ -72,16 +72,13 @@ func (s *Service) createKey(r *request, in *CreateKeyInput) (*CreateKeyOutput, e
 // addKey makes a key and its first material.
 func (s *Service) addKey(r *request, id store.KeyID, description string) (*key, error) {
 	first := s.ring.generate(id)
-	k := &key{
-		Key: store.Key{
-			ID: id, Description: description, Spec: specSymmetric, Usage: usageEncryption, Origin: originKMS,
-			State: stateEnabled, Created: r.time.UTC().Truncate(time.Millisecond), Current: first.ID,
-		},
-		materials: map[store.MaterialID]*material{first.ID: newMaterial(id, first.ID, first.Wrapped)},
-	}
-	arn := s.names.key(id)
-	r.concerns(resourceKey, arn)
-	r.response = append(r.response, field("keyId", arn), field("keyMaterialId", k.materialIDText()))
+	k := newKey(store.Key{
+		ID: id, Description: description, Spec: specSymmetric, Usage: usageEncryption, Origin: originKMS,
+		State: stateEnabled, Created: r.time.UTC().Truncate(time.Millisecond), Current: first.ID,
+	}, s.names)
+	k.materials[first.ID] = newMaterial(id, first.ID, first.Wrapped)
+	r.concerns(resourceKey, k.arn)
+	r.response = append(r.response, field("keyId", k.arn), field("keyMaterialId", k.currentID))
 	err := s.change(r, func(tx *store.Tx) error {
 		return firstError(tx.PutKey(&k.Key), tx.PutMaterial(first))
 	})
@@ -136,11 +133,11 @@ func (s *Service) describeKey(r *request, in *DescribeKeyInput) (*DescribeKeyOut
 
 func (s *Service) metadata(k *key) KeyMetadata {
 	return KeyMetadata{
-		AWSAccountId: s.facts.Account, KeyId: k.ID.String(), Arn: s.names.key(k.ID),
+		AWSAccountId: s.facts.Account, KeyId: k.ID.String(), Arn: k.arn,
 		CreationDate: Timestamp{k.Created}, Enabled: k.State == stateEnabled, Description: k.Description,
 		KeyUsage: k.Usage, KeyState: k.State, Origin: k.Origin, KeyManager: managerCustomer,
 		CustomerMasterKeySpec: k.Spec, KeySpec: k.Spec, EncryptionAlgorithms: []string{specSymmetric},
-		CurrentKeyMaterialId: k.materialIDText(),
+		CurrentKeyMaterialId: k.currentID,
 	}
 }
 

@@ -47,22 +47,21 @@ func (s *Service) existingKey(id store.KeyID) (*key, error) {
 }
 
 // usable says whether the key's state allows its use.
-func (s *Service) usable(k *key) error {
+func (k *key) usable() error {
 	if k.State == stateDisabled {
-		return refuse(CodeDisabled, "%s is disabled.", s.names.key(k.ID))
+		return refuse(CodeDisabled, "%s is disabled.", k.arn)
 	}
 	return nil
 }
 
 // admit lets the caller perform the action on the key, and then looks at the key's state if the action uses the key.
 func (s *Service) admit(r *request, action string, k *key, uses bool) error {
-	arn := s.names.key(k.ID)
-	r.concerns(resourceKey, arn)
-	if err := s.authorize(r, action, arn); err != nil {
+	r.concerns(resourceKey, k.arn)
+	if err := s.authorize(r, action, k.arn); err != nil {
 		return err
 	}
 	if !uses {
 		return nil
 	}
-	return s.usable(k)
+	return k.usable()
 }

@@ -93,7 +93,7 @@ func (s *Service) openStore() (err error) {
 		return err
 	}
 	s.names = names{s.facts.Name, s.facts.Account}
-	s.index, err = newIndex(contents, s.ring)
+	s.index, err = newIndex(contents, s.ring, s.names)
 	return err
 }
 

@@ -1,8 +1,6 @@
 package keyservice_test
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -11,12 +9,6 @@ import (
 	"kmsfs/keyservice"
 	"kmsfs/keyservice/sealer"
 	"kmsfs/policy"
-)
-
-// owner is the owner of the homes that tests make; stranger is somebody else.
-var (
-	owner    = keyservice.Caller{Caller: policy.Caller{UID: 4711, GID: 4711, PID: int32(os.Getpid())}}
-	stranger = keyservice.Caller{Caller: policy.Caller{UID: 4712, GID: 4712}}
 )
 
 // newKeyFile makes a key file and returns a sealer under it.
@@ -33,7 +25,7 @@ func newKeyFile(t testing.TB) sealer.Sealer {
 	return s
 }
 
-// newHome makes a home that owner owns.
+// newHome makes a home that this process's user owns.
 func newHome(t testing.TB) (dir string, s sealer.Sealer) {
 	t.Helper()
 	dir, s = filepath.Join(t.TempDir(), "home"), newKeyFile(t)
@@ -101,20 +93,6 @@ func code(err error) string {
 	return ""
 }
 
-func TestDataKey(t *testing.T) {
-	s := newService(t)
-	key := newKey(t, s)
-	pair := map[string]string{"kmsfs:path": "/a"}
-	made := generate(t, s, key, pair)
-	if len(made.Plaintext) != 32 || len(made.CiphertextBlob) > 144 || made.KeyId != key {
-		t.Fatalf("got %d bytes, a blob of %d bytes and key %s", len(made.Plaintext), len(made.CiphertextBlob), made.KeyId)
-	}
-	opened, err := s.Decrypt(context.Background(), self(), &keyservice.DecryptInput{CiphertextBlob: made.CiphertextBlob, EncryptionContext: pair})
-	if err != nil || !bytes.Equal(opened.Plaintext, made.Plaintext) || opened.KeyMaterialId != made.KeyMaterialId {
-		t.Fatalf("decrypt: %+v, %v", opened, err)
-	}
-}
-
 func BenchmarkGenerateDataKey(b *testing.B) {
 	s := newService(b)
 	in := &keyservice.GenerateDataKeyInput{KeyId: newKey(b, s), KeySpec: "AES_256", EncryptionContext: fileContext()}
@@ -144,6 +122,11 @@ func fileContext() map[string]string {
 	return map[string]string{
 		"kmsfs:volume": "3f2b8c1e-0000-4000-8000-000000000000", "kmsfs:path": "/home/alice/reports/2026/q1.ods", "kmsfs:owner": "uid:1000",
 	}
+}
+
+// stranger is somebody who owns no home.
+func stranger() keyservice.Caller {
+	return keyservice.Caller{Caller: policy.Caller{UID: uint32(os.Geteuid()) + 1, GID: 4711}}
 }
 
 func viaFileSystem() keyservice.Caller {
