@@ -68,12 +68,14 @@ func Create(path string, home []byte) error {
 
 // Open opens the store that Create made, by a function that opens its file, and returns its contents. It changes nothing.
 func Open(path string, open func(flag int) (*os.File, error)) (s *Store, contents *Contents, err error) {
+	var file *os.File
 	err = guard(func() error {
 		db, err := bbolt.Open(path, 0o600, &bbolt.Options{
 			Timeout:      lockPatience,
 			FreelistType: bbolt.FreelistMapType,
-			OpenFile: func(_ string, flag int, _ fs.FileMode) (*os.File, error) {
-				return openExisting(open, flag)
+			OpenFile: func(_ string, flag int, _ fs.FileMode) (_ *os.File, err error) {
+				file, err = openExisting(open, flag)
+				return file, err
 			},
 		})
 		if err != nil {
@@ -86,6 +88,11 @@ func Open(path string, open func(flag int) (*os.File, error)) (s *Store, content
 		return nil
 	})
 	if err != nil {
+		if file != nil {
+			// If bbolt has panicked, the file is open, locked and mapped still, and the mapping would keep the lock.
+			_ = unix.Flock(int(file.Fd()), unix.LOCK_UN) // fails if bbolt has closed it
+			file.Close()
+		}
 		return nil, nil, fmt.Errorf("open the key store: %w", err)
 	}
 	return s, contents, nil
