@@ -1,0 +1,202 @@
+package wire_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"kmsfs/keyservice/wire"
+	"kmsfs/policy"
+)
+
+// input is an operation's input as far as tests need one.
+type input struct {
+	KeyId             string            `json:",omitempty"`
+	EncryptionContext map[string]string `json:",omitempty"`
+	Plaintext         []byte            `json:",omitempty"`
+	Recipient         json.RawMessage   `json:",omitempty"`
+	Limit             *int32            `json:",omitempty"`
+}
+
+func TestDecode(t *testing.T) {
+	for _, test := range []struct {
+		name, body, want string // want is part of the error
+	}{
+		{"nothing", "", ""},
+		{"empty object", " {} ", ""},
+		{"all", `{"KeyId":"k","EncryptionContext":{"a":"b","A":"c"},"Plaintext":"AAE=","Limit":3,"Recipient":{"x":[1,{"y":true}]}}`, ""},
+		{"absent member", `{"KeyId":null}`, ""},
+		{"surrogate pair", `{"KeyId":"\ud83d\ude00"}`, ""},
+		{"escaped backslash", `{"KeyId":"\\ud83d"}`, ""},
+		{"array", `[]`, "not an object"},
+		{"null", `null`, "not an object"},
+		{"text", `"x"`, "not an object"},
+		{"cut off", `{"KeyId":`, "invalid JSON"},
+		{"garbage behind", `{}x`, "invalid JSON"},
+		{"second object", `{}{}`, "invalid JSON"},
+		{"duplicate member", `{"KeyId":"a","KeyId":"b"}`, "duplicate"},
+		{"escaped duplicate", `{"EncryptionContext":{"a":"b","\u0061":"c"}}`, "duplicate"},
+		{"deep duplicate", `{"Recipient":[{"a":1,"a":2}]}`, "duplicate"},
+		{"other capitals", `{"keyid":"a"}`, "unknown member"},
+		{"unknown member", `{"Recipients":{}}`, "unknown member"},
+		{"invalid UTF-8", "{\"KeyId\":\"\xff\"}", "invalid UTF-8"},
+		{"lone high surrogate", `{"KeyId":"\ud83d"}`, "lone surrogate"},
+		{"lone low surrogate", `{"KeyId":"\ude00"}`, "lone surrogate"},
+		{"two high surrogates", `{"KeyId":"\ud83d\ud83d"}`, "lone surrogate"},
+		{"surrogate as a name", `{"EncryptionContext":{"\udc00":"x"}}`, "lone surrogate"},
+		{"null value", `{"EncryptionContext":{"a":null}}`, "null"},
+		{"number for text", `{"EncryptionContext":{"a":1}}`, "cannot unmarshal"},
+		{"fraction", `{"Limit":1.5}`, "cannot unmarshal"},
+		{"no base64", `{"Plaintext":"*"}`, "base64"},
+		{"too deep", `{"Recipient":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`, "nested"},
+	} {
+		var in input
+		err := wire.Decode([]byte(test.body), &in)
+		switch {
+		case test.want == "" && err != nil:
+			t.Errorf("%s: %v", test.name, err)
+		case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)):
+			t.Errorf("%s: got %v, want an error with %q", test.name, err, test.want)
+		}
+	}
+	if err := wire.Decode([]byte("{}"), "text"); err == nil {
+		t.Error("decoded into a string")
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte(`{"KeyId":"k","EncryptionContext":{"a":"b"},"Recipient":[1,{}]}`))
+	f.Add([]byte(`{"KeyId":"\ud83d\ude00\\"}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var in input
+		if wire.Decode(body, &in) != nil {
+			return
+		}
+		text, err := json.Marshal(&in)
+		if err != nil {
+			return // a raw member that encoding/json doesn't write
+		}
+		var again input
+		if err := wire.Decode(text, &again); err != nil {
+			t.Errorf("%q became %q: %v", body, text, err)
+		}
+	})
+}
+
+// serve serves an operation Echo, which answers its input, and others, which fail, and returns the socket's path.
+func serve(t *testing.T) string {
+	t.Helper()
+	echo := func(_ context.Context, peer policy.Caller, body []byte) (any, error) {
+		var in input
+		if err := wire.Decode(body, &in); err != nil {
+			return nil, &wire.Error{Code: wire.CodeSerialization, Message: err.Error()}
+		}
+		if peer.UID != uint32(os.Geteuid()) || peer.PID != int32(os.Getpid()) {
+			return nil, &wire.Error{Code: "AccessDeniedException", Message: "not this process"}
+		}
+		return in, nil
+	}
+	fail := func(err error) wire.Handler {
+		return func(context.Context, policy.Caller, []byte) (any, error) { return nil, err }
+	}
+	s := wire.NewServer(map[string]wire.Handler{
+		"Echo":      echo,
+		"Refuse":    fail(&wire.Error{Code: "NotFoundException", Message: "no such key"}),
+		"Hide":      fail(&wire.Error{Code: "InvalidCiphertextException"}),
+		"FailFault": fail(errors.New("disk on fire")),
+	})
+	path := filepath.Join(t.TempDir(), "socket")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() { done <- s.Serve(l) }()
+	t.Cleanup(func() {
+		if err := errors.Join(s.Close(), <-done); err != nil {
+			t.Error(err)
+		}
+	})
+	return path
+}
+
+func dialer(path string) func(context.Context) (net.Conn, error) {
+	return func(ctx context.Context) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	}
+}
+
+func TestClient(t *testing.T) {
+	c := wire.NewClient(dialer(serve(t)))
+	defer c.Close()
+	in, out := input{KeyId: "k", EncryptionContext: map[string]string{"<&>": "é"}, Plaintext: []byte{0, 255}}, input{}
+	if err := c.Call(t.Context(), "Echo", in, &out); err != nil || out.KeyId != "k" || out.EncryptionContext["<&>"] != "é" || !bytes.Equal(out.Plaintext, in.Plaintext) {
+		t.Errorf("got %+v, %v", out, err)
+	}
+	for operation, want := range map[string]string{
+		"Refuse":    "NotFoundException: no such key",
+		"Hide":      "InvalidCiphertextException",
+		"FailFault": "KMSInternalException: disk on fire",
+		"Nonsense":  "UnknownOperationException",
+	} {
+		err := c.Call(t.Context(), operation, in, &out)
+		if e, ok := errors.AsType[*wire.Error](err); !ok || e.Error() != want {
+			t.Errorf("%s: got %v, want %s", operation, err, want)
+		}
+	}
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.Call(cancelled, "Echo", in, &out); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled call: %v", err)
+	}
+}
+
+func TestServerProtocol(t *testing.T) {
+	path := serve(t)
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dialer(path)(ctx) }}}
+	defer client.CloseIdleConnections()
+	const kind = "application/x-amz-json-1.1"
+	for _, test := range []struct {
+		name, method, path, target, kind, body string
+		status                                 int
+		want                                   string
+	}{
+		{"call", "POST", "/", "TrentService.Echo", kind, `{"KeyId":"k"}`, 200, `{"KeyId":"k"}`},
+		{"charset", "POST", "/", "TrentService.Echo", kind + "; charset=utf-8", `{}`, 200, `{}`},
+		{"refusal", "POST", "/", "TrentService.Refuse", kind, `{}`, 400, `{"__type":"NotFoundException","message":"no such key"}`},
+		{"fault", "POST", "/", "TrentService.FailFault", kind, `{}`, 500, `{"__type":"KMSInternalException","message":"disk on fire"}`},
+		{"GET", "GET", "/", "TrentService.Echo", kind, ``, 400, `{"__type":"UnknownOperationException","message":""}`},
+		{"another path", "POST", "/x", "TrentService.Echo", kind, `{}`, 400, `{"__type":"UnknownOperationException","message":""}`},
+		{"another service", "POST", "/", "DynamoDB.Echo", kind, `{}`, 400, `{"__type":"UnknownOperationException","message":""}`},
+		{"no target", "POST", "/", "", kind, `{}`, 400, `{"__type":"UnknownOperationException","message":""}`},
+		{"form", "POST", "/", "TrentService.Echo", "text/plain", `{}`, 400, `{"__type":"SerializationException","message":"Content-Type: want application/x-amz-json-1.1"}`},
+		{"garbage", "POST", "/", "TrentService.Echo", kind, `{`, 400, `{"__type":"SerializationException","message":"invalid JSON"}`},
+		{"too long", "POST", "/", "TrentService.Echo", kind, strings.Repeat(" ", 1<<20+1), 400, `{"__type":"SerializationException","message":"http: request body too large"}`},
+	} {
+		request, err := http.NewRequestWithContext(t.Context(), test.method, "http://kmsfs"+test.path, strings.NewReader(test.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("X-Amz-Target", test.target)
+		request.Header.Set("Content-Type", test.kind)
+		response, err := client.Do(request)
+		if err != nil {
+			t.Errorf("%s: %v", test.name, err)
+			continue
+		}
+		body, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		if err != nil || response.StatusCode != test.status || string(body) != test.want || response.Header.Get("x-amzn-RequestId") == "" {
+			t.Errorf("%s: got %d %s, %v; want %d %s", test.name, response.StatusCode, body, err, test.status, test.want)
+		}
+	}
+}
