@@ -26,7 +26,7 @@ func hints() []hint {
 		{is(errNoKeyFile), "give --key-file or KMSFS_KEY_FILE"},
 		{is(errNoCredential), "start kmsfs from a unit with LoadCredential=" + credentialName + ":FILE"},
 		{is(errKeyFileMissing), "name the one that the key service home was made with"},
-		{is(errEmpty), "put it on the first line"},
+		{is(errEmpty), "it takes at least one character, in a file on the first line"},
 		{is(errNested), "name directories apart from each other"},
 		{is(errKeyNotFound), "name another with --key, or leave --key out for " + defaultKeyAlias},
 		{is(errNoDirectory), "make it with mkdir"},
