@@ -98,7 +98,7 @@ func (k *keyring) use(m *material, f func(secret []byte) error) error {
 	var buffer [materialSize]byte
 	defer clear(buffer[:])
 	secret, err := k.open(buffer[:0], materialTable, m.name[:], m.wrapped)
-	if err != nil {
+	if err != nil || len(secret) != materialSize {
 		return refuse(CodeInternal, "the key material is damaged")
 	}
 	return f(secret)
