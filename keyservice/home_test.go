@@ -68,7 +68,9 @@ func TestHomeKinds(t *testing.T) {
 			if kind, err := keyservice.SealerKind(dir); kind != secret.Kind() || err != nil {
 				t.Errorf("kind %s, %v", kind, err)
 			}
-			openHome(t, dir, secret).Close()
+			if err := openHome(t, dir, secret).Close(); err != nil {
+				t.Error(err)
+			}
 			if wrong[i] != nil {
 				expectOpen(t, dir, wrong[i], keyservice.ErrWrongSecret)
 			}
@@ -95,7 +97,7 @@ func expectOpen(t *testing.T, dir string, secret sealer.Sealer, want error) {
 	before := contents(t, dir)
 	s, err := keyservice.Open(dir, secret)
 	if err == nil {
-		s.Close()
+		err = s.Close()
 	}
 	if !errors.Is(err, want) {
 		t.Errorf("open: got %v, want %v", err, want)
@@ -315,7 +317,7 @@ func TestDamagedStore(t *testing.T) {
 		}
 		return b
 	}
-	for i := range 60 {
+	for i := range 300 {
 		b := damage(append([]byte{}, whole...), i)
 		if err := os.WriteFile(path, b, 0o600); err != nil {
 			t.Fatal(err)
@@ -328,7 +330,9 @@ func TestDamagedStore(t *testing.T) {
 		if err == nil && string(out.Plaintext) != string(blob.Plaintext) {
 			t.Error("another data key comes out")
 		}
-		s.Close()
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -131,7 +131,7 @@ func callFromOutside(args []string) error {
 	if err != nil {
 		return err
 	}
-	defer api.Close()
+	defer func() { _ = api.Close() }()
 	// Whatever a client claims, the service knows better.
 	claimed := keyservice.Caller{ViaFileSystem: true}
 	out, err := api.GenerateDataKey(context.Background(), claimed, &keyservice.GenerateDataKeyInput{KeyId: args[1], KeySpec: "AES_256", EncryptionContext: fileContext()})
@@ -219,7 +219,7 @@ func TestClientOperations(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer api.Close()
+	defer func() { _ = api.Close() }()
 	key := newKey(t, api)
 	if _, err := api.CreateAlias(t.Context(), self(), &keyservice.CreateAliasInput{AliasName: "alias/a", TargetKeyId: key}); err != nil {
 		t.Fatal(err)

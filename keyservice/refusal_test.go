@@ -151,7 +151,7 @@ func TestDisabledKey(t *testing.T) {
 			if code(err) != keyservice.CodeDisabled || !strings.HasSuffix(err.Error(), key+" is disabled.") {
 				t.Errorf("%s: %v", name, err)
 			}
-		case "EnableKey":
+		case "EnableKey", "DeleteAlias": // would have the others fail
 		default:
 			if err := call(t, self()); err != nil {
 				t.Errorf("%s: %v", name, err)
