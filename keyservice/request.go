@@ -32,6 +32,13 @@ type request struct {
 	resources                             []audit.Resource
 	serviceEvent                          bool
 
+	// space is where the first of them lie, without a further allocation.
+	space struct {
+		params     [4]audit.Field
+		additional [2]audit.Field
+		resources  [2]audit.Resource
+	}
+
 	// recorded says that the call's record is written already, as that of a change is before the change takes effect.
 	recorded bool
 }
@@ -72,6 +79,7 @@ func run[I, O any](ctx context.Context, s *Service, c Caller, name string, in *I
 		return nil, err
 	}
 	r := &request{caller: c, id: uuid.New(), name: name, time: time.Now(), readOnly: true}
+	r.params, r.additional, r.resources = r.space.params[:0], r.space.additional[:0], r.space.resources[:0]
 	if in == nil {
 		in = new(I)
 	}

@@ -30,12 +30,12 @@ type Service struct {
 	index         *index
 	log           *audit.Log
 
-	life   sync.RWMutex // held by every call; for writing, by what ends the service
+	life   sync.RWMutex // held by every call, and for writing by Close; guards closed
 	closed bool
 
 	changes sync.Mutex // held by every change, from its checks to its end; taken after life
 
-	serving sync.Mutex // guards listener
+	serving sync.Mutex // guards server; taken before life
 	server  *listener
 }
 
@@ -119,14 +119,15 @@ func (s *Service) MemoryLocked() bool { return s.rootKey.locked }
 
 // Close ends the service after the calls that are under way, and wipes the root key. Closing twice is no error.
 func (s *Service) Close() error {
-	err := s.stopServing()
 	s.life.Lock()
-	defer s.life.Unlock()
-	if s.closed {
-		return err
-	}
+	ended := s.closed
 	s.closed = true
-	return errors.Join(err, s.release())
+	s.life.Unlock()
+	if ended {
+		return nil
+	}
+	// No call is under way now, and none comes any more.
+	return errors.Join(s.stopServing(), s.release())
 }
 
 // release gives back what has been opened, the lock last.

@@ -44,8 +44,10 @@ func FuzzRecord(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name, value string, event bool) {
 		l, path := openLog(t)
 		fields := []audit.Field{{Name: "f" + name, Value: value}, {Name: "m", Value: map[string]string{name: value, "x": "y"}}, {Name: "n", Value: int64(-1)}, {Name: "b", Value: true}}
-		r := &audit.Record{Time: time.Now(), Event: name, ServiceEvent: event, ErrorMessage: value, Request: fields, Details: fields,
-			Identity: audit.Identity{UserName: value, Executable: value}, Resources: []audit.Resource{{Type: name, ARN: value}, {}}}
+		r := &audit.Record{
+			Time: time.Now(), Event: name, ServiceEvent: event, ErrorMessage: value, Request: fields, Details: fields,
+			Identity: audit.Identity{UserName: value, Executable: value}, Resources: []audit.Resource{{Type: name, ARN: value}, {}},
+		}
 		if err := l.Append(r, true); err != nil && !errors.Is(err, audit.ErrTooLong) {
 			t.Fatal(err)
 		}
