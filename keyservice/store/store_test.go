@@ -36,7 +36,9 @@ func TestUpdate(t *testing.T) {
 	key := &store.Key{ID: uuid.New(), State: "Enabled", Current: store.MaterialID{1}}
 	material := &store.Material{Key: key.ID, ID: key.Current, Wrapped: []byte("wrapped")}
 	alias := &store.Alias{Name: "alias/a", Target: key.ID}
-	put := func(tx *store.Tx) error { return errors.Join(tx.PutKey(key), tx.PutMaterial(material), tx.PutAlias(alias)) }
+	put := func(tx *store.Tx) error {
+		return errors.Join(tx.PutKey(key), tx.PutMaterial(material), tx.PutAlias(alias))
+	}
 	refusal := errors.New("no")
 	if err := s.Update(func(tx *store.Tx) error { return errors.Join(put(tx), refusal) }); !errors.Is(err, refusal) {
 		t.Errorf("got %v, want %v", err, refusal)
