@@ -1,6 +1,11 @@
 package envelope
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"fmt"
+	"slices"
+
 	"github.com/tink-crypto/tink-go/v2/daead/subtle"
 )
 
@@ -12,4 +17,76 @@ type Volume struct {
 	name, details, directory, symlink, attribute *subtle.AESSIV
 
 	locationKey, markKey, configurationKey []byte
+}
+
+// OpenVolume opens a volume's configuration, the content of its file, with the metadata key, 32 bytes. The error wraps
+// ErrFormat or ErrAuthentication.
+func OpenVolume(configuration, metadataKey []byte) (*Volume, error) {
+	config, err := ParseConfig(configuration)
+	if err != nil {
+		return nil, err
+	}
+	v := &Volume{config: *config}
+	if err := v.deriveKeys(metadataKey); err != nil {
+		return nil, err
+	}
+	line, code, err := splitConfig(configuration)
+	if err != nil {
+		return nil, err
+	}
+	if !hmac.Equal(code, mac(v.configurationKey, line)) {
+		v.Close()
+		return nil, fmt.Errorf("configuration: %w", ErrAuthentication)
+	}
+	return v, nil
+}
+
+func (v *Volume) deriveKeys(metadataKey []byte) (err error) {
+	salt := v.config.VolumeID[:]
+	for label, siv := range map[string]**subtle.AESSIV{
+		"kmsfs/1 name": &v.name, "kmsfs/1 details": &v.details, "kmsfs/1 directory": &v.directory,
+		"kmsfs/1 symlink": &v.symlink, "kmsfs/1 attribute": &v.attribute,
+	} {
+		if *siv, err = newSIV(metadataKey, salt, label); err != nil {
+			return fmt.Errorf("metadata key: %w", err)
+		}
+	}
+	for label, key := range map[string]*[]byte{
+		"kmsfs/1 location": &v.locationKey, "kmsfs/1 mark": &v.markKey, "kmsfs/1 configuration": &v.configurationKey,
+	} {
+		if *key, err = derive(metadataKey, salt, label, sha256.Size); err != nil {
+			return fmt.Errorf("metadata key: %w", err)
+		}
+	}
+	return nil
+}
+
+// Config returns a copy of the volume's configuration.
+func (v *Volume) Config() Config {
+	c := v.config
+	c.KeyARNs, c.MetadataKey = slices.Clone(c.KeyARNs), slices.Clone(c.MetadataKey)
+	return c
+}
+
+// ID returns the volume's ID.
+func (v *Volume) ID() VolumeID { return v.config.VolumeID }
+
+// Allows says whether files may be wrapped under that KMS key.
+func (v *Volume) Allows(keyARN string) bool { return slices.Contains(v.config.KeyARNs, keyARN) }
+
+// Close forgets those keys that can be overwritten. The volume must not be used after it.
+func (v *Volume) Close() {
+	clear(v.locationKey)
+	clear(v.markKey)
+	clear(v.configurationKey)
+	v.name, v.details, v.directory, v.symlink, v.attribute = nil, nil, nil, nil, nil
+}
+
+// mac is MAC of FORMAT.md, section 1, over the parts in order.
+func mac(key []byte, parts ...[]byte) []byte {
+	m := hmac.New(sha256.New, key)
+	for _, p := range parts {
+		m.Write(p)
+	}
+	return m.Sum(nil)
 }
