@@ -1,0 +1,745 @@
+// Package integration tests the program as its users run it: on real mounts, with real programs, and with what goes wrong.
+//
+// The tests want root. TestAsUser runs those that a user without privileges can run once more, as nobody, with fusermount3.
+// With KMSFS_INTEGRATION_PLAIN=1, scenarios run on a plain directory instead of a mount, which tests the scenarios.
+package integration
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// nobody is the user without privileges.
+const nobody = 65534
+
+// The variables by which the tests run themselves again.
+const (
+	roleVariable   = "KMSFS_INTEGRATION_ROLE"
+	suiteVariable  = "KMSFS_INTEGRATION_SUITE"
+	binaryVariable = "KMSFS_INTEGRATION_BINARY"
+)
+
+var (
+	// binary is the program under test; testBinary this one, where other users can run it.
+	binary, testBinary string
+	// suite is the directory that everything is made in. Other users may pass through it.
+	suite string
+	// plain says that scenarios run on plain directories.
+	plain = os.Getenv("KMSFS_INTEGRATION_PLAIN") != ""
+	// isRoot says that the tests run as root, not as a user.
+	isRoot = os.Geteuid() == 0
+)
+
+// patience is how long anything may take that isn't measured: so long that a slow machine doesn't fail the tests.
+const patience = 3 * time.Minute
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(roleVariable) {
+	case "lock":
+		os.Exit(lockHelper(os.Args[1:]))
+	case "user":
+		suite, binary, testBinary = os.Getenv(suiteVariable), os.Getenv(binaryVariable), os.Args[0]
+		os.Exit(m.Run())
+	}
+	os.Exit(testMain(m))
+}
+
+func testMain(m *testing.M) (code int) {
+	fail := func(err error) int {
+		fmt.Fprintln(os.Stderr, "integration tests:", err)
+		return 1
+	}
+	if !isRoot {
+		return fail(errors.New("run them as root: they mount, and run as other users from there"))
+	}
+	if err := checkTools(); err != nil {
+		return fail(err)
+	}
+	for _, name := range []string{"KMSFS_HOME", "KMSFS_KEY_FILE", "KMSFS_PASSPHRASE_FILE", "CREDENTIALS_DIRECTORY"} {
+		os.Unsetenv(name)
+	}
+	unix.Umask(0o022)
+	var err error
+	if suite, err = os.MkdirTemp("", "kmsfs-integration-"); err != nil {
+		return fail(err)
+	}
+	if suite, err = filepath.EvalSymlinks(suite); err != nil {
+		return fail(err)
+	}
+	defer func() {
+		left := mountsBelow(suite)
+		for _, mountpoint := range left {
+			code = fail(fmt.Errorf("%s is still mounted", mountpoint))
+		}
+		for _, pid := range processesOf(binary) {
+			if !waitExit(pid, 20*time.Second) {
+				code = fail(fmt.Errorf("process %d still runs", pid))
+				left = append(left, "")
+			}
+		}
+		if len(left) > 0 {
+			return // not to remove what is mounted
+		}
+		if err := removeAll(suite); err != nil {
+			code = fail(err)
+		}
+	}()
+	if err := os.Chmod(suite, 0o755); err != nil {
+		return fail(err)
+	}
+	binary, testBinary = filepath.Join(suite, "kmsfs"), filepath.Join(suite, "integration.test")
+	if !plain {
+		if out, err := exec.Command("go", "build", "-o", binary, "kmsfs/cmd/kmsfs").CombinedOutput(); err != nil {
+			return fail(fmt.Errorf("%w\n%s", err, out))
+		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fail(err)
+	}
+	if out, err := exec.Command("cp", self, testBinary).CombinedOutput(); err != nil {
+		return fail(fmt.Errorf("%w\n%s", err, out))
+	}
+	return m.Run()
+}
+
+// checkTools says what is to be installed.
+func checkTools() error {
+	var missing []string
+	for tool, install := range map[string]string{
+		"fusermount3": "fuse3", "git": "git", "sqlite3": "sqlite3", "rsync": "rsync", "setfattr": "attr", "getfattr": "attr",
+		"setfacl": "acl", "getfacl": "acl", "tar": "tar", "cp": "coreutils", "diff": "diffutils", "mount": "mount", "go": "golang",
+	} {
+		if _, err := exec.LookPath(tool); err != nil {
+			missing = append(missing, install)
+		}
+	}
+	if len(missing) > 0 {
+		slices.Sort(missing)
+		return fmt.Errorf("programs are missing: apt-get install %s", strings.Join(slices.Compact(missing), " "))
+	}
+	info, err := os.Stat("/dev/fuse")
+	if err != nil {
+		return fmt.Errorf("file systems can't be mounted here: %w", err)
+	}
+	if info.Mode().Perm()&0o006 != 0o006 {
+		return errors.New("/dev/fuse is closed to users: chmod 666 /dev/fuse")
+	}
+	return nil
+}
+
+// tempDir returns a new directory that other users may pass through.
+func tempDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(suite, "test-")
+	must(t, err)
+	must(t, os.Chmod(dir, 0o755))
+	t.Cleanup(func() {
+		if left := mountsBelow(dir); len(left) > 0 {
+			t.Errorf("still mounted: %q", left)
+			return
+		}
+		if err := removeAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// removeAll removes what may hold directories without write permission, such as Go's module caches.
+func removeAll(dir string) error {
+	if err := os.RemoveAll(dir); err == nil {
+		return nil
+	}
+	_ = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, _ error) error {
+		if entry != nil && entry.IsDir() {
+			_ = os.Chmod(path, 0o700) // RemoveAll will say what doesn't work
+		}
+		return nil
+	})
+	return os.RemoveAll(dir)
+}
+
+// mountsBelow lists the mountpoints in a directory.
+func mountsBelow(dir string) []string {
+	var all []string
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		panic(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if fields := strings.Fields(line); strings.HasPrefix(fields[4]+"/", dir+"/") {
+			all = append(all, fields[4])
+		}
+	}
+	slices.Reverse(all)
+	return all
+}
+
+// mountType returns the type of the file system that is mounted there, or nothing.
+func mountType(mountpoint string) string {
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		panic(err)
+	}
+	found := ""
+	for line := range strings.Lines(string(text)) {
+		front, back, _ := strings.Cut(line, " - ")
+		if strings.Fields(front)[4] == mountpoint {
+			found = strings.Fields(back)[0]
+		}
+	}
+	return found
+}
+
+// commandLines calls f for each process with its arguments.
+func commandLines(f func(pid int, args []string)) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		panic(err)
+	}
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		text, err := os.ReadFile("/proc/" + entry.Name() + "/cmdline")
+		if err == nil && len(text) > 0 {
+			f(pid, strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00"))
+		}
+	}
+}
+
+// processesOf lists the processes that run a program.
+func processesOf(program string) []int {
+	var pids []int
+	commandLines(func(pid int, _ []string) {
+		if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err == nil && exe == program {
+			pids = append(pids, pid)
+		}
+	})
+	return pids
+}
+
+// waitExit waits until a process has ended.
+func waitExit(pid int, timeout time.Duration) bool {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return true
+	}
+	defer unix.Close(fd)
+	deadline := time.Now().Add(timeout)
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(max(0, time.Until(deadline).Milliseconds())))
+		if err == unix.EINTR {
+			continue
+		}
+		return n > 0
+	}
+}
+
+// volume is a volume with a key service home of its own, and where it is mounted.
+type volume struct {
+	// root is the directory that holds it all.
+	root, home, key, dir, point string
+	// options are those of the last mount.
+	options []string
+}
+
+// newVolume makes a volume. It is unmounted when the test ends.
+func newVolume(t *testing.T, initOptions ...string) *volume {
+	t.Helper()
+	v := prepareVolume(t)
+	if !plain {
+		v.kmsfs(t, append(append([]string{"init"}, initOptions...), v.dir)...)
+	}
+	return v
+}
+
+// prepareVolume makes what there is before a volume.
+func prepareVolume(t *testing.T) *volume {
+	t.Helper()
+	root := tempDir(t)
+	v := &volume{
+		root: root, home: filepath.Join(root, "home"), key: filepath.Join(root, "key"),
+		dir: filepath.Join(root, "volume"), point: filepath.Join(root, "clear"),
+	}
+	must(t, os.Mkdir(v.point, 0o755))
+	t.Cleanup(func() { v.end(t) })
+	return v
+}
+
+// mounted makes a volume and mounts it.
+func mounted(t *testing.T, initOptions ...string) *volume {
+	t.Helper()
+	v := newVolume(t, initOptions...)
+	v.mount(t)
+	return v
+}
+
+// environment is that of the program's runs.
+func (v *volume) environment() []string {
+	return append(os.Environ(), "HOME="+v.root, "KMSFS_HOME="+v.home, "KMSFS_KEY_FILE="+v.key)
+}
+
+// try runs the program.
+func (v *volume) try(args ...string) (output string, err error) {
+	cmd, cancel := command(v.root, binary, args...)
+	defer cancel()
+	cmd.Env = v.environment()
+	return finish(cmd)
+}
+
+// kmsfs runs the program, which must succeed.
+func (v *volume) kmsfs(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := v.try(args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// refused runs the program, which must fail with one line that says all of the texts.
+func (v *volume) refused(t *testing.T, args []string, texts ...string) {
+	t.Helper()
+	cmd, cancel := command(v.root, binary, args...)
+	defer cancel()
+	cmd.Env = v.environment()
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	err := cmd.Run()
+	line := stderr.String()
+	if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != 1 {
+		t.Errorf("kmsfs %s: %v, want exit status 1\n%s", strings.Join(args, " "), err, line)
+	}
+	if !strings.HasPrefix(line, "kmsfs: ") || strings.Count(line, "\n") != 1 {
+		t.Errorf("kmsfs %s: standard error is %q, want one line that begins with kmsfs:", strings.Join(args, " "), line)
+	}
+	for _, text := range texts {
+		if !strings.Contains(line, text) {
+			t.Errorf("kmsfs %s: standard error is %q, want it to say %q", strings.Join(args, " "), line, text)
+		}
+	}
+}
+
+func (v *volume) mount(t *testing.T, options ...string) {
+	t.Helper()
+	v.options = options
+	if plain {
+		return
+	}
+	v.kmsfs(t, append(append([]string{"mount"}, options...), v.dir, v.point)...)
+	if got := mountType(v.point); got != "fuse.kmsfs" {
+		t.Fatalf("%s: a file system of type %q is mounted, want fuse.kmsfs", v.point, got)
+	}
+	if v.pid() == 0 {
+		t.Fatalf("no process serves %s", v.point)
+	}
+}
+
+// pid returns the process that serves the mount, or 0.
+func (v *volume) pid() int {
+	found := 0
+	commandLines(func(pid int, args []string) {
+		if filepath.Base(args[0]) == "kmsfs" && slices.Contains(args, v.dir) && slices.Contains(args, v.point) {
+			found = pid
+		}
+	})
+	return found
+}
+
+// umount unmounts with the program, and checks that the mount and its process are gone and the volume is marked clean.
+func (v *volume) umount(t *testing.T) {
+	t.Helper()
+	if plain {
+		return
+	}
+	pid := v.pid()
+	v.kmsfs(t, "umount", v.point)
+	v.checkUnmounted(t, pid)
+}
+
+// checkUnmounted checks that the mount and its process are gone and the volume is marked clean.
+func (v *volume) checkUnmounted(t *testing.T, pid int) {
+	t.Helper()
+	if pid != 0 && !waitExit(pid, 30*time.Second) {
+		t.Errorf("process %d still runs after umount", pid)
+	}
+	if got := mountType(v.point); got != "" {
+		t.Errorf("%s is still mounted (%s)", v.point, got)
+	}
+	if _, err := os.Lstat(filepath.Join(v.dir, "kmsfs.mark")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("kmsfs.mark is there after umount (%v)", err)
+	}
+}
+
+// remount unmounts and mounts as before.
+func (v *volume) remount(t *testing.T) {
+	t.Helper()
+	v.umount(t)
+	v.mount(t, v.options...)
+}
+
+// kill ends the serving process without warning and takes the dead mount away.
+func (v *volume) kill(t *testing.T, signal syscall.Signal) {
+	t.Helper()
+	pid := v.pid()
+	if pid == 0 {
+		t.Fatalf("no process serves %s", v.point)
+	}
+	must(t, syscall.Kill(pid, signal))
+	if !waitExit(pid, patience) {
+		t.Fatalf("process %d survived %v", pid, signal)
+	}
+	v.detach(t)
+}
+
+// detach takes a mount away, even if it is dead or in use.
+func (v *volume) detach(t *testing.T) {
+	t.Helper()
+	if isRoot {
+		run(t, "/", "umount", "-l", v.point)
+	} else {
+		run(t, "/", "fusermount3", "-u", "-z", v.point)
+	}
+}
+
+// end leaves nothing mounted and no process behind, and complains if it has to use force.
+func (v *volume) end(t *testing.T) {
+	pid := v.pid()
+	if mountType(v.point) != "" {
+		out, err := v.try("umount", v.point)
+		if err == nil {
+			v.checkUnmounted(t, pid)
+			return
+		}
+		t.Errorf("%v\n%s", err, out)
+		if pid != 0 {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it is ours, and waitExit will tell
+		}
+		v.detach(t)
+	}
+	if pid != 0 && !waitExit(pid, 30*time.Second) {
+		t.Errorf("process %d still serves %s, which is not mounted any more", pid, v.point)
+		_ = syscall.Kill(pid, syscall.SIGKILL) // so that the next test doesn't suffer from it
+	}
+}
+
+// path returns the path of a name in the mount.
+func (v *volume) path(elements ...string) string {
+	return filepath.Join(append([]string{v.point}, elements...)...)
+}
+
+// command is a command with a time-out that leaves nothing behind.
+func command(dir, name string, args ...string) (*exec.Cmd, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = dir
+	cmd.WaitDelay = 10 * time.Second
+	return cmd, cancel
+}
+
+// finish runs a command and returns what it prints.
+func finish(cmd *exec.Cmd) (output string, err error) {
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, tail(out.String(), 4000))
+	}
+	return out.String(), nil
+}
+
+// tail shortens a text to its end.
+func tail(s string, n int) string {
+	if len(s) > n {
+		return "[...]" + s[len(s)-n:]
+	}
+	return s
+}
+
+// run runs a command, which must succeed, and returns what it prints.
+func run(t *testing.T, dir, name string, args ...string) string {
+	t.Helper()
+	return runWith(t, nil, dir, name, args...)
+}
+
+// runWith is run with more in the environment.
+func runWith(t *testing.T, environment []string, dir, name string, args ...string) string {
+	t.Helper()
+	cmd, cancel := command(dir, name, args...)
+	defer cancel()
+	cmd.Env = append(os.Environ(), environment...)
+	out, err := finish(cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// asNobody runs a command as the user without privileges.
+func asNobody(dir, name string, args ...string) (output string, err error) {
+	cmd, cancel := command(dir, name, args...)
+	defer cancel()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	return finish(cmd)
+}
+
+// must fails the test on an error.
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wantErrno checks that an error is that one.
+func wantErrno(t *testing.T, err error, want ...unix.Errno) {
+	t.Helper()
+	for _, errno := range want {
+		if errors.Is(err, errno) {
+			return
+		}
+	}
+	t.Errorf("got error %v, want %v", err, want)
+}
+
+// soon fails the test if f takes forever; whoever calls it has to see to it that f ends.
+func soon(t *testing.T, what string, f func()) bool {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	select {
+	case <-done:
+		return true
+	case <-time.After(time.Minute):
+		t.Errorf("%s hangs", what)
+		return false
+	}
+}
+
+// noise returns n bytes that are always the same for a seed.
+func noise(seed uint64, n int) []byte {
+	var key [32]byte
+	for i := range 8 {
+		key[i] = byte(seed >> (8 * i))
+	}
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8(key).Read(b) // never fails
+	return b
+}
+
+// write makes a file with that content.
+func write(t *testing.T, path string, content []byte) {
+	t.Helper()
+	must(t, os.WriteFile(path, content, 0o644))
+}
+
+// wantContent checks what is in a file.
+func wantContent(t *testing.T, path string, want []byte) {
+	t.Helper()
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s: %s", path, difference(got, want))
+	}
+}
+
+// difference says where two contents differ.
+func difference(got, want []byte) string {
+	n := min(len(got), len(want))
+	for i := range n {
+		if got[i] != want[i] {
+			end := min(i+16, n)
+			return fmt.Sprintf("%d bytes, want %d; at %d is %x, want %x", len(got), len(want), i, got[i:end], want[i:end])
+		}
+	}
+	return fmt.Sprintf("%d bytes, want %d; the same as far as both go", len(got), len(want))
+}
+
+// snapshot describes everything in a directory: types, modes, owners, sizes, times, links, contents and attributes.
+func snapshot(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	all := make(map[string]string)
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		all[name], err = describe(path)
+		return err
+	})
+	must(t, err)
+	return all
+}
+
+// describe tells everything about a file that lasts.
+func describe(path string) (string, error) {
+	var stat unix.Stat_t
+	if err := unix.Lstat(path, &stat); err != nil {
+		return "", fmt.Errorf("lstat %s: %w", path, err)
+	}
+	text := fmt.Sprintf("mode %o owner %d:%d links %d", stat.Mode, stat.Uid, stat.Gid, stat.Nlink)
+	if stat.Mode&unix.S_IFMT != unix.S_IFDIR {
+		text += fmt.Sprintf(" size %d", stat.Size)
+	}
+	text += fmt.Sprintf(" modified %d.%09d", stat.Mtim.Sec, stat.Mtim.Nsec)
+	switch stat.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		f, err := os.Open(path)
+		if errors.Is(err, fs.ErrPermission) {
+			break
+		}
+		if err != nil {
+			return "", err
+		}
+		defer f.Close()
+		hash := sha256.New()
+		if _, err := io.Copy(hash, f); err != nil {
+			return "", err
+		}
+		text += fmt.Sprintf(" content %x", hash.Sum(nil)[:8])
+	case unix.S_IFLNK:
+		target, err := os.Readlink(path)
+		if err != nil {
+			return "", err
+		}
+		text += fmt.Sprintf(" target %q", target)
+	case unix.S_IFCHR, unix.S_IFBLK:
+		text += fmt.Sprintf(" device %d", stat.Rdev)
+	}
+	attributes, err := attributes(path)
+	for _, name := range slices.Sorted(maps.Keys(attributes)) {
+		text += fmt.Sprintf(" %q=%x", name, sha256.Sum256([]byte(attributes[name])))
+	}
+	return text, err
+}
+
+// attributes returns a file's extended attributes.
+func attributes(path string) (map[string]string, error) {
+	buffer := make([]byte, 64<<10)
+	n, err := unix.Llistxattr(path, buffer)
+	if err != nil {
+		return nil, fmt.Errorf("list attributes of %s: %w", path, err)
+	}
+	all := make(map[string]string)
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(buffer[:n]), "\x00"), "\x00") {
+		if name == "" {
+			continue
+		}
+		value := make([]byte, 64<<10)
+		n, err := unix.Lgetxattr(path, name, value)
+		if err != nil {
+			return nil, fmt.Errorf("attribute %q of %s: %w", name, path, err)
+		}
+		all[name] = string(value[:n])
+	}
+	return all, nil
+}
+
+// compare says what differs between two snapshots.
+func compare(t *testing.T, before, after map[string]string) {
+	t.Helper()
+	shown := 0
+	complain := func(format string, args ...any) {
+		if shown++; shown <= 20 {
+			t.Errorf(format, args...)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(before)) {
+		switch got, ok := after[name]; {
+		case !ok:
+			complain("%q is gone", name)
+		case got != before[name]:
+			complain("%q is now\n%s, was\n%s", name, got, before[name])
+		}
+	}
+	for name := range after {
+		if _, ok := before[name]; !ok {
+			complain("%q has appeared", name)
+		}
+	}
+}
+
+// scenario is something that users do in a directory.
+type scenario struct {
+	name string
+	run  func(t *testing.T, dir string)
+	// root says that it needs privileges; once that it takes long, and is not run on every kind of mount.
+	root, once bool
+}
+
+// runScenarios runs each scenario in a directory of its own in a new mount, and compares everything after a remount.
+func runScenarios(t *testing.T, scenarios []scenario, once bool, initOptions ...string) {
+	v := mounted(t, initOptions...)
+	for _, s := range scenarios {
+		if s.root && !isRoot || s.once && !once {
+			continue
+		}
+		t.Run(s.name, func(t *testing.T) {
+			dir := v.path(s.name)
+			must(t, os.Mkdir(dir, 0o755))
+			s.run(t, dir)
+		})
+	}
+	t.Run("Remount", func(t *testing.T) {
+		before := snapshot(t, v.point)
+		v.remount(t)
+		compare(t, before, snapshot(t, v.point))
+	})
+}
+
+// TestAsUser runs the tests that need no privileges as nobody.
+func TestAsUser(t *testing.T) {
+	if !isRoot {
+		t.Fatal("already a user")
+	}
+	dir := filepath.Join(suite, "user")
+	must(t, os.Mkdir(dir, 0o755))
+	must(t, os.Chown(dir, nobody, nobody))
+	cmd := exec.CommandContext(t.Context(), testBinary, "-test.v", "-test.timeout=8m",
+		"-test.run=^(TestPOSIX|TestSuite|TestPrograms|TestAttacks|TestCrash|TestSecrets|TestNoDump|TestCommand)$")
+	cmd.Dir = dir
+	for _, variable := range os.Environ() {
+		name, _, _ := strings.Cut(variable, "=")
+		if !slices.Contains([]string{"HOME", "TMPDIR", "USER", "LOGNAME"}, name) && !strings.HasPrefix(name, "XDG_") && !strings.HasPrefix(name, "GO") {
+			cmd.Env = append(cmd.Env, variable)
+		}
+	}
+	cmd.Env = append(cmd.Env, "HOME="+dir, "TMPDIR="+dir, "USER=nobody", "LOGNAME=nobody", "GOFLAGS="+os.Getenv("GOFLAGS"),
+		roleVariable+"=user", suiteVariable+"="+dir, binaryVariable+"="+binary)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}, Pdeathsig: syscall.SIGTERM}
+	output := t.Output()
+	cmd.Stdout, cmd.Stderr = output, output
+	cmd.WaitDelay = 10 * time.Second
+	if err := cmd.Run(); err != nil {
+		t.Errorf("as nobody: %v", err)
+	}
+}
