@@ -12,13 +12,14 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	"kmsfs/envelope"
 	kmsfs "kmsfs/fs"
 	"kmsfs/keyservice"
 )
 
 const (
 	// volumeFile is the file that makes a directory a volume.
-	volumeFile = "kmsfs.volume"
+	volumeFile = envelope.ConfigName
 	// defaultKeyAlias names the KMS key of volumes whose owner names none.
 	defaultKeyAlias = "alias/kmsfs-default"
 )
@@ -170,7 +171,7 @@ func (o *initOptions) makeVolume(h *home, volume string) (arn string, err error)
 	}
 	return arn, kmsfs.Create(kmsfs.CreateOptions{
 		Volume:         volume,
-		Keys:           keys{h},
+		Keys:           keys{api: h},
 		Key:            arn,
 		PlaintextNames: o.plaintextNames,
 		Owner:          caller.UID,

@@ -26,11 +26,13 @@ func inspectCommand() command {
 		summary:   "show what a file's header says",
 		details: `
 Shows what files, directories and symlinks say of themselves: format version, ID, KMS key, encryption context, locations and
-flags. A FILE lies in a mountpoint or in a volume, where its name is encrypted. Whether the header is authentic is found
-out by having its data key unwrapped, which key policies may refuse and the audit log records.
+flags. A FILE lies in a mountpoint, or in a volume, where its name is encrypted. Whether its header is authentic is found
+out by having its data key unwrapped, which the audit log records and the key service may refuse; if it is not, the exit
+status is 1.
 
-With --json, each FILE gives one line with one object: path, type, formatVersion, fileId, keyArn, keyMaterialId,
-encryptionContext, locations (directoryId, name), flags, plaintextSize, authentic, and refusal if the key service refused.
+With --json, each FILE gives a line with an object: path, type, formatVersion, fileId or directoryId, keyArn, keyMaterialId,
+encryptionContext, locations (directoryId, name), flags, plaintextSize, authentic; and what applies of digestedLocations,
+directoryKey, refusal, fault.
 
 Examples:
   kmsfs inspect ~/clear/report.pdf
@@ -85,26 +87,47 @@ func (o *inspectOptions) run(args []string) (err error) {
 	}
 	defer func() { err = errors.Join(err, home.close()) }()
 
+	inspectors := map[string]*fs.Inspector{}
+	defer func() {
+		for _, inspector := range inspectors {
+			inspector.Close()
+		}
+	}()
+	var faults []error
 	for i, p := range places {
-		report, err := p.inspect(keys{home})
+		inspector := inspectors[p.volume]
+		if inspector == nil {
+			if inspector, err = fs.NewInspector(keys{api: home}, p.volume); err != nil {
+				return err
+			}
+			inspectors[p.volume] = inspector
+		}
+		report, err := p.inspect(inspector)
 		if err != nil {
 			return err
 		}
 		report.Path = args[i]
-		shown := inspection{Report: report}
-		if blob, err := keyservice.ParseBlob(report.WrappedKey); err == nil {
-			shown.KeyMaterialID = blob.MaterialID
-		}
-		if o.json {
-			err = json.NewEncoder(os.Stdout).Encode(shown)
-		} else {
-			_, err = os.Stdout.WriteString(shown.String())
-		}
-		if err != nil {
+		if err := o.show(report); err != nil {
 			return err
 		}
+		if report.Fault != "" {
+			faults = append(faults, fmt.Errorf("%s: %s", args[i], report.Fault))
+		}
 	}
-	return nil
+	return errors.Join(faults...)
+}
+
+// show prints a report.
+func (o *inspectOptions) show(report *fs.Report) error {
+	shown := inspection{Report: report}
+	if blob, err := keyservice.ParseBlob(report.WrappedKey); err == nil {
+		shown.KeyMaterialID = blob.MaterialID
+	}
+	if o.json {
+		return json.NewEncoder(os.Stdout).Encode(shown)
+	}
+	_, err := os.Stdout.WriteString(shown.String())
+	return err
 }
 
 // place is where a path lies.
@@ -143,11 +166,11 @@ func findPlace(path string) (place, error) {
 	}
 }
 
-func (p place) inspect(keys fs.KeyService) (*fs.Report, error) {
+func (p place) inspect(inspector *fs.Inspector) (*fs.Report, error) {
 	if p.sealed {
-		return fs.InspectSealed(keys, self(), p.volume, p.path)
+		return inspector.InspectSealed(p.path)
 	}
-	return fs.Inspect(keys, self(), p.volume, p.path)
+	return inspector.Inspect(p.path)
 }
 
 // String is a table for people to read.
@@ -166,6 +189,7 @@ func (i inspection) String() string {
 	row("file ID", i.FileID)
 	row("directory ID", i.DirectoryID)
 	row("KMS key", i.KeyARN)
+	row("key beneath", i.DirectoryKey)
 	row("key material", i.KeyMaterialID)
 	for _, name := range slices.Sorted(maps.Keys(i.EncryptionContext)) {
 		row("context", fmt.Sprintf("%s = %q", name, i.EncryptionContext[name]))
@@ -173,17 +197,20 @@ func (i inspection) String() string {
 	for _, l := range i.Locations {
 		row("location", fmt.Sprintf("%q in directory %s", l.Name, l.DirectoryID))
 	}
+	if i.DigestedLocations > 0 {
+		row("locations", fmt.Sprintf("%d, as digests", i.DigestedLocations))
+	}
 	row("flags", strings.Join(i.Flags, ", "))
 	if i.PlaintextSize != nil {
 		row("plaintext size", strconv.FormatInt(*i.PlaintextSize, 10))
 	}
 	switch {
-	case i.Refusal != "":
-		row("authentic", "unknown: "+i.Refusal)
 	case i.Authentic:
 		row("authentic", "yes")
-	default:
-		row("authentic", "no")
+	case i.Refusal != "":
+		row("authentic", "unknown: "+i.Refusal)
+	case i.Fault != "":
+		row("authentic", "no: "+i.Fault)
 	}
 	return b.String()
 }

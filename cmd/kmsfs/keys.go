@@ -10,7 +10,11 @@ import (
 )
 
 // keys is a key service as the file system asks for it.
-type keys struct{ api keyservice.API }
+type keys struct {
+	api keyservice.API
+	// mounted says that the calls are a mount's, on behalf of whoever opens a file, and not this program's user's.
+	mounted bool
+}
 
 var _ fs.KeyService = keys{}
 
@@ -21,7 +25,7 @@ var refusals = []string{
 }
 
 func (k keys) GenerateDataKey(ctx context.Context, call fs.Call, key string, encryptionContext map[string]string) (fs.DataKey, error) {
-	out, err := k.api.GenerateDataKey(ctx, caller(call), &keyservice.GenerateDataKeyInput{
+	out, err := k.api.GenerateDataKey(ctx, k.caller(call), &keyservice.GenerateDataKeyInput{
 		KeyId: key, KeySpec: "AES_256", EncryptionContext: encryptionContext,
 	})
 	if err != nil {
@@ -31,7 +35,7 @@ func (k keys) GenerateDataKey(ctx context.Context, call fs.Call, key string, enc
 }
 
 func (k keys) Decrypt(ctx context.Context, call fs.Call, keyARN string, wrapped []byte, encryptionContext map[string]string) ([]byte, error) {
-	out, err := k.api.Decrypt(ctx, caller(call), &keyservice.DecryptInput{
+	out, err := k.api.Decrypt(ctx, k.caller(call), &keyservice.DecryptInput{
 		KeyId: keyARN, CiphertextBlob: wrapped, EncryptionContext: encryptionContext,
 	})
 	if err != nil {
@@ -41,7 +45,7 @@ func (k keys) Decrypt(ctx context.Context, call fs.Call, keyARN string, wrapped 
 }
 
 func (k keys) ReEncrypt(ctx context.Context, call fs.Call, keyARN string, wrapped []byte, from, to map[string]string) ([]byte, error) {
-	out, err := k.api.ReEncrypt(ctx, caller(call), &keyservice.ReEncryptInput{
+	out, err := k.api.ReEncrypt(ctx, k.caller(call), &keyservice.ReEncryptInput{
 		SourceKeyId: keyARN, DestinationKeyId: keyARN, CiphertextBlob: wrapped,
 		SourceEncryptionContext: from, DestinationEncryptionContext: to,
 	})
@@ -56,11 +60,11 @@ func (k keys) Record(ctx context.Context, call fs.Call, event fs.Event) error {
 	if event.Error != nil {
 		e.ErrorCode, e.ErrorMessage = event.Name, event.Error.Error()
 	}
-	return k.api.RecordEvent(ctx, caller(call), e)
+	return k.api.RecordEvent(ctx, k.caller(call), e)
 }
 
-func caller(call fs.Call) keyservice.Caller {
-	return keyservice.Caller{Caller: call.Caller, ViaFileSystem: true, Operation: call.Operation}
+func (k keys) caller(call fs.Call) keyservice.Caller {
+	return keyservice.Caller{Caller: call.Caller, ViaFileSystem: k.mounted, Operation: call.Operation}
 }
 
 // refusal makes the file system see what is one.

@@ -143,7 +143,7 @@ func (o mountOptions) serve(secret *secret, log *slog.Logger, ready func() error
 	mounted, err := kmsfs.Mount(kmsfs.MountOptions{
 		Volume:     o.Volume,
 		Mountpoint: o.Mountpoint,
-		Keys:       keys{home},
+		Keys:       keys{api: home, mounted: true},
 		AllowOther: o.AllowOther,
 		ReadOnly:   o.ReadOnly,
 		Options:    o.Kernel,
