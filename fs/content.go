@@ -1,0 +1,344 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/envelope"
+)
+
+// content is an open regular file: one for each backing inode, shared by all handles.
+type content struct {
+	v   *volume
+	ino uint64
+
+	// uses counts those who hold the content; guarded by contents.mu.
+	uses int
+
+	// mu serialises opening, and changes of the header. It is taken after volume.tree; package envelope's lock in file is
+	// taken under it.
+	mu       sync.Mutex
+	file     *envelope.File // nil until opened
+	storage  *storage
+	writable bool
+	path     string // for messages: where it was opened
+}
+
+// contents are the open regular files, by their inode number, which can't be reused while they are open.
+type contents struct {
+	mu   sync.Mutex // guards what follows, and uses; no other lock is taken under it
+	open map[uint64]*content
+}
+
+func (t *contents) acquire(v *volume, ino uint64) *content {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.open[ino]
+	if c == nil {
+		c = &content{v: v, ino: ino}
+		t.open[ino] = c
+	}
+	c.uses++
+	return c
+}
+
+// opened returns the content of an inode that is open; the caller releases it.
+func (t *contents) opened(ino uint64) (*content, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.open[ino]
+	if c == nil {
+		return nil, false
+	}
+	c.uses++
+	return c, true
+}
+
+// release ends a use; the last one closes the file.
+func (c *content) release() error {
+	t := &c.v.contents
+	t.mu.Lock()
+	c.uses--
+	last := c.uses == 0
+	if last {
+		delete(t.open, c.ino)
+	}
+	t.mu.Unlock()
+	if !last {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.close()
+}
+
+// close is called with mu held.
+func (c *content) close() error {
+	if c.file == nil {
+		return nil
+	}
+	err := c.file.Close()
+	if closed := unix.Close(c.storage.fd); err == nil {
+		err = closed
+	}
+	c.file = nil
+	return err
+}
+
+// place is where a regular file was found: the directory, the backing name in it, what the location must say, and the path.
+type place struct {
+	dir      int
+	entry    string
+	location envelope.Location
+	path     string
+}
+
+// open gives the content of the file at p to call's caller: authenticated, at its place, its owner's, and by leave of the
+// key service. The caller releases it.
+func (v *volume) open(call Call, ino uint64, p place, write bool) (*content, error) {
+	c := v.contents.acquire(v, ino)
+	if err := c.openFor(call, p, write); err != nil {
+		_ = c.release() // what it was opened for has failed already
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *content) openFor(call Call, p place, write bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.file == nil {
+		if err := c.openStorage(p); err != nil {
+			return err
+		}
+		if err := c.openFile(call, p); err != nil {
+			unix.Close(c.storage.fd)
+			c.file = nil
+			return err
+		}
+	} else if err := c.authorize(call, p); err != nil {
+		return err
+	}
+	if write && !c.writable {
+		return unix.EACCES
+	}
+	return nil
+}
+
+// openStorage opens the backing file: for writing too, if that can be, since a block is read to be changed.
+func (c *content) openStorage(p place) error {
+	const flags = unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC | unix.O_NOCTTY
+	c.writable = !c.v.readOnly
+	fd, err := -1, error(nil)
+	if c.writable {
+		fd, err = unix.Openat(p.dir, p.entry, unix.O_RDWR|flags, 0)
+		switch err {
+		case unix.EACCES, unix.EPERM, unix.EROFS, unix.ETXTBSY:
+			c.writable = false
+		}
+	}
+	if !c.writable {
+		fd, err = unix.Openat(p.dir, p.entry, unix.O_RDONLY|flags, 0)
+	}
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		unix.Close(fd)
+		return err
+	}
+	if st.Ino != c.ino || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		unix.Close(fd)
+		return unix.ESTALE // the kernel looks the name up again
+	}
+	c.storage = &storage{fd: fd}
+	c.path = p.path
+	return nil
+}
+
+// openFile opens the sealed file in c.storage.
+func (c *content) openFile(call Call, p place) error {
+	v := c.v
+	var st unix.Stat_t
+	if err := unix.Fstat(c.storage.fd, &st); err != nil {
+		return err
+	}
+	tolerant := v.tolerance.covers(st.Ctim)
+	header, err := v.sealed.ReadHeader(c.storage, tolerant)
+	if errors.Is(err, envelope.ErrEmpty) {
+		return c.giveHeader(call, p, st.Uid)
+	}
+	if err != nil {
+		return err
+	}
+	if !v.sealed.Allows(header.KeyARN) {
+		return fmt.Errorf("header names the key %s, which is none of the volume's: %w", header.KeyARN, envelope.ErrAuthentication)
+	}
+	current := header.Path == p.path && header.Owner == st.Uid
+	opener := call
+	if !current {
+		opener = self(call.Operation)
+	}
+	key, err := v.keys.Decrypt(context.Background(), opener, header.KeyARN, header.WrappedKey, header.Context(v.sealed.ID()))
+	if err != nil {
+		return c.explain(err)
+	}
+	defer clear(key)
+	file, err := v.sealed.OpenFile(c.storage, header, key, c.options(tolerant))
+	if err != nil {
+		return err
+	}
+	c.file = file
+	if err := c.check(header, p, st); err != nil {
+		return errors.Join(err, file.Close())
+	}
+	if !current {
+		if err := c.authorize(call, p); err != nil {
+			return errors.Join(err, file.Close())
+		}
+	}
+	return nil
+}
+
+// explain makes a wrapped key that doesn't open a fault of the file.
+func (c *content) explain(err error) error {
+	if errors.Is(err, ErrRefused) {
+		return err
+	}
+	return fmt.Errorf("data key doesn't open: %w", err)
+}
+
+func (c *content) options(tolerant bool) envelope.FileOptions {
+	v := c.v
+	return envelope.FileOptions{
+		Tolerant: tolerant,
+		ReadOnly: !c.writable,
+		Repaired: func(block int64, what string) {
+			v.log.Warn("accepted after an unclean end", "path", c.path, "block", block, "what", what)
+			event := Event{Name: EventRepaired, Details: map[string]string{"path": c.path, "block": fmt.Sprint(block), "what": what}}
+			if err := v.keys.Record(context.Background(), self("repair"), event); err != nil {
+				v.log.Error("can't record a repair", "path", c.path, "error", err)
+			}
+		},
+		Fresh: func(old envelope.Header) (envelope.Header, []byte, error) {
+			key, err := v.keys.GenerateDataKey(context.Background(), self("truncate"), old.KeyARN, old.Context(v.sealed.ID()))
+			if err != nil {
+				return envelope.Header{}, nil, err
+			}
+			old.KeyARN, old.WrappedKey = key.KeyARN, key.Wrapped
+			return old, key.Plaintext, nil
+		},
+	}
+}
+
+// check refuses a file that is not where, or not whose, its header says.
+func (c *content) check(header *envelope.Header, p place, st unix.Stat_t) error {
+	v := c.v
+	lies, owned := v.sealed.LiesAt(header, p.location), header.OwnedBy(st.Uid)
+	if lies && owned {
+		return nil
+	}
+	event := Event{
+		Name: EventContextMismatch, KeyARN: header.KeyARN, Context: header.Context(v.sealed.ID()),
+		Details: places(header.Locations, p.location, p.path),
+	}
+	event.Details["foundOwner"] = ownerName(st.Uid)
+	if owned && v.tolerance.rebooted && v.tolerance.covers(st.Ctim) {
+		event.Name = EventRepaired
+		v.log.Warn("a file lay one rename behind its header: accepted after an unclean end", "path", p.path)
+		if err := v.keys.Record(context.Background(), self("open"), event); err != nil || !c.writable {
+			return err
+		}
+		h := c.file.Header()
+		v.sealed.AddLocation(&h, p.location)
+		return c.file.SetHeader(h)
+	}
+	event.Error = errMismatch
+	return errors.Join(errMismatch, v.keys.Record(context.Background(), self("open"), event))
+}
+
+func ownerName(uid uint32) string { return fmt.Sprintf("uid:%d", uid) }
+
+// authorize asks the key service whether call's caller may use the file at p, where and whose it has been found to be. A wrap that is
+// bound to another path or owner is renewed by the file system itself; the caller is judged by what is true now. c.mu is held.
+func (c *content) authorize(call Call, p place) error {
+	v := c.v
+	var st unix.Stat_t
+	if err := unix.Fstat(c.storage.fd, &st); err != nil {
+		return err
+	}
+	h := c.file.Header()
+	if !v.sealed.LiesAt(&h, p.location) || !h.OwnedBy(st.Uid) {
+		return c.check(&h, p, st)
+	}
+	if h.Path != p.path || h.Owner != st.Uid {
+		old := h.Context(v.sealed.ID())
+		h.Path, h.Owner = p.path, st.Uid
+		if h.NextOwner != nil && *h.NextOwner == st.Uid {
+			h.NextOwner = nil
+		}
+		wrapped, err := v.keys.ReEncrypt(context.Background(), self(call.Operation), h.KeyARN, h.WrappedKey, old, h.Context(v.sealed.ID()))
+		if err != nil {
+			return c.explain(err)
+		}
+		h.WrappedKey = wrapped
+		if c.writable && st.Nlink == 1 {
+			if err := c.file.SetHeader(h); err != nil {
+				return err
+			}
+		}
+	}
+	key, err := v.keys.Decrypt(context.Background(), call, h.KeyARN, h.WrappedKey, h.Context(v.sealed.ID()))
+	clear(key)
+	if err != nil {
+		return c.explain(err)
+	}
+	return nil
+}
+
+// giveHeader makes a file that an unclean end left without a header an empty one.
+func (c *content) giveHeader(call Call, p place, owner uint32) error {
+	if !c.writable {
+		return fmt.Errorf("an unclean end left it without a header, and it can't be written: %w", envelope.ErrFormat)
+	}
+	if err := c.storage.Truncate(0); err != nil {
+		return err
+	}
+	c.v.log.Warn("empty after an unclean end", "path", p.path)
+	event := Event{Name: EventRepaired, Details: map[string]string{"path": p.path, "what": "no header: made empty"}}
+	if err := c.v.keys.Record(context.Background(), self("repair"), event); err != nil {
+		return err
+	}
+	return c.makeFile(call, p.path, owner, envelope.NewFileID(), p.location)
+}
+
+// makeFile gives the empty storage a header with a new data key.
+func (c *content) makeFile(call Call, path string, owner uint32, id envelope.FileID, locations ...envelope.Location) error {
+	v := c.v
+	h := &envelope.Header{FileID: id, Owner: owner, Path: path, Locations: locations}
+	key, err := v.keys.GenerateDataKey(context.Background(), call, v.sealed.Config().KeyARN, h.Context(v.sealed.ID()))
+	if err != nil {
+		return err
+	}
+	defer clear(key.Plaintext)
+	h.KeyARN, h.WrappedKey = key.KeyARN, key.Wrapped
+	c.file, err = v.sealed.CreateFile(c.storage, h, key.Plaintext, c.options(false))
+	return err
+}
+
+// change replaces the header by what edit makes of it.
+func (c *content) change(edit func(h *envelope.Header)) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.writable {
+		return unix.EACCES
+	}
+	h := c.file.Header()
+	edit(&h)
+	return c.file.SetHeader(h)
+}

@@ -1,0 +1,126 @@
+package fs
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/envelope"
+)
+
+// tempPrefix begins the names of directories that are prepared before they appear, or taken apart after they vanished. They lie
+// beside the place that they come from or go to, so that what directories inherit from their parent is the kernel's affair.
+const tempPrefix = envelope.TempName + "."
+
+func newTempName() string {
+	var random [16]byte
+	rand.Read(random[:])
+	return tempPrefix + hex.EncodeToString(random[:])
+}
+
+// readControl reads a control file of at least least and at most most bytes. It must be a regular file of the volume's owner,
+// of root or of this process's user, and not a link: control files are what an attacker would replace first.
+func (b *backing) readControl(dir int, name string, least, most int64) ([]byte, error) {
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", name, err)
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, fmt.Errorf("opening %s: %w", name, err)
+	}
+	switch {
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return nil, fmt.Errorf("%s is not a regular file: %w", name, envelope.ErrFormat)
+	case st.Size < least || st.Size > most:
+		return nil, fmt.Errorf("%s has %d bytes, want %d to %d: %w", name, st.Size, least, most, envelope.ErrFormat)
+	case st.Uid != 0 && st.Uid != b.owner && st.Uid != b.uid:
+		return nil, fmt.Errorf("%s belongs to uid %d, who has no business with it: %w", name, st.Uid, envelope.ErrFormat)
+	}
+	content := make([]byte, st.Size)
+	s := storage{fd: fd}
+	if n, err := s.ReadAt(content, 0); err != nil && err != io.EOF {
+		return nil, fmt.Errorf("reading %s: %w", name, err)
+	} else if n < len(content) {
+		return nil, fmt.Errorf("%s is cut off: %w", name, envelope.ErrFormat)
+	}
+	return content, nil
+}
+
+// writeControl writes a new control file; with replace, over one that is there.
+func writeControl(dir int, name string, content []byte, replace bool) error {
+	flags := unix.O_WRONLY | unix.O_CREAT | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	if !replace {
+		flags |= unix.O_EXCL
+	}
+	fd, err := unix.Openat(dir, name, flags, 0o600)
+	if err != nil {
+		return fmt.Errorf("making %s: %w", name, err)
+	}
+	s := storage{fd: fd}
+	_, err = s.WriteAt(content, 0)
+	if closed := unix.Close(fd); err == nil {
+		err = closed
+	}
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", name, err)
+	}
+	return nil
+}
+
+// syncControl makes a control file durable.
+func syncControl(dir int, name string) error {
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening %s: %w", name, err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Fsync(fd); err != nil {
+		return fmt.Errorf("syncing %s: %w", name, err)
+	}
+	return nil
+}
+
+// syncDir makes a directory's entries durable. dir may be open with O_PATH.
+func syncDir(dir int) error { return syncControl(dir, ".") }
+
+// isControl says that an entry is never a user's: more than package envelope names, since all that begins like control
+// files is theirs.
+func (v *volume) isControl(entry string) bool {
+	if !strings.HasPrefix(entry, "kmsfs.") {
+		return false
+	}
+	return envelope.IsControl(entry) || !envelope.IsLong(entry) && !strings.HasPrefix(entry, "kmsfs.=")
+}
+
+// dismantle removes a directory that holds control files only.
+func (v *volume) dismantle(parent int, entry string) error {
+	dir, err := unix.Openat(parent, entry, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	entries, err := listEntries(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		switch {
+		case !v.isControl(e.name):
+			return unix.ENOTEMPTY
+		case e.kind == unix.DT_DIR && strings.HasPrefix(e.name, tempPrefix):
+			err = v.dismantle(dir, e.name)
+		default:
+			err = unix.Unlinkat(dir, e.name, 0)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return unix.Unlinkat(parent, entry, unix.AT_REMOVEDIR)
+}

@@ -1,0 +1,97 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/envelope"
+)
+
+// CreateOptions say what volume to make, and where.
+type CreateOptions struct {
+	// Volume is an empty directory, or one to be made.
+	Volume string
+	Keys   KeyService
+	// Key is the KMS key of the volume: an ID, an alias or an ARN.
+	Key            string
+	PlaintextNames bool
+	// Owner is the uid in the encryption context of the volume's metadata key.
+	Owner uint32
+}
+
+// Create makes a volume. It returns ErrNotEmpty if the directory has something in it. After an error the directory is as it
+// was.
+func Create(o CreateOptions) (err error) {
+	made := false
+	if err := unix.Mkdir(o.Volume, 0o700); err == nil {
+		made = true
+	} else if !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("making %s: %w", o.Volume, err)
+	}
+	defer func() {
+		if err != nil && made {
+			err = errors.Join(err, os.Remove(o.Volume))
+		}
+	}()
+	dir, err := unix.Open(o.Volume, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening %s: %w", o.Volume, err)
+	}
+	defer unix.Close(dir)
+	entries, err := listEntries(dir)
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", o.Volume, err)
+	}
+	if len(entries) > 0 {
+		return fmt.Errorf("%s: %w", o.Volume, ErrNotEmpty)
+	}
+	return o.fill(dir)
+}
+
+// fill writes what a volume has from the start. The configuration comes last: without it, it is no volume.
+func (o CreateOptions) fill(dir int) (err error) {
+	config := envelope.Config{
+		Format: 1, VolumeID: envelope.NewVolumeID(), PlaintextNames: o.PlaintextNames, Owner: o.Owner,
+	}
+	key, err := o.Keys.GenerateDataKey(context.Background(), self("init"), o.Key, config.Context())
+	if err != nil {
+		return fmt.Errorf("key %s: %w", o.Key, err)
+	}
+	defer clear(key.Plaintext)
+	config.KeyARN, config.KeyARNs = key.KeyARN, []string{key.KeyARN}
+	config.MetadataKeyARN, config.MetadataKey = key.KeyARN, key.Wrapped
+	configuration, err := config.Marshal(key.Plaintext)
+	if err != nil {
+		return err
+	}
+	sealed, err := envelope.OpenVolume(configuration, key.Plaintext)
+	if err != nil {
+		return err
+	}
+	defer sealed.Close()
+	b := &backing{sealed: sealed}
+	defer func() {
+		if err != nil {
+			_ = unix.Unlinkat(dir, envelope.ConfigName, 0)
+			_ = unix.Unlinkat(dir, envelope.DirectoryName, 0)
+		}
+	}()
+	root := &envelope.Directory{ID: envelope.NewDirectoryID(), Locations: []envelope.Location{{}}}
+	if err := b.writeDirectory(dir, root, false); err != nil {
+		return err
+	}
+	if err := syncControl(dir, envelope.DirectoryName); err != nil {
+		return err
+	}
+	if err := writeControl(dir, envelope.ConfigName, configuration, false); err != nil {
+		return err
+	}
+	if err := syncControl(dir, envelope.ConfigName); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}

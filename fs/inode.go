@@ -1,0 +1,164 @@
+package fs
+
+import (
+	"path"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/envelope"
+)
+
+// inode is what is known of a backing inode: shared by all nodes that the kernel has for it.
+type inode struct {
+	ino  uint64
+	gen  uint64 // tells a new file from an old one with the same number
+	kind uint32 // S_IFMT bits
+
+	// mu guards links. It is taken after volume.tree and no other lock is taken under it.
+	mu sync.Mutex
+	// links are known names of the inode: all that were looked up and not removed since. A directory has one; the root has
+	// none. They change with volume.tree held: for reading where one is added, for writing where one goes.
+	links []link
+
+	directory // of directories
+
+	// object is the file ID of a regular file, once known, that its attributes are sealed with.
+	object atomic.Pointer[envelope.FileID]
+}
+
+// link is a name in a directory.
+type link struct {
+	parent *inode
+	name   string
+}
+
+func (in *inode) addLink(l link) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.kind == unix.S_IFDIR {
+		in.links = in.links[:0]
+	}
+	for _, known := range in.links {
+		if known == l {
+			return
+		}
+	}
+	in.links = append(in.links, l)
+}
+
+func (in *inode) removeLink(l link) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for i, known := range in.links {
+		if known == l {
+			in.links = append(in.links[:i:i], in.links[i+1:]...)
+			return
+		}
+	}
+}
+
+// link returns one of the inode's names.
+func (in *inode) link() (link, bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if len(in.links) == 0 {
+		return link{}, false
+	}
+	return in.links[0], true
+}
+
+// path returns the path of l within the volume, beginning with "/". Bytes that are no UTF-8 are written as \xNN, since an
+// encryption context is text. The caller holds volume.tree.
+func (l link) path() string {
+	names := []string{l.name}
+	for in := l.parent; in != nil; {
+		up, ok := in.link()
+		if !ok {
+			break
+		}
+		names = append(names, up.name)
+		in = up.parent
+	}
+	var b strings.Builder
+	for i := len(names) - 1; i >= 0; i-- {
+		b.WriteByte('/')
+		b.WriteString(names[i])
+	}
+	return textPath(b.String())
+}
+
+func textPath(p string) string {
+	if utf8.ValidString(p) {
+		return p
+	}
+	var b strings.Builder
+	for len(p) > 0 {
+		r, n := utf8.DecodeRuneInString(p)
+		if r == utf8.RuneError && n == 1 {
+			const hex = "0123456789abcdef"
+			b.WriteString(`\x`)
+			b.WriteByte(hex[p[0]>>4])
+			b.WriteByte(hex[p[0]&15])
+		} else {
+			b.WriteString(p[:n])
+		}
+		p = p[n:]
+	}
+	return b.String()
+}
+
+// path returns a path of the inode, for messages. The caller holds volume.tree.
+func (in *inode) path() string {
+	l, ok := in.link()
+	if !ok {
+		return "/"
+	}
+	return path.Clean(l.path())
+}
+
+// inodes are the inodes that the kernel knows.
+type inodes struct {
+	mu    sync.Mutex // guards what follows; no other lock is taken under it
+	known map[uint64]*inode
+	last  uint64 // the last generation given to a new inode
+}
+
+// get returns the inode with that number, which was found in the volume.
+func (t *inodes) get(ino uint64, mode uint32) *inode {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	kind := mode & unix.S_IFMT
+	if in, ok := t.known[ino]; ok && in.kind == kind {
+		return in
+	}
+	return t.put(ino, kind, 0)
+}
+
+// create returns an inode for what was just made: the number may be that of one that is gone, and that the kernel
+// hasn't forgotten yet.
+func (t *inodes) create(ino uint64, mode uint32) *inode {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.last++
+	return t.put(ino, mode&unix.S_IFMT, t.last)
+}
+
+func (t *inodes) put(ino uint64, kind uint32, gen uint64) *inode {
+	in := &inode{ino: ino, gen: gen, kind: kind}
+	in.fd = -1
+	t.known[ino] = in
+	return in
+}
+
+// forget drops what the kernel has no reference to any more.
+func (t *inodes) forget(in *inode) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.known[in.ino] == in {
+		delete(t.known, in.ino)
+	}
+}

@@ -1,0 +1,99 @@
+package fs
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/envelope"
+)
+
+// slack is how much earlier than the mark a change may be dated: file systems date changes by a clock that ticks some
+// milliseconds late.
+const slack = time.Second
+
+// tolerance says which files an unclean end may have left one step behind (envelope's FORMAT.md, section 9).
+type tolerance struct {
+	// since is when the mount began that ended uncleanly; zero if none did.
+	since time.Time
+	// rebooted says that the system was started anew after that.
+	rebooted bool
+}
+
+// covers says whether a file that was last changed at that time may be one step behind.
+func (t tolerance) covers(changed unix.Timespec) bool {
+	return !t.since.IsZero() && !time.Unix(changed.Unix()).Before(t.since.Add(-slack))
+}
+
+// findMark returns what the mark of an unclean end allows; nothing if there is none.
+func (b *backing) findMark() (tolerance, error) {
+	content, err := b.readControl(b.root, envelope.MarkName, envelope.MarkSize, envelope.MarkSize)
+	if errors.Is(err, unix.ENOENT) {
+		return tolerance{}, nil
+	}
+	if err != nil {
+		return tolerance{}, b.badMark(err)
+	}
+	mark, err := b.sealed.OpenMark(content)
+	if err != nil {
+		return tolerance{}, b.badMark(err)
+	}
+	boot, err := bootID()
+	if err != nil {
+		return tolerance{}, err
+	}
+	return tolerance{since: mark.Time, rebooted: mark.BootID != boot}, nil
+}
+
+func (b *backing) badMark(err error) error {
+	return fmt.Errorf("%s: %w: the mark of an unclean end can't be read; remove %s to mount without repairs: %w",
+		b.path, ErrVolumeDamaged, envelope.MarkName, err)
+}
+
+// setMark says that the volume is being changed. It is durable when setMark returns.
+func (b *backing) setMark() error {
+	boot, err := bootID()
+	if err != nil {
+		return err
+	}
+	temp := newTempName()
+	if err := writeControl(b.root, temp, b.sealed.SealMark(envelope.Mark{Time: time.Now(), BootID: boot}), false); err != nil {
+		return err
+	}
+	if err := syncControl(b.root, temp); err != nil {
+		return err
+	}
+	if err := unix.Renameat(b.root, temp, b.root, envelope.MarkName); err != nil {
+		return fmt.Errorf("making %s: %w", envelope.MarkName, err)
+	}
+	return syncDir(b.root)
+}
+
+// clearMark says that all changes are durable and whole.
+func (b *backing) clearMark() error {
+	if err := unix.Syncfs(b.root); err != nil {
+		return fmt.Errorf("syncing %s: %w", b.path, err)
+	}
+	if err := unix.Unlinkat(b.root, envelope.MarkName, 0); err != nil {
+		return fmt.Errorf("removing %s: %w", envelope.MarkName, err)
+	}
+	return syncDir(b.root)
+}
+
+// bootID is the kernel's random name for the time since it started (random(4)).
+func bootID() (id [16]byte, err error) {
+	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return id, fmt.Errorf("reading the boot ID: %w", err)
+	}
+	b, err := hex.DecodeString(strings.ReplaceAll(strings.TrimSpace(string(text)), "-", ""))
+	if err != nil || len(b) != len(id) {
+		return id, errors.New("the boot ID is malformed")
+	}
+	return [16]byte(b), nil
+}

@@ -1,0 +1,245 @@
+package fs
+
+import (
+	"context"
+	"fmt"
+	"syscall"
+
+	gofs "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"kmsfs/envelope"
+	"kmsfs/policy"
+)
+
+var (
+	_ gofs.NodeLookuper    = (*node)(nil)
+	_ gofs.NodeGetattrer   = (*node)(nil)
+	_ gofs.NodeReadlinker  = (*node)(nil)
+	_ gofs.NodeStatfser    = (*node)(nil)
+	_ gofs.NodeOnForgetter = (*node)(nil)
+)
+
+// callOf names the process behind a request.
+func callOf(ctx context.Context, operation string) Call {
+	caller, ok := fuse.FromContext(ctx)
+	if !ok {
+		return self(operation)
+	}
+	return Call{
+		Caller:    policy.Caller{UID: caller.Uid, GID: caller.Gid, PID: int32(caller.Pid)},
+		Operation: operation,
+	}
+}
+
+// procPath names an open file for system calls that take no descriptor. It leads to that very file, whatever happens to its
+// name.
+func procPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
+
+// spot is a name in a directory that is in use: both as users and as the volume have it.
+type spot struct {
+	use
+	link    link
+	backing envelope.BackingName
+}
+
+// spot resolves a name in the directory n. The caller holds volume.tree, and releases the spot.
+func (v *volume) spot(l link) (spot, error) {
+	u, err := v.use(l.parent)
+	if err != nil {
+		return spot{}, err
+	}
+	name, err := v.sealed.EncryptName(u.id, l.name)
+	if err != nil {
+		u.release()
+		return spot{}, err
+	}
+	return spot{u, l, name}, nil
+}
+
+func (s spot) entry() string { return s.backing.Entry }
+
+func (s spot) location() envelope.Location {
+	return envelope.Location{Directory: s.id, Name: s.link.name}
+}
+
+func (s spot) stat() (st unix.Stat_t, err error) {
+	err = unix.Fstatat(s.fd, s.entry(), &st, unix.AT_SYMLINK_NOFOLLOW)
+	return st, err
+}
+
+// place is where a regular file is opened.
+func (s spot) place() place {
+	return place{dir: s.fd, entry: s.entry(), location: s.location(), path: s.link.path()}
+}
+
+// atProc is the spot's entry for system calls that take a path and don't follow links.
+func (s spot) atProc() string { return procPath(s.fd) + "/" + s.entry() }
+
+// prepareName writes the file that holds a long name. It comes before the entry.
+func (s spot) prepareName() error {
+	if s.backing.Long == "" {
+		return nil
+	}
+	return writeControl(s.fd, envelope.LongFile(s.entry()), []byte(s.backing.Long), true)
+}
+
+// dropName removes the file of a long name after its entry is gone. One that stays behind means nothing.
+func (s spot) dropName() {
+	if s.backing.Long != "" {
+		_ = unix.Unlinkat(s.fd, envelope.LongFile(s.entry()), 0)
+	}
+}
+
+// Lookup finds a name in the directory.
+func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
+	v := n.v
+	v.tree.RLock()
+	defer v.tree.RUnlock()
+	l := link{n.in, name}
+	s, err := v.spot(l)
+	if err != nil {
+		return nil, v.errno(err, "look up", l.path())
+	}
+	defer s.release()
+	st, err := s.stat()
+	if err != nil {
+		return nil, v.errno(err, "look up", l.path())
+	}
+	in := v.inodes.get(st.Ino, st.Mode)
+	in.addLink(l)
+	v.setAttr(&out.Attr, in, &st)
+	return n.newNode(ctx, in), 0
+}
+
+// Getattr is stat(2).
+func (n *node) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	st, err := n.stat()
+	if err != nil {
+		return n.v.errno(err, "stat", n.describe())
+	}
+	n.v.setAttr(&out.Attr, n.in, &st)
+	return 0
+}
+
+func (n *node) describe() string {
+	n.v.tree.RLock()
+	defer n.v.tree.RUnlock()
+	return n.in.path()
+}
+
+// stat returns the backing inode's attributes.
+func (n *node) stat() (st unix.Stat_t, err error) {
+	v := n.v
+	if c, ok := v.contents.opened(n.in.ino); ok {
+		defer c.release() //nolint:errcheck // others hold it, or it is their close that failed
+		if fd, ok := c.descriptor(); ok {
+			err = unix.Fstat(fd, &st)
+			return st, err
+		}
+	}
+	v.tree.RLock()
+	defer v.tree.RUnlock()
+	l, ok := n.in.link()
+	if !ok {
+		if n.in != v.root {
+			return st, unix.ESTALE
+		}
+		err = unix.Fstat(v.backing.root, &st)
+		return st, err
+	}
+	s, err := v.spot(l)
+	if err != nil {
+		return st, err
+	}
+	defer s.release()
+	if st, err = s.stat(); err == nil && st.Ino != n.in.ino {
+		err = unix.ESTALE
+	}
+	return st, err
+}
+
+// descriptor returns the descriptor of a content in use, if it has been opened.
+func (c *content) descriptor() (int, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.file == nil {
+		return -1, false
+	}
+	return c.storage.fd, true
+}
+
+// setAttr turns the backing inode's attributes into those that users see: the sizes differ.
+func (v *volume) setAttr(out *fuse.Attr, in *inode, st *unix.Stat_t) {
+	out.Ino, out.Mode, out.Nlink = st.Ino, st.Mode, uint32(st.Nlink)
+	out.Owner = fuse.Owner{Uid: st.Uid, Gid: st.Gid}
+	out.Rdev, out.Blocks, out.Blksize = uint32(st.Rdev), uint64(st.Blocks), 4096
+	out.Atime, out.Atimensec = uint64(st.Atim.Sec), uint32(st.Atim.Nsec)
+	out.Mtime, out.Mtimensec = uint64(st.Mtim.Sec), uint32(st.Mtim.Nsec)
+	out.Ctime, out.Ctimensec = uint64(st.Ctim.Sec), uint32(st.Ctim.Nsec)
+	out.Size = uint64(max(st.Size, 0))
+	switch in.kind {
+	case unix.S_IFREG:
+		out.Size = uint64(v.plainSize(in, st.Size))
+	case unix.S_IFLNK:
+		out.Size = uint64(envelope.TargetSize(st.Size))
+	}
+}
+
+func (v *volume) plainSize(in *inode, sealed int64) int64 {
+	if c, ok := v.contents.opened(in.ino); ok {
+		defer c.release() //nolint:errcheck // others hold it, or it is their close that failed
+		if file := c.opened(); file != nil {
+			return file.Size()
+		}
+	}
+	size, err := envelope.PlainSize(sealed)
+	if err != nil {
+		return envelope.TolerantPlainSize(sealed) // reading it is an error, or is tolerated
+	}
+	return size
+}
+
+func (c *content) opened() *envelope.File {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.file
+}
+
+// Readlink returns a symlink's target.
+func (n *node) Readlink(context.Context) ([]byte, syscall.Errno) {
+	v := n.v
+	v.tree.RLock()
+	defer v.tree.RUnlock()
+	l, ok := n.in.link()
+	if !ok {
+		return nil, unix.ESTALE
+	}
+	s, err := v.spot(l)
+	if err != nil {
+		return nil, v.errno(err, "read link", l.path())
+	}
+	defer s.release()
+	sealed := make([]byte, unix.PathMax)
+	size, err := unix.Readlinkat(s.fd, s.entry(), sealed)
+	if err != nil {
+		return nil, v.errno(err, "read link", l.path())
+	}
+	target, err := v.sealed.OpenTarget(string(sealed[:size]))
+	if err != nil {
+		return nil, v.errno(err, "read link", l.path())
+	}
+	return []byte(target), 0
+}
+
+// Statfs is that of the file system on which the volume lies.
+func (n *node) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
+	var st syscall.Statfs_t
+	if err := syscall.Fstatfs(n.v.backing.root, &st); err != nil {
+		return n.v.errno(err, "statfs", n.v.path)
+	}
+	out.FromStatfsT(&st)
+	out.NameLen = envelope.MaxName
+	return 0
+}

@@ -1,0 +1,128 @@
+package fs
+
+import (
+	"context"
+	"sync"
+	"syscall"
+
+	gofs "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"kmsfs/envelope"
+)
+
+var (
+	_ gofs.NodeOpendirHandler = (*node)(nil)
+	_ gofs.FileReaddirenter   = (*listing)(nil)
+	_ gofs.FileSeekdirer      = (*listing)(nil)
+	_ gofs.FileFsyncdirer     = (*listing)(nil)
+)
+
+// listing is an open directory. It shows the entries that were there when it was opened or rewound.
+type listing struct {
+	n *node
+
+	mu      sync.Mutex // guards what follows; volume.tree is taken under it
+	entries []fuse.DirEntry
+	next    int
+}
+
+// OpendirHandle opens a directory for reading.
+func (n *node) OpendirHandle(context.Context, uint32) (gofs.FileHandle, uint32, syscall.Errno) {
+	l := &listing{n: n}
+	if err := l.load(); err != nil {
+		return nil, 0, n.v.errno(err, "read directory", n.describe())
+	}
+	return l, 0, 0
+}
+
+func (l *listing) load() error {
+	v := l.n.v
+	v.tree.RLock()
+	defer v.tree.RUnlock()
+	u, err := v.use(l.n.in)
+	if err != nil {
+		return err
+	}
+	defer u.release()
+	dir, err := unix.Openat(u.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	entries, err := listEntries(dir)
+	if err != nil {
+		return err
+	}
+	parent := l.n.in
+	if up, ok := parent.link(); ok {
+		parent = up.parent
+	}
+	shown := make([]fuse.DirEntry, 0, len(entries)+2)
+	shown = append(shown, fuse.DirEntry{Name: ".", Mode: unix.S_IFDIR, Ino: l.n.in.ino}, fuse.DirEntry{Name: "..", Mode: unix.S_IFDIR, Ino: parent.ino})
+	for _, e := range entries {
+		name, ok := v.nameOf(u.fd, u.id, e, l.n.in)
+		if ok {
+			shown = append(shown, fuse.DirEntry{Name: name, Mode: uint32(e.kind) << 12, Ino: e.ino}) // S_IFMT is DT_ << 12
+		}
+	}
+	for i := range shown {
+		shown[i].Off = uint64(i) + 1
+	}
+	l.entries, l.next = shown, 0
+	return nil
+}
+
+// nameOf returns the name that users see for a backing entry; none if it isn't theirs, or doesn't open.
+func (v *volume) nameOf(dir int, id envelope.DirectoryID, e entry, in *inode) (string, bool) {
+	if v.isControl(e.name) {
+		return "", false
+	}
+	var long string
+	if envelope.IsLong(e.name) {
+		content, err := v.readControl(dir, envelope.LongFile(e.name), 1, envelope.MaxLongFile)
+		if err != nil {
+			v.log.Error("an entry's long name can't be read: it is not shown", "directory", in.path(), "entry", e.name, "error", err)
+			return "", false
+		}
+		long = string(content)
+	}
+	name, err := v.sealed.DecryptName(id, e.name, long)
+	if err != nil {
+		v.log.Error("an entry's name doesn't open: it is not shown", "directory", in.path(), "entry", e.name, "error", err)
+		return "", false
+	}
+	return name, true
+}
+
+// Readdirent returns the next entry, nil at the end.
+func (l *listing) Readdirent(context.Context) (*fuse.DirEntry, syscall.Errno) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.next >= len(l.entries) {
+		return nil, 0
+	}
+	e := &l.entries[l.next]
+	l.next++
+	return e, 0
+}
+
+// Seekdir goes on behind the entry whose Off that is; 0 rewinds, and reads the directory anew.
+func (l *listing) Seekdir(_ context.Context, off uint64) syscall.Errno {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if off == 0 {
+		return l.n.v.errno(l.load(), "read directory", l.n.describe())
+	}
+	l.next = int(min(off, uint64(len(l.entries))))
+	return 0
+}
+
+// Fsyncdir is fsync(2) of a directory.
+func (l *listing) Fsyncdir(context.Context, uint32) syscall.Errno {
+	v := l.n.v
+	v.tree.RLock()
+	defer v.tree.RUnlock()
+	return v.errno(v.syncDirectory(l.n.in), "sync directory", l.n.in.path())
+}

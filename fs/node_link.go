@@ -1,0 +1,108 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"syscall"
+
+	gofs "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"kmsfs/envelope"
+)
+
+// Link gives a file another name; a file made with O_TMPFILE its first.
+func (n *node) Link(ctx context.Context, target gofs.InodeEmbedder, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
+	v := n.v
+	old, ok := target.(*node)
+	if !ok {
+		return nil, unix.EXDEV
+	}
+	v.tree.RLock()
+	defer v.tree.RUnlock()
+	l := link{n.in, name}
+	st, err := v.link(old.in, l)
+	if err != nil {
+		return nil, v.errno(err, "link", l.path())
+	}
+	v.setAttr(&out.Attr, old.in, &st)
+	return n.newNode(ctx, old.in), 0
+}
+
+func (v *volume) link(in *inode, l link) (st unix.Stat_t, err error) {
+	s, err := v.spot(l)
+	if err != nil {
+		return st, err
+	}
+	defer s.release()
+	if _, err := s.stat(); err == nil {
+		return st, unix.EEXIST
+	}
+	if err := s.prepareName(); err != nil {
+		return st, err
+	}
+	if in.kind == unix.S_IFREG {
+		err = v.linkFile(in, s)
+	} else {
+		err = v.linkSpecial(in, s)
+	}
+	if err != nil {
+		s.dropName()
+		return st, err
+	}
+	in.addLink(l)
+	return s.stat()
+}
+
+func (v *volume) linkSpecial(in *inode, s spot) error {
+	known, ok := in.link()
+	if !ok {
+		return unix.ENOENT
+	}
+	old, err := v.spot(known)
+	if err != nil {
+		return err
+	}
+	defer old.release()
+	return unix.Linkat(old.fd, old.entry(), s.fd, s.entry(), 0)
+}
+
+// linkFile adds the place to the file's header before the link is there.
+func (v *volume) linkFile(in *inode, s spot) error {
+	c, err := v.openKnown(self("link"), in, true)
+	if err != nil {
+		return err
+	}
+	location := s.location()
+	err = c.change(func(h *envelope.Header) { v.sealed.AddLocation(h, location) })
+	switch {
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.E2BIG), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, envelope.ErrTooLong):
+		err = errors.Join(unix.EMLINK, c.release()) // attributes have no room for another
+		return err
+	case err != nil:
+		return errors.Join(err, c.release())
+	}
+	if err = unix.Linkat(unix.AT_FDCWD, procPath(c.storage.fd), s.fd, s.entry(), unix.AT_SYMLINK_FOLLOW); err != nil {
+		err = errors.Join(err, c.change(func(h *envelope.Header) { v.sealed.RemoveLocation(h, location) }))
+	}
+	return errors.Join(err, c.release())
+}
+
+// openKnown opens a file by a name that is known, or as it is open already. The caller holds volume.tree.
+func (v *volume) openKnown(call Call, in *inode, write bool) (*content, error) {
+	l, ok := in.link()
+	if !ok {
+		c, ok := v.contents.opened(in.ino)
+		if !ok {
+			return nil, unix.ESTALE
+		}
+		return c, nil
+	}
+	s, err := v.spot(l)
+	if err != nil {
+		return nil, err
+	}
+	defer s.release()
+	return v.open(call, in.ino, s.place(), write)
+}

@@ -1,0 +1,134 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"syscall"
+
+	gofs "github.com/hanwen/go-fuse/v2/fs"
+	"golang.org/x/sys/unix"
+
+	"kmsfs/envelope"
+)
+
+var (
+	_ gofs.NodeUnlinker = (*node)(nil)
+	_ gofs.NodeRmdirer  = (*node)(nil)
+)
+
+// Unlink removes a name of what is no directory.
+func (n *node) Unlink(_ context.Context, name string) syscall.Errno {
+	v := n.v
+	v.tree.Lock()
+	defer v.tree.Unlock()
+	l := link{n.in, name}
+	return v.errno(v.unlink(l), "remove", l.path())
+}
+
+func (v *volume) unlink(l link) error {
+	s, err := v.spot(l)
+	if err != nil {
+		return err
+	}
+	defer s.release()
+	st, err := s.stat()
+	if err != nil {
+		return err
+	}
+	var c *content
+	if st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink > 1 {
+		c = v.openForRemoval(s, st)
+	}
+	if err := unix.Unlinkat(s.fd, s.entry(), 0); err != nil {
+		if c != nil {
+			err = errors.Join(err, c.release())
+		}
+		return err
+	}
+	s.dropName()
+	v.unlinked(l, st)
+	if c == nil {
+		return nil
+	}
+	// The file goes on elsewhere; that its header still names this place would only let it be moved back.
+	err = c.change(func(h *envelope.Header) { v.sealed.RemoveLocation(h, s.location()) })
+	if err = errors.Join(err, c.release()); err != nil {
+		v.log.Warn("a removed link stays among the header's locations", "path", l.path(), "error", err)
+	}
+	return nil
+}
+
+// openForRemoval opens a file with several links, one of which goes. A file that can't be opened can still be removed.
+func (v *volume) openForRemoval(s spot, st unix.Stat_t) *content {
+	c, err := v.open(self("unlink"), st.Ino, s.place(), true)
+	if err != nil {
+		v.log.Warn("a link is removed of a file that can't be opened", "path", s.link.path(), "error", err)
+		return nil
+	}
+	return c
+}
+
+// unlinked notes that a name is gone, and with the last one the inode.
+func (v *volume) unlinked(l link, st unix.Stat_t) {
+	in := v.inodes.get(st.Ino, st.Mode)
+	in.removeLink(l)
+	if st.Nlink <= 1 || in.kind == unix.S_IFDIR {
+		v.inodes.forget(in) // its number may come back for another file
+	}
+}
+
+// Rmdir removes an empty directory: it leaves its place at once, and is then taken apart.
+func (n *node) Rmdir(_ context.Context, name string) syscall.Errno {
+	v := n.v
+	v.tree.Lock()
+	defer v.tree.Unlock()
+	l := link{n.in, name}
+	return v.errno(v.removeDirectory(l), "remove directory", l.path())
+}
+
+func (v *volume) removeDirectory(l link) error {
+	s, err := v.spot(l)
+	if err != nil {
+		return err
+	}
+	defer s.release()
+	st, err := s.stat()
+	if err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return unix.ENOTDIR
+	}
+	if err := v.checkEmpty(s); err != nil {
+		return err
+	}
+	temp := newTempName()
+	if err := unix.Renameat(s.fd, s.entry(), s.fd, temp); err != nil {
+		return err
+	}
+	s.dropName()
+	v.unlinked(l, st)
+	if err := v.dismantle(s.fd, temp); err != nil {
+		v.log.Warn("a removed directory's remains stay in the volume", "path", l.path(), "error", err)
+	}
+	return nil
+}
+
+// checkEmpty returns ENOTEMPTY if a directory holds anything of users.
+func (v *volume) checkEmpty(s spot) error {
+	dir, err := unix.Openat(s.fd, s.entry(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	entries, err := listEntries(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !v.isControl(e.name) {
+			return unix.ENOTEMPTY
+		}
+	}
+	return nil
+}

@@ -1,0 +1,210 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"syscall"
+
+	gofs "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"kmsfs/envelope"
+)
+
+var _ gofs.NodeSetattrer = (*node)(nil)
+
+// Setattr changes size, owner, mode and times.
+func (n *node) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
+	if err := n.setattr(ctx, f, in); err != nil {
+		return n.v.errno(err, "change attributes", n.describe())
+	}
+	return n.Getattr(ctx, f, out)
+}
+
+func (n *node) setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAttrIn) error {
+	n.v.tree.RLock()
+	defer n.v.tree.RUnlock()
+	if size, ok := in.GetSize(); ok {
+		if err := n.truncate(ctx, f, int64(size)); err != nil {
+			return err
+		}
+	}
+	t, err := n.target()
+	if err != nil {
+		return err
+	}
+	defer t.release()
+	if in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID) != 0 {
+		if err := n.chown(t, in); err != nil {
+			return err
+		}
+	}
+	if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 {
+		if err := t.dropPrivileges(); err != nil {
+			return err
+		}
+	}
+	if mode, ok := in.GetMode(); ok {
+		if err := t.chmod(mode & 0o7777); err != nil {
+			return err
+		}
+	}
+	return t.setTimes(in)
+}
+
+// truncate sets the size through the handle, or through one of its own.
+func (n *node) truncate(ctx context.Context, f gofs.FileHandle, size int64) error {
+	if h, ok := f.(*handle); ok {
+		return h.c.file.Truncate(size)
+	}
+	c, err := n.v.openKnown(callOf(ctx, "truncate"), n.in, true)
+	if err != nil {
+		return err
+	}
+	return errors.Join(c.file.Truncate(size), c.release())
+}
+
+// target is a backing inode whose attributes are changed: an open descriptor, or an entry.
+type target struct {
+	fd      int // -1: the spot
+	spot    spot
+	release func()
+}
+
+// target finds the node's backing inode. The caller holds volume.tree.
+func (n *node) target() (target, error) {
+	if c, ok := n.v.contents.opened(n.in.ino); ok {
+		if fd, ok := c.descriptor(); ok {
+			return target{fd: fd, release: func() { _ = c.release() }}, nil
+		}
+		_ = c.release()
+	}
+	l, ok := n.in.link()
+	if !ok {
+		if n.in != n.v.root {
+			return target{}, unix.ESTALE
+		}
+		return target{fd: n.v.backing.root, release: func() {}}, nil
+	}
+	s, err := n.v.spot(l)
+	if err != nil {
+		return target{}, err
+	}
+	st, err := s.stat()
+	if err == nil && st.Ino != n.in.ino {
+		err = unix.ESTALE
+	}
+	if err != nil {
+		s.release()
+		return target{}, err
+	}
+	return target{fd: -1, spot: s, release: s.release}, nil
+}
+
+func (t target) stat() (st unix.Stat_t, err error) {
+	if t.fd < 0 {
+		return t.spot.stat()
+	}
+	err = unix.Fstat(t.fd, &st)
+	return st, err
+}
+
+func (t target) chmod(mode uint32) error {
+	if t.fd >= 0 {
+		return unix.Fchmod(t.fd, mode)
+	}
+	return unix.Fchmodat(t.spot.fd, t.spot.entry(), mode, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+func (t target) chown(uid, gid int) error {
+	if t.fd >= 0 {
+		return unix.Fchown(t.fd, uid, gid)
+	}
+	return t.spot.chown(uid, gid)
+}
+
+// dropPrivileges clears what a write or a change of owner by others must not leave: see FUSE_HANDLE_KILLPRIV_V2.
+func (t target) dropPrivileges() error {
+	st, err := t.stat()
+	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return err
+	}
+	mode := st.Mode & 0o7777 &^ unix.S_ISUID
+	if mode&unix.S_IXGRP != 0 {
+		mode &^= unix.S_ISGID
+	}
+	if mode == st.Mode&0o7777 {
+		return nil
+	}
+	return t.chmod(mode)
+}
+
+// chown changes owner and group. A file's data key is bound to its owner: its header names the next one before the change, and is
+// bound to it after.
+func (n *node) chown(t target, in *fuse.SetAttrIn) error {
+	uid, gid := -1, -1
+	if id, ok := in.GetUID(); ok {
+		uid = int(id)
+	}
+	if id, ok := in.GetGID(); ok {
+		gid = int(id)
+	}
+	st, err := t.stat()
+	if err != nil {
+		return err
+	}
+	if n.in.kind != unix.S_IFREG || uid < 0 || uint32(uid) == st.Uid {
+		return t.chown(uid, gid)
+	}
+	c, err := n.v.openKnown(self("chown"), n.in, true)
+	if err != nil {
+		return err
+	}
+	return errors.Join(c.chown(t, uint32(uid), gid), c.release())
+}
+
+func (c *content) chown(t target, uid uint32, gid int) error {
+	if err := c.change(func(h *envelope.Header) { h.NextOwner = &uid }); err != nil {
+		return err
+	}
+	if err := t.chown(int(uid), gid); err != nil {
+		return errors.Join(err, c.change(func(h *envelope.Header) { h.NextOwner = nil }))
+	}
+	v := c.v
+	c.mu.Lock()
+	h := c.file.Header()
+	c.mu.Unlock()
+	old := h.Context(v.sealed.ID())
+	h.Owner, h.NextOwner = uid, nil
+	wrapped, err := v.keys.ReEncrypt(context.Background(), self("chown"), h.KeyARN, h.WrappedKey, old, h.Context(v.sealed.ID()))
+	if err != nil {
+		return c.explain(err)
+	}
+	return c.change(func(now *envelope.Header) {
+		now.Owner, now.NextOwner, now.WrappedKey = h.Owner, nil, wrapped
+	})
+}
+
+// setTimes is utimensat(2).
+func (t target) setTimes(in *fuse.SetAttrIn) error {
+	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Nsec: unix.UTIME_OMIT}}
+	set := func(i int, valid, now uint32, seconds uint64, nanos uint32) {
+		switch {
+		case in.Valid&valid == 0:
+		case in.Valid&now != 0:
+			times[i].Nsec = unix.UTIME_NOW
+		default:
+			times[i] = unix.Timespec{Sec: int64(seconds), Nsec: int64(nanos)}
+		}
+	}
+	set(0, fuse.FATTR_ATIME, fuse.FATTR_ATIME_NOW, in.Atime, in.Atimensec)
+	set(1, fuse.FATTR_MTIME, fuse.FATTR_MTIME_NOW, in.Mtime, in.Mtimensec)
+	if times[0].Nsec == unix.UTIME_OMIT && times[1].Nsec == unix.UTIME_OMIT {
+		return nil
+	}
+	if t.fd >= 0 {
+		return unix.UtimesNanoAt(unix.AT_FDCWD, procPath(t.fd), times, 0)
+	}
+	return unix.UtimesNanoAt(t.spot.fd, t.spot.entry(), times, unix.AT_SYMLINK_NOFOLLOW)
+}

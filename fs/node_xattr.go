@@ -1,0 +1,284 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"syscall"
+
+	gofs "github.com/hanwen/go-fuse/v2/fs"
+	"golang.org/x/sys/unix"
+
+	"kmsfs/envelope"
+)
+
+var (
+	_ gofs.NodeGetxattrer    = (*node)(nil)
+	_ gofs.NodeSetxattrer    = (*node)(nil)
+	_ gofs.NodeRemovexattrer = (*node)(nil)
+	_ gofs.NodeListxattrer   = (*node)(nil)
+)
+
+const (
+	accessACL  = "system.posix_acl_access"
+	defaultACL = "system.posix_acl_default"
+
+	// reservedAttributes are the file system's own, not users' to set.
+	reservedAttributes = "user.kmsfs."
+
+	// maxAttribute is the longest value that the kernel passes on: XATTR_SIZE_MAX.
+	maxAttribute = 64 << 10
+)
+
+// attribute is an extended attribute as the volume has it.
+type attribute struct {
+	at     attributePath
+	object [envelope.IDSize]byte
+	name   string // as users see it
+	stored string // as the volume has it
+}
+
+// withAttribute resolves the attribute name of the node and calls do. ACLs are the backing inode's own; all others are
+// sealed.
+func (n *node) withAttribute(name string, do func(a attribute, sealed bool) error) error {
+	v := n.v
+	v.tree.RLock()
+	defer v.tree.RUnlock()
+	t, err := n.target()
+	if err != nil {
+		return err
+	}
+	defer t.release()
+	at := t.attributePath()
+	if name == accessACL || name == defaultACL {
+		return do(attribute{at: at, name: name, stored: name}, false)
+	}
+	if strings.HasPrefix(name, reservedAttributes) || strings.HasPrefix(name, "system.") {
+		return unix.EOPNOTSUPP
+	}
+	object, err := n.object()
+	if err != nil {
+		return err
+	}
+	stored, err := v.sealed.SealAttributeName(object, name)
+	if errors.Is(err, envelope.ErrTooLong) {
+		return unix.ERANGE
+	}
+	if err != nil {
+		return err
+	}
+	return do(attribute{at, object, name, stored}, true)
+}
+
+// attributePath leads to a backing inode, for system calls that take no descriptor open with O_PATH.
+type attributePath struct {
+	path string
+	// follow says that the path is that of a descriptor, which only is reached by following it.
+	follow bool
+}
+
+func (t target) attributePath() attributePath {
+	if t.fd >= 0 {
+		return attributePath{procPath(t.fd), true}
+	}
+	return attributePath{t.spot.atProc(), false}
+}
+
+func (p attributePath) get(name string, value []byte) (int, error) {
+	if p.follow {
+		return unix.Getxattr(p.path, name, value)
+	}
+	return unix.Lgetxattr(p.path, name, value)
+}
+
+func (p attributePath) set(name string, value []byte, flags int) error {
+	if p.follow {
+		return unix.Setxattr(p.path, name, value, flags)
+	}
+	return unix.Lsetxattr(p.path, name, value, flags)
+}
+
+func (p attributePath) remove(name string) error {
+	if p.follow {
+		return unix.Removexattr(p.path, name)
+	}
+	return unix.Lremovexattr(p.path, name)
+}
+
+func (p attributePath) list(names []byte) (int, error) {
+	if p.follow {
+		return unix.Listxattr(p.path, names)
+	}
+	return unix.Llistxattr(p.path, names)
+}
+
+// object returns the ID that the node's attributes are sealed with. The caller holds volume.tree.
+func (n *node) object() (id [envelope.IDSize]byte, err error) {
+	v := n.v
+	switch n.in.kind {
+	case unix.S_IFDIR:
+		u, err := v.use(n.in)
+		if err != nil {
+			return id, err
+		}
+		defer u.release()
+		return u.id, nil
+	case unix.S_IFREG:
+		known := n.in.object.Load()
+		if known == nil {
+			read, err := n.readFileID()
+			if err != nil {
+				return id, err
+			}
+			known = &read
+			n.in.object.Store(known)
+		}
+		return *known, nil
+	}
+	return id, unix.EOPNOTSUPP
+}
+
+// readFileID reads the file's ID from its header. Where it is wrong, no attribute opens.
+func (n *node) readFileID() (envelope.FileID, error) {
+	v := n.v
+	if c, ok := v.contents.opened(n.in.ino); ok {
+		defer c.release() //nolint:errcheck // others hold it, or it is their close that failed
+		if file := c.opened(); file != nil {
+			return file.Header().FileID, nil
+		}
+	}
+	l, ok := n.in.link()
+	if !ok {
+		return envelope.FileID{}, unix.ESTALE
+	}
+	s, err := v.spot(l)
+	if err != nil {
+		return envelope.FileID{}, err
+	}
+	defer s.release()
+	fd, err := unix.Openat(s.fd, s.entry(), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return envelope.FileID{}, err
+	}
+	defer unix.Close(fd)
+	h, err := v.sealed.ReadHeader(&storage{fd: fd}, false)
+	if err != nil {
+		return envelope.FileID{}, err
+	}
+	return h.FileID, nil
+}
+
+// Getxattr reads an attribute.
+func (n *node) Getxattr(_ context.Context, name string, dest []byte) (size uint32, errno syscall.Errno) {
+	err := n.withAttribute(name, func(a attribute, sealed bool) error {
+		value, err := a.get()
+		if err == nil && sealed {
+			value, err = n.v.sealed.OpenAttribute(a.object, a.name, value)
+		}
+		if err != nil {
+			return err
+		}
+		size = uint32(len(value))
+		if len(dest) < len(value) {
+			return unix.ERANGE
+		}
+		copy(dest, value)
+		return nil
+	})
+	return size, n.attributeErrno(err, "read an attribute of")
+}
+
+// attributeErrno keeps quiet about answers that are no faults.
+func (n *node) attributeErrno(err error, op string) syscall.Errno {
+	if err == nil {
+		return 0
+	}
+	for _, usual := range []syscall.Errno{unix.ENODATA, unix.ERANGE, unix.EOPNOTSUPP, unix.EPERM} {
+		if errors.Is(err, usual) {
+			return usual
+		}
+	}
+	return n.v.errno(err, op, n.describe())
+}
+
+func (a attribute) get() ([]byte, error) {
+	value := make([]byte, 512)
+	for {
+		n, err := a.at.get(a.stored, value)
+		if err == unix.ERANGE && len(value) < maxAttribute+envelope.AttributeOverhead {
+			value = make([]byte, maxAttribute+envelope.AttributeOverhead)
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		return value[:n], nil
+	}
+}
+
+// Setxattr writes an attribute.
+func (n *node) Setxattr(_ context.Context, name string, value []byte, flags uint32) syscall.Errno {
+	err := n.withAttribute(name, func(a attribute, sealed bool) (err error) {
+		if sealed {
+			if value, err = n.v.sealed.SealAttribute(a.object, a.name, value); err != nil {
+				return err
+			}
+		}
+		return a.at.set(a.stored, value, int(flags))
+	})
+	return n.attributeErrno(err, "set an attribute of")
+}
+
+// Removexattr removes an attribute.
+func (n *node) Removexattr(_ context.Context, name string) syscall.Errno {
+	err := n.withAttribute(name, func(a attribute, _ bool) error { return a.at.remove(a.stored) })
+	return n.attributeErrno(err, "remove an attribute of")
+}
+
+// Listxattr lists the attributes' names.
+func (n *node) Listxattr(_ context.Context, dest []byte) (uint32, syscall.Errno) {
+	list, err := n.attributes()
+	if err != nil {
+		return 0, n.attributeErrno(err, "list the attributes of")
+	}
+	if len(dest) < len(list) {
+		return uint32(len(list)), unix.ERANGE
+	}
+	return uint32(copy(dest, list)), 0
+}
+
+// attributes returns the names, each with a NUL behind it.
+func (n *node) attributes() ([]byte, error) {
+	v := n.v
+	v.tree.RLock()
+	defer v.tree.RUnlock()
+	t, err := n.target()
+	if err != nil {
+		return nil, err
+	}
+	defer t.release()
+	stored := make([]byte, maxAttribute)
+	size, err := t.attributePath().list(stored)
+	if err != nil || size == 0 {
+		return nil, err
+	}
+	var list []byte
+	for name := range strings.SplitSeq(string(stored[:size]), "\x00") {
+		switch {
+		case name == accessACL || name == defaultACL:
+		case strings.HasPrefix(name, envelope.AttributePrefix):
+			object, err := n.object()
+			if err != nil {
+				return nil, err
+			}
+			if name, err = v.sealed.OpenAttributeName(object, name); err != nil {
+				v.log.Error("an attribute's name doesn't open: it is not shown", "path", n.in.path(), "error", err)
+				continue
+			}
+		default:
+			continue
+		}
+		list = append(append(list, name...), 0)
+	}
+	return list, nil
+}

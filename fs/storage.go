@@ -1,0 +1,136 @@
+package fs
+
+import (
+	"errors"
+	"io"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/envelope"
+)
+
+// overflowAttribute holds a header's overflow (envelope's FORMAT.md, section 5).
+const overflowAttribute = "user.kmsfs.more"
+
+// maxOverflow bounds what is read of it: XATTR_SIZE_MAX of the kernel.
+const maxOverflow = 64 << 10
+
+// storage is a backing file as package envelope asks for it.
+type storage struct {
+	fd int
+	// unsynced says that an attribute changed, which fdatasync(2) doesn't make durable.
+	unsynced atomic.Bool
+}
+
+var _ envelope.Storage = (*storage)(nil)
+
+func (s *storage) ReadAt(p []byte, off int64) (done int, err error) {
+	for done < len(p) {
+		n, err := retry(func() (int, error) { return unix.Pread(s.fd, p[done:], off+int64(done)) })
+		if err != nil {
+			return done, err
+		}
+		if n == 0 {
+			return done, io.EOF
+		}
+		done += n
+	}
+	return done, nil
+}
+
+func (s *storage) WriteAt(p []byte, off int64) (done int, err error) {
+	for done < len(p) {
+		n, err := retry(func() (int, error) { return unix.Pwrite(s.fd, p[done:], off+int64(done)) })
+		if err != nil {
+			return done, err
+		}
+		done += n
+	}
+	return done, nil
+}
+
+func (s *storage) Size() (int64, error) {
+	var st unix.Stat_t
+	err := unix.Fstat(s.fd, &st)
+	return st.Size, err
+}
+
+func (s *storage) Truncate(size int64) error {
+	return ignoreEINTR(func() error { return unix.Ftruncate(s.fd, size) })
+}
+
+// PunchHole writes zeros where the file system has no holes.
+func (s *storage) PunchHole(off, n int64) error {
+	err := ignoreEINTR(func() error {
+		return unix.Fallocate(s.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+	})
+	if !errors.Is(err, unix.EOPNOTSUPP) {
+		return err
+	}
+	zeros := make([]byte, min(n, 1<<20))
+	for end := off + n; off < end; off += int64(len(zeros)) {
+		zeros = zeros[:min(int64(len(zeros)), end-off)]
+		if _, err := s.WriteAt(zeros, off); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *storage) Allocate(off, n int64, keepSize bool) error {
+	var mode uint32
+	if keepSize {
+		mode = unix.FALLOC_FL_KEEP_SIZE
+	}
+	return ignoreEINTR(func() error { return unix.Fallocate(s.fd, mode, off, n) })
+}
+
+func (s *storage) SeekData(off int64) (int64, error) { return unix.Seek(s.fd, off, unix.SEEK_DATA) }
+
+func (s *storage) SeekHole(off int64) (int64, error) { return unix.Seek(s.fd, off, unix.SEEK_HOLE) }
+
+func (s *storage) Sync() error {
+	if s.unsynced.Swap(false) {
+		return ignoreEINTR(func() error { return unix.Fsync(s.fd) })
+	}
+	return ignoreEINTR(func() error { return unix.Fdatasync(s.fd) })
+}
+
+func (s *storage) Overflow() ([]byte, error) {
+	value := make([]byte, maxOverflow)
+	n, err := unix.Fgetxattr(s.fd, overflowAttribute, value)
+	switch {
+	case errors.Is(err, unix.ENODATA), errors.Is(err, unix.EOPNOTSUPP):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return value[:n], nil
+}
+
+func (s *storage) SetOverflow(value []byte) error {
+	s.unsynced.Store(true)
+	if value != nil {
+		return unix.Fsetxattr(s.fd, overflowAttribute, value, 0)
+	}
+	if err := unix.Fremovexattr(s.fd, overflowAttribute); !errors.Is(err, unix.ENODATA) {
+		return err
+	}
+	return nil
+}
+
+// retry repeats a call as long as a signal interrupts it.
+func retry(call func() (int, error)) (int, error) {
+	for {
+		n, err := call()
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
+}
+
+func ignoreEINTR(call func() error) error {
+	_, err := retry(func() (int, error) { return 0, call() })
+	return err
+}

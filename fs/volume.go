@@ -1,0 +1,178 @@
+package fs
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	gofs "github.com/hanwen/go-fuse/v2/fs"
+	"golang.org/x/sys/unix"
+
+	"kmsfs/envelope"
+)
+
+// volume is a volume while it is mounted.
+type volume struct {
+	*backing
+	readOnly bool
+	// multiUser says that this process may give files to their creators: it is root.
+	multiUser bool
+	log       *slog.Logger
+
+	// tolerance is that of an unclean end before this mount.
+	tolerance tolerance
+
+	// tree guards the names of inodes against the names in the volume: it is held for reading while a name is resolved and
+	// used, and for writing while one is renamed or removed. It is taken before all other locks, and never twice.
+	tree sync.RWMutex
+
+	root     *inode
+	inodes   inodes
+	dirs     directories
+	contents contents
+
+	lock int // descriptor that holds the volume's lock
+}
+
+// openVolume opens a volume for mounting, locks it and marks it as being changed.
+func openVolume(o MountOptions) (*volume, error) {
+	b, err := openBacking(o.Volume, o.Keys, "mount")
+	if err != nil {
+		return nil, err
+	}
+	v := &volume{backing: b, readOnly: o.ReadOnly, multiUser: b.uid == 0, log: o.Log, lock: -1}
+	v.inodes.known = map[uint64]*inode{}
+	v.contents.open = map[uint64]*content{}
+	v.dirs.idle, v.dirs.most = list.New(), mostDescriptors()
+	if err := v.begin(); err != nil {
+		v.unlock()
+		b.close()
+		return nil, err
+	}
+	return v, nil
+}
+
+// mostDescriptors is how many directories may be kept open: half of what the process may have open at all.
+func mostDescriptors() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 256
+	}
+	return int(min(limit.Cur/2, 16384))
+}
+
+func (v *volume) begin() error {
+	if err := v.takeLock(); err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(v.backing.root, &st); err != nil {
+		return err
+	}
+	v.root = v.inodes.get(st.Ino, st.Mode)
+	v.root.fd, v.root.uses = v.backing.root, 1 // never closed, as it is always in use
+	v.dirs.open = 1
+	var err error
+	if v.root.record, err = v.readDirectory(v.backing.root); err != nil {
+		return fmt.Errorf("%s: %w: the root directory: %w", v.path, ErrVolumeDamaged, err)
+	}
+	if !v.root.record.LiesAt(envelope.Location{}) {
+		return fmt.Errorf("%s: %w: its root directory is that of another place", v.path, ErrVolumeDamaged)
+	}
+	if v.tolerance, err = v.findMark(); err != nil {
+		return err
+	}
+	if !v.tolerance.since.IsZero() {
+		v.log.Warn("the volume was not unmounted cleanly; files changed since then are checked when they are opened", "volume", v.path, "since", v.tolerance.since)
+		event := Event{Name: EventUncleanShutdown, Details: map[string]string{"volume": v.path, "since": v.tolerance.since.UTC().String()}}
+		if err := v.keys.Record(context.Background(), self("mount"), event); err != nil {
+			return err
+		}
+		return nil
+	}
+	if v.readOnly {
+		return nil
+	}
+	return v.setMark()
+}
+
+// takeLock makes sure that nobody else has the volume mounted while this process may write to it.
+func (v *volume) takeLock() error {
+	fd, err := unix.Openat(v.backing.root, envelope.ConfigName, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("locking %s: %w", v.path, err)
+	}
+	kind := unix.LOCK_EX
+	if v.readOnly {
+		kind = unix.LOCK_SH
+	}
+	if err := unix.Flock(fd, kind|unix.LOCK_NB); err != nil {
+		unix.Close(fd)
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return fmt.Errorf("%s: %w", v.path, ErrVolumeInUse)
+		}
+		return fmt.Errorf("locking %s: %w", v.path, err)
+	}
+	v.lock = fd
+	return nil
+}
+
+func (v *volume) unlock() {
+	if v.lock >= 0 {
+		unix.Close(v.lock)
+	}
+}
+
+// end closes everything. With whole, every file is known to need no tolerance, and the volume is marked clean.
+func (v *volume) end(whole bool) error {
+	var err error
+	for _, c := range v.contents.open {
+		c.mu.Lock()
+		err = errors.Join(err, c.close())
+		c.mu.Unlock()
+	}
+	if !v.readOnly && whole && err == nil {
+		err = v.clearMark()
+	}
+	event := Event{Name: EventUnmounted, Details: map[string]string{"volume": v.path}}
+	err = errors.Join(err, v.keys.Record(context.Background(), self("umount"), event))
+	v.dirs.mu.Lock()
+	for v.dirs.idle.Len() > 0 {
+		v.dirs.drop(v.dirs.idle.Front().Value.(*inode))
+	}
+	v.dirs.mu.Unlock()
+	v.unlock()
+	v.close()
+	return err
+}
+
+// node is a node of the file system as the kernel knows it.
+type node struct {
+	gofs.Inode
+	v  *volume
+	in *inode
+}
+
+func (n *node) stable() gofs.StableAttr {
+	return gofs.StableAttr{Mode: n.in.kind, Ino: n.in.ino, Gen: n.in.gen}
+}
+
+// newNode makes the kernel's node for an inode; go-fuse takes the one that it has already, if it has one.
+func (n *node) newNode(ctx context.Context, in *inode) *gofs.Inode {
+	child := &node{v: n.v, in: in}
+	return n.NewInode(ctx, child, child.stable())
+}
+
+// OnForget drops what was kept for the kernel.
+func (n *node) OnForget() {
+	if n.in == n.v.root {
+		return
+	}
+	n.v.inodes.forget(n.in)
+	if n.in.kind == unix.S_IFDIR {
+		n.v.dirs.forget(n.in)
+	}
+}
