@@ -28,7 +28,7 @@ type Report struct {
 	EncryptionContext map[string]string `json:"encryptionContext,omitempty"`
 	// Locations are where the header or record says that it lies. A file with more than two has DigestedLocations instead, which
 	// is their number: of those, the header has only digests.
-	Locations         []ReportedLocation `json:"locations,omitempty"`
+	Locations         []ReportedLocation `json:"locations"`
 	DigestedLocations int                `json:"digestedLocations,omitempty"`
 	// Flags are "sparse" and "detailsSealed".
 	Flags []string `json:"flags"`
@@ -129,7 +129,7 @@ func (i *Inspector) report(dir int, entry string) (*Report, error) {
 	if err := unix.Fstatat(dir, entry, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return nil, err
 	}
-	r := &Report{Flags: []string{}}
+	r := &Report{Flags: []string{}, Locations: []ReportedLocation{}}
 	switch {
 	case envelope.IsControl(entry):
 		r.Type = typeControl

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"syscall"
@@ -61,6 +62,10 @@ func startDaemon(o mountOptions) error {
 	daemon.Args[0] = "kmsfs"
 	daemon.ExtraFiles = []*os.File{answerEnd, ordersEnd}
 	daemon.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	// A daemon must not keep open what this process got from whoever started it: they may wait for its end.
+	if err := unix.CloseRange(ordersFD+1, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil && err != unix.ENOSYS {
+		return fmt.Errorf("start the serving process: %w", err)
+	}
 	err = daemon.Start()
 	answerEnd.Close()
 	ordersEnd.Close()

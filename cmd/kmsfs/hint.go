@@ -71,7 +71,8 @@ func (e *explainedError) Error() string { return e.text }
 
 // explain is the error's text, on one line, with what to do about it.
 func explain(err error) string {
-	text := strings.Join(strings.Fields(strings.ReplaceAll(err.Error(), "\n", "; ")), " ")
+	lines := strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' })
+	text := strings.TrimSpace(strings.Join(lines, "; "))
 	if _, ok := errors.AsType[*explainedError](err); ok {
 		return text
 	}

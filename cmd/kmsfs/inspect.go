@@ -56,7 +56,7 @@ type inspectOptions struct {
 // inspection is what the command shows of a file: the file system's report, and what only the key service can tell.
 type inspection struct {
 	*fs.Report
-	KeyMaterialID string `json:"keyMaterialId,omitempty"`
+	KeyMaterialID string `json:"keyMaterialId"`
 }
 
 func (o *inspectOptions) run(args []string) (err error) {

@@ -3,11 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -22,6 +24,9 @@ var (
 	errNoVolume     = errors.New("no such volume")
 	errNoDirectory  = errors.New("no such directory")
 )
+
+// maxReason bounds what fusermount3 says, in bytes: far less than a pipe holds.
+const maxReason = 4096
 
 func mountCommand() command {
 	return command{
@@ -140,15 +145,7 @@ func (o mountOptions) serve(secret *secret, log *slog.Logger, ready func() error
 	if err := home.serve(); err != nil {
 		return err
 	}
-	mounted, err := kmsfs.Mount(kmsfs.MountOptions{
-		Volume:     o.Volume,
-		Mountpoint: o.Mountpoint,
-		Keys:       keys{api: home, mounted: true},
-		AllowOther: o.AllowOther,
-		ReadOnly:   o.ReadOnly,
-		Options:    o.Kernel,
-		Log:        log,
-	})
+	mounted, err := o.mount(keys{api: home, mounted: true}, log)
 	if err != nil {
 		return err
 	}
@@ -175,6 +172,36 @@ func (o mountOptions) serve(secret *secret, log *slog.Logger, ready func() error
 	}
 	log.Info("unmounted", "volume", o.Volume, "mountpoint", o.Mountpoint)
 	return home.outlastUsers(signals, log)
+}
+
+// mount mounts the volume. Why fusermount3 fails, it says on standard error only: that becomes the error.
+func (o mountOptions) mount(keys keys, log *slog.Logger) (*kmsfs.Mounted, error) {
+	stderr := os.Stderr
+	said, pipe, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer said.Close()
+	os.Stderr = pipe
+	mounted, err := kmsfs.Mount(kmsfs.MountOptions{
+		Volume:     o.Volume,
+		Mountpoint: o.Mountpoint,
+		Keys:       keys,
+		AllowOther: o.AllowOther,
+		ReadOnly:   o.ReadOnly,
+		Options:    o.Kernel,
+		Log:        log,
+	})
+	os.Stderr = stderr
+	pipe.Close()
+	if err == nil {
+		return mounted, nil
+	}
+	text, readErr := io.ReadAll(io.LimitReader(said, maxReason))
+	if reason := strings.TrimSpace(string(text)); reason != "" {
+		return nil, fmt.Errorf("mounting %s: %s", o.Mountpoint, reason)
+	}
+	return nil, errors.Join(err, readErr)
 }
 
 // stop unmounts the volume: at once, or, if it is in use, from sight at once and for good when it no longer is.
