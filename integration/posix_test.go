@@ -731,10 +731,10 @@ func testRename(t *testing.T, dir string) {
 
 	// Plain, in a directory and across, with the file open.
 	fd := open(t, in("a"), unix.O_RDWR)
-	must(t, os.Rename(in("a"), in("a2")))
+	must(t, unix.Rename(in("a"), in("a2")))
 	wantGone(t, in("a"))
 	wantContent(t, in("a2"), a)
-	must(t, os.Rename(in("a2"), in("d2/a3")))
+	must(t, unix.Rename(in("a2"), in("d2/a3")))
 	wantContent(t, in("d2/a3"), a)
 	pwrite(t, fd, []byte("still open"), 0)
 	copy(a, "still open")
@@ -745,22 +745,22 @@ func testRename(t *testing.T, dir string) {
 
 	// Onto an existing file, which stays readable for who has it open.
 	old := open(t, in("b"), unix.O_RDONLY)
-	must(t, os.Rename(in("d2/a3"), in("b")))
+	must(t, unix.Rename(in("d2/a3"), in("b")))
 	wantContent(t, in("b"), a)
 	wantRead(t, old, 0, b)
 	wantGone(t, in("d2/a3"))
 
 	// A directory, and everything beneath it.
-	must(t, os.Rename(in("d1"), in("d2/d1")))
+	must(t, unix.Rename(in("d1"), in("d2/d1")))
 	wantContent(t, in("d2/d1/inner/deep/file"), noise(14, 5000))
-	must(t, os.Rename(in("d2/d1/inner/deep"), in("deep")))
+	must(t, unix.Rename(in("d2/d1/inner/deep"), in("deep")))
 	wantContent(t, in("deep/file"), noise(14, 5000))
 	pwrite(t, open(t, in("deep/file"), unix.O_WRONLY), []byte("xyz"), 4999)
 	wantContent(t, in("deep/file"), append(noise(14, 4999), "xyz"...))
 	wantGone(t, in("d1"))
 
 	// A directory onto an empty one; refusals.
-	must(t, os.Rename(in("deep"), in("empty")))
+	must(t, unix.Rename(in("deep"), in("empty")))
 	wantContent(t, in("empty/file"), append(noise(14, 4999), "xyz"...))
 	wantErrno(t, unix.Rename(in("empty"), in("full")), unix.ENOTEMPTY, unix.EEXIST)
 	wantErrno(t, unix.Rename(in("b"), in("full")), unix.EISDIR)
@@ -780,13 +780,13 @@ func testRename(t *testing.T, dir string) {
 	// Symlinks and FIFOs.
 	must(t, os.Symlink("target", in("link")))
 	must(t, unix.Mkfifo(in("fifo"), 0o600))
-	must(t, os.Rename(in("link"), in("d2/link")))
-	must(t, os.Rename(in("fifo"), in("d2/fifo")))
+	must(t, unix.Rename(in("link"), in("d2/link")))
+	must(t, unix.Rename(in("fifo"), in("d2/fifo")))
 	if target, err := os.Readlink(in("d2/link")); target != "target" || err != nil {
 		t.Errorf("link %q, %v", target, err)
 	}
 	// Onto one another.
-	must(t, os.Rename(in("d2/link"), in("c")))
+	must(t, unix.Rename(in("d2/link"), in("c")))
 	if target, err := os.Readlink(in("c")); target != "target" || err != nil {
 		t.Errorf("link %q, %v", target, err)
 	}
@@ -794,15 +794,15 @@ func testRename(t *testing.T, dir string) {
 	// An empty file, one to a name of 255 bytes and back.
 	write(t, in("nothing"), nil)
 	long := in(strings.Repeat("n", 255))
-	must(t, os.Rename(in("nothing"), long))
+	must(t, unix.Rename(in("nothing"), long))
 	wantContent(t, long, nil)
-	must(t, os.Rename(in("b"), long))
+	must(t, unix.Rename(in("b"), long))
 	wantContent(t, long, a)
-	must(t, os.Rename(long, in("b")))
+	must(t, unix.Rename(long, in("b")))
 	wantContent(t, in("b"), a)
-	must(t, os.Rename(in("d2"), long))
+	must(t, unix.Rename(in("d2"), long))
 	wantContent(t, in("empty/file"), append(noise(14, 4999), "xyz"...))
-	must(t, os.Rename(long, in("d2")))
+	must(t, unix.Rename(long, in("d2")))
 	wantNames(t, dir, "b", "c", "d2", "empty", "full")
 }
 
@@ -1084,7 +1084,7 @@ func testFIFOAndSocket(t *testing.T, dir string) {
 }
 
 func testDevice(t *testing.T, dir string) {
-	for name, mode := range map[string]uint32{"char": unix.S_IFCHR | 0o620, "block": unix.S_IFBLK | 0o600} {
+	for name, mode := range map[string]uint32{"char": unix.S_IFCHR | 0o640, "block": unix.S_IFBLK | 0o600} {
 		path := filepath.Join(dir, name)
 		must(t, unix.Mknod(path, mode, int(unix.Mkdev(259, 70000))))
 		if st := stat(t, path); st.Mode != mode || st.Rdev != unix.Mkdev(259, 70000) {
