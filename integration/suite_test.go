@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/posixtest"
+	"golang.org/x/sys/unix"
 )
 
 // TestSuite runs go-fuse's own tests of file systems, each in a directory of its own.
@@ -35,9 +36,13 @@ func TestLargeAttribute(t *testing.T) {
 	v.kmsfs(t, "init", v.dir)
 	v.mount(t)
 	posixtest.All["XAttrLarge"](t, v.point)
+	// It lasts.
+	path := v.path("large")
+	write(t, path, nil)
+	must(t, unix.Setxattr(path, "user.large", noise(50, 10000), 0))
 	v.remount(t)
-	if _, err := describe(filepath.Join(v.point, "attr")); err != nil && !os.IsNotExist(err) {
-		t.Error(err)
+	if got, err := attributes(path); err != nil || got["user.large"] != string(noise(50, 10000)) {
+		t.Errorf("an attribute of %d bytes, %v", len(got["user.large"]), err)
 	}
 }
 
