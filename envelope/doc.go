@@ -6,5 +6,7 @@
 //   - name.go, symlink.go, attribute.go, directory.go, mark.go: what is sealed under those
 //   - header.go, overflow.go: a file's header
 //   - layout.go: the arithmetic between plaintext and ciphertext offsets
-//   - block.go, file.go: a file's content
+//   - rewrap.go: the steps by which a header and its overflow are replaced
+//   - block.go, file.go, write.go, shrink.go, hole.go: a file's content
+//   - recover.go: what is accepted after an unclean end
 package envelope
