@@ -11,7 +11,7 @@ const (
 	// nonceBefore is the length of what makes equal plaintexts different under SIV, in bytes.
 	nonceBefore = 16
 	// maxTarget is the longest target of a symlink: 4095 bytes of base64 hold nonce, SIV and it.
-	maxTarget = 4095*3/4 - nonceBefore - sivOverhead - 1
+	maxTarget = 4095*3/4 - nonceBefore - sivOverhead
 )
 
 // SealTarget returns the target of the backing symlink. The error wraps ErrTooLong or, for what is no target, ErrFormat.

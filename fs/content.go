@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -16,8 +17,13 @@ type content struct {
 	v   *volume
 	ino uint64
 
-	// uses counts those who hold the content; guarded by contents.mu.
+	// uses counts those who hold the content; guarded by contents.mu, and falls with mu held.
 	uses int
+
+	times times
+
+	// writers counts the handles that are open for writing.
+	writers atomic.Int32
 
 	// mu serialises opening, and changes of the header. It is taken after volume.tree; package envelope's lock in file is
 	// taken under it.
@@ -30,7 +36,7 @@ type content struct {
 
 // contents are the open regular files, by their inode number, which can't be reused while they are open.
 type contents struct {
-	mu   sync.Mutex // guards what follows, and uses; no other lock is taken under it
+	mu   sync.Mutex // guards what follows, and uses; taken after content.mu; no other lock is taken under it
 	open map[uint64]*content
 }
 
@@ -58,22 +64,34 @@ func (t *contents) opened(ino uint64) (*content, bool) {
 	return c, true
 }
 
-// release ends a use; the last one closes the file.
+// release ends a use; the last one closes the file. It stays known until it is closed, so that nobody opens it a second time
+// before. mu is not held.
 func (c *content) release() error {
-	t := &c.v.contents
-	t.mu.Lock()
-	c.uses--
-	last := c.uses == 0
-	if last {
-		delete(t.open, c.ino)
-	}
-	t.mu.Unlock()
-	if !last {
-		return nil
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.close()
+	if !c.v.contents.drop(c) {
+		return nil
+	}
+	err := c.close()
+	c.v.contents.forget(c)
+	return err
+}
+
+// drop says whether the use that ends is the last.
+func (t *contents) drop(c *content) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c.uses--
+	return c.uses == 0
+}
+
+// forget drops a content that has been closed, unless somebody has come to use it meanwhile.
+func (t *contents) forget(c *content) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c.uses == 0 {
+		delete(t.open, c.ino)
+	}
 }
 
 // close is called with mu held.
@@ -152,6 +170,7 @@ func (c *content) openStorage(p place) error {
 		unix.Close(fd)
 		return err
 	}
+	c.times.modified = st.Mtim
 	if st.Ino != c.ino || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		unix.Close(fd)
 		return unix.ESTALE // the kernel looks the name up again
@@ -256,7 +275,7 @@ func (c *content) check(header *envelope.Header, p place, st unix.Stat_t) error 
 		}
 		h := c.file.Header()
 		v.sealed.AddLocation(&h, p.location)
-		return c.file.SetHeader(h)
+		return c.setHeader(h)
 	}
 	event.Error = errMismatch
 	return errors.Join(errMismatch, v.keys.Record(context.Background(), self("open"), event))
@@ -288,7 +307,7 @@ func (c *content) authorize(call Call, p place) error {
 		}
 		h.WrappedKey = wrapped
 		if c.writable && st.Nlink == 1 {
-			if err := c.file.SetHeader(h); err != nil {
+			if err := c.setHeader(h); err != nil {
 				return err
 			}
 		}
@@ -340,5 +359,10 @@ func (c *content) change(edit func(h *envelope.Header)) error {
 	}
 	h := c.file.Header()
 	edit(&h)
-	return c.file.SetHeader(h)
+	return c.setHeader(h)
+}
+
+// setHeader replaces the header without a trace in the file's modification time, which is its content's. c.mu is held.
+func (c *content) setHeader(h envelope.Header) error {
+	return c.keepTime(func() error { return c.file.SetHeader(h) })
 }

@@ -28,8 +28,9 @@ type handle struct {
 	c      *content
 	in     *inode
 	parent *inode // the directory where it was opened, which a sync makes findable
-	node   *node  // to make the kernel write back what it caches; nil for files that were just made
-	write  bool
+	// inode is the kernel's, which may hold data that it has not written yet.
+	inode *gofs.Inode
+	write bool
 }
 
 // Open opens a regular file.
@@ -42,11 +43,18 @@ func (n *node) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32,
 	if err != nil {
 		return nil, 0, v.errno(err, "open", n.in.path())
 	}
-	h := &handle{c: c, in: n.in, write: write}
+	h := n.newHandle(c, n.in, &n.Inode, write)
 	if l, ok := n.in.link(); ok {
 		h.parent = l.parent
 	}
 	return h, fuse.FOPEN_KEEP_CACHE, 0
+}
+
+func (n *node) newHandle(c *content, in *inode, known *gofs.Inode, write bool) *handle {
+	if write {
+		c.writers.Add(1)
+	}
+	return &handle{c: c, in: in, parent: n.in, inode: known, write: write}
 }
 
 func (h *handle) errno(err error, op string) syscall.Errno { return h.c.v.errno(err, op, h.c.path) }
@@ -61,12 +69,19 @@ func (h *handle) Read(_ context.Context, dest []byte, off int64) (fuse.ReadResul
 }
 
 // Write seals data.
-func (h *handle) Write(_ context.Context, data []byte, off int64) (uint32, syscall.Errno) {
-	n, err := h.c.file.WriteAt(data, off)
-	if err != nil {
+func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, syscall.Errno) {
+	write := func() error {
+		_, err := h.c.file.WriteAt(data, off)
+		return err
+	}
+	timed := h.c.keepTime
+	if caller, ok := fuse.FromContext(ctx); ok && caller.Pid != 0 { // not from the kernel's cache: the process writes itself
+		timed = h.c.setTime
+	}
+	if err := timed(write); err != nil {
 		return 0, h.errno(err, "write")
 	}
-	return uint32(n), 0
+	return uint32(len(data)), 0
 }
 
 // Flush has nothing to do: writes are in the volume when they return.
@@ -88,27 +103,38 @@ func (h *handle) Fsync(context.Context, uint32) syscall.Errno {
 }
 
 // Release ends the use of the file.
-func (h *handle) Release(context.Context) syscall.Errno { return h.errno(h.c.release(), "close") }
+func (h *handle) Release(context.Context) syscall.Errno {
+	if h.write {
+		h.c.writers.Add(-1)
+	}
+	return h.errno(h.c.release(), "close")
+}
 
 // Allocate is fallocate(2).
 func (h *handle) Allocate(_ context.Context, off, size uint64, mode uint32) syscall.Errno {
 	keep := mode&unix.FALLOC_FL_KEEP_SIZE != 0
-	var err error
-	switch mode &^ unix.FALLOC_FL_KEEP_SIZE {
-	case 0:
-		err = h.c.file.Allocate(int64(off), int64(size), keep)
-	case unix.FALLOC_FL_PUNCH_HOLE:
-		err = h.c.file.PunchHole(int64(off), int64(size))
-	case unix.FALLOC_FL_ZERO_RANGE:
-		err = h.c.file.ZeroRange(int64(off), int64(size), keep)
-	default:
-		err = unix.EOPNOTSUPP
-	}
+	err := h.c.keepTime(func() error {
+		switch mode &^ unix.FALLOC_FL_KEEP_SIZE {
+		case 0:
+			return h.c.file.Allocate(int64(off), int64(size), keep)
+		case unix.FALLOC_FL_PUNCH_HOLE:
+			return h.c.file.PunchHole(int64(off), int64(size))
+		case unix.FALLOC_FL_ZERO_RANGE:
+			return h.c.file.ZeroRange(int64(off), int64(size), keep)
+		}
+		return unix.EOPNOTSUPP
+	})
 	return h.errno(err, "allocate")
 }
 
-// Lseek finds data and holes.
+// Lseek finds data and holes. While somebody writes, the kernel may hold data that isn't here yet, and asks without
+// writing it back: it is told to, by dropping what it caches.
 func (h *handle) Lseek(_ context.Context, off uint64, whence uint32) (uint64, syscall.Errno) {
+	if h.c.writers.Load() > 0 {
+		if errno := h.inode.NotifyContent(0, 0); errno != 0 && errno != unix.ENOENT {
+			return 0, errno
+		}
+	}
 	var at int64
 	var err error
 	switch whence {
@@ -146,7 +172,11 @@ func (n *node) CopyFileRange(_ context.Context, in gofs.FileHandle, offIn uint64
 		if got == 0 {
 			break
 		}
-		if _, err := to.c.file.WriteAt(p[:got], int64(offOut+done)); err != nil {
+		write := func() error {
+			_, err := to.c.file.WriteAt(p[:got], int64(offOut+done))
+			return err
+		}
+		if err := to.c.keepTime(write); err != nil {
 			if done > 0 {
 				break
 			}

@@ -1,6 +1,8 @@
 package fs
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"path"
 	"strings"
 	"sync"
@@ -71,8 +73,8 @@ func (in *inode) link() (link, bool) {
 	return in.links[0], true
 }
 
-// path returns the path of l within the volume, beginning with "/". Bytes that are no UTF-8 are written as \xNN, since an
-// encryption context is text. The caller holds volume.tree.
+// path returns the path of l within the volume, beginning with "/", as encryption contexts have it: text, of bounded length. The
+// caller holds volume.tree.
 func (l link) path() string {
 	names := []string{l.name}
 	for in := l.parent; in != nil; {
@@ -88,9 +90,28 @@ func (l link) path() string {
 		b.WriteByte('/')
 		b.WriteString(names[i])
 	}
-	return textPath(b.String())
+	return shorten(textPath(b.String()))
 }
 
+const (
+	// maxPath is the longest path in an encryption context, in bytes. The context may have 8192 in all; headers and ext4's
+	// attributes hold less.
+	maxPath = 3072
+	// keptPath is how much of either end is kept of a longer path.
+	keptPath = 1024
+)
+
+// shorten replaces the middle of a path that is too long by a hash of the whole, so that what policies say of its
+// beginning holds, and no two paths become one.
+func shorten(p string) string {
+	if len(p) <= maxPath {
+		return p
+	}
+	head, tail := p[:keptPath], p[len(p)-keptPath:]
+	return fmt.Sprintf("%s/#sha256:%x#/%s", strings.ToValidUTF8(head, ""), sha256.Sum256([]byte(p)), strings.ToValidUTF8(tail, ""))
+}
+
+// textPath writes bytes that are no UTF-8 as \xNN.
 func textPath(p string) string {
 	if utf8.ValidString(p) {
 		return p

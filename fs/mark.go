@@ -61,6 +61,10 @@ func (b *backing) setMark() error {
 	if err != nil {
 		return err
 	}
+	restore, err := b.keepRootTime()
+	if err != nil {
+		return err
+	}
 	temp := newTempName()
 	if err := writeControl(b.root, temp, b.sealed.SealMark(envelope.Mark{Time: time.Now(), BootID: boot}), false); err != nil {
 		return err
@@ -71,6 +75,9 @@ func (b *backing) setMark() error {
 	if err := unix.Renameat(b.root, temp, b.root, envelope.MarkName); err != nil {
 		return fmt.Errorf("making %s: %w", envelope.MarkName, err)
 	}
+	if err := restore(); err != nil {
+		return err
+	}
 	return syncDir(b.root)
 }
 
@@ -79,10 +86,27 @@ func (b *backing) clearMark() error {
 	if err := unix.Syncfs(b.root); err != nil {
 		return fmt.Errorf("syncing %s: %w", b.path, err)
 	}
+	restore, err := b.keepRootTime()
+	if err != nil {
+		return err
+	}
 	if err := unix.Unlinkat(b.root, envelope.MarkName, 0); err != nil {
 		return fmt.Errorf("removing %s: %w", envelope.MarkName, err)
 	}
+	if err := restore(); err != nil {
+		return err
+	}
 	return syncDir(b.root)
+}
+
+// keepRootTime returns what puts the root directory's modification time back: the mark's coming and going is nothing that
+// users did.
+func (b *backing) keepRootTime() (restore func() error, err error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(b.root, &st); err != nil {
+		return nil, err
+	}
+	return func() error { return setModified(b.root, st.Mtim) }, nil
 }
 
 // bootID is the kernel's random name for the time since it started (random(4)).

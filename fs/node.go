@@ -131,33 +131,14 @@ func (n *node) describe() string {
 
 // stat returns the backing inode's attributes.
 func (n *node) stat() (st unix.Stat_t, err error) {
-	v := n.v
-	if c, ok := v.contents.opened(n.in.ino); ok {
-		defer c.release() //nolint:errcheck // others hold it, or it is their close that failed
-		if fd, ok := c.descriptor(); ok {
-			err = unix.Fstat(fd, &st)
-			return st, err
-		}
-	}
-	v.tree.RLock()
-	defer v.tree.RUnlock()
-	l, ok := n.in.link()
-	if !ok {
-		if n.in != v.root {
-			return st, unix.ESTALE
-		}
-		err = unix.Fstat(v.backing.root, &st)
-		return st, err
-	}
-	s, err := v.spot(l)
+	n.v.tree.RLock()
+	defer n.v.tree.RUnlock()
+	t, err := n.target()
 	if err != nil {
 		return st, err
 	}
-	defer s.release()
-	if st, err = s.stat(); err == nil && st.Ino != n.in.ino {
-		err = unix.ESTALE
-	}
-	return st, err
+	defer t.release()
+	return t.stat()
 }
 
 // descriptor returns the descriptor of a content in use, if it has been opened.

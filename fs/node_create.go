@@ -40,7 +40,8 @@ func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out 
 	if err := c.attributes(&out.Attr, in); err != nil {
 		return nil, nil, 0, v.errno(errors.Join(err, c.release()), "create", l.path())
 	}
-	return n.newNode(ctx, in), &handle{c: c, in: in, parent: n.in}, fuse.FOPEN_KEEP_CACHE, 0
+	known := n.newNode(ctx, in)
+	return known, n.newHandle(c, in, known, true), fuse.FOPEN_KEEP_CACHE, 0
 }
 
 // createFile makes a regular file, open and in use.
@@ -84,6 +85,9 @@ func (v *volume) fillFile(call Call, fd, dir int, path string, mode uint32, loca
 	c.mu.Lock()
 	c.storage, c.writable, c.path = &storage{fd: fd}, true, path
 	err = c.makeFile(call, path, st.Uid, envelope.NewFileID(), locations...)
+	if err == nil {
+		err = c.setTime(func() error { return nil })
+	}
 	if err != nil {
 		c.file = nil
 		unix.Close(fd)
@@ -141,7 +145,8 @@ func (n *node) Tmpfile(ctx context.Context, flags, mode uint32, out *fuse.EntryO
 	if err != nil {
 		return nil, nil, 0, v.errno(err, "create a temporary file", n.in.path())
 	}
-	return n.newNode(ctx, in), &handle{c: c, in: in, parent: n.in}, fuse.FOPEN_KEEP_CACHE, 0
+	known := n.newNode(ctx, in)
+	return known, n.newHandle(c, in, known, true), fuse.FOPEN_KEEP_CACHE, 0
 }
 
 func (v *volume) createTemporary(call Call, dir *inode, flags, mode uint32) (*content, *inode, error) {

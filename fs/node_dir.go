@@ -17,6 +17,7 @@ var (
 	_ gofs.FileReaddirenter   = (*listing)(nil)
 	_ gofs.FileSeekdirer      = (*listing)(nil)
 	_ gofs.FileFsyncdirer     = (*listing)(nil)
+	_ gofs.FileReleasedirer   = (*listing)(nil)
 )
 
 // listing is an open directory. It shows the entries that were there when it was opened or rewound.
@@ -31,11 +32,30 @@ type listing struct {
 // OpendirHandle opens a directory for reading.
 func (n *node) OpendirHandle(context.Context, uint32) (gofs.FileHandle, uint32, syscall.Errno) {
 	l := &listing{n: n}
-	if err := l.load(); err != nil {
+	if err := l.open(); err != nil {
 		return nil, 0, n.v.errno(err, "read directory", n.describe())
 	}
 	return l, 0, 0
 }
+
+// open keeps the directory in use while it is open, so that it is there for fstat(2) when it is removed.
+func (l *listing) open() error {
+	v := l.n.v
+	v.tree.RLock()
+	u, err := v.use(l.n.in)
+	v.tree.RUnlock()
+	if err != nil {
+		return err
+	}
+	if err := l.load(); err != nil {
+		u.release()
+		return err
+	}
+	return nil
+}
+
+// Releasedir ends the use of the directory.
+func (l *listing) Releasedir(context.Context, uint32) { l.n.v.release(l.n.in) }
 
 func (l *listing) load() error {
 	v := l.n.v

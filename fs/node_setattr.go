@@ -30,16 +30,16 @@ func (n *node) setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAttrI
 			return err
 		}
 	}
+	if in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID) != 0 {
+		if err := n.chown(in); err != nil {
+			return err
+		}
+	}
 	t, err := n.target()
 	if err != nil {
 		return err
 	}
 	defer t.release()
-	if in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID) != 0 {
-		if err := n.chown(t, in); err != nil {
-			return err
-		}
-	}
 	if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 {
 		if err := t.dropPrivileges(); err != nil {
 			return err
@@ -56,36 +56,62 @@ func (n *node) setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAttrI
 // truncate sets the size through the handle, or through one of its own.
 func (n *node) truncate(ctx context.Context, f gofs.FileHandle, size int64) error {
 	if h, ok := f.(*handle); ok {
-		return h.c.file.Truncate(size)
+		return h.c.setTime(func() error { return h.c.file.Truncate(size) })
 	}
 	c, err := n.v.openKnown(callOf(ctx, "truncate"), n.in, true)
 	if err != nil {
 		return err
 	}
-	return errors.Join(c.file.Truncate(size), c.release())
+	return errors.Join(c.setTime(func() error { return c.file.Truncate(size) }), c.release())
 }
 
 // target is a backing inode whose attributes are changed: an open descriptor, or an entry.
 type target struct {
-	fd      int // -1: the spot
+	fd int // -1: the spot
+	// content is the open file that fd belongs to; nil if there is none.
+	content *content
 	spot    spot
 	release func()
 }
 
 // target finds the node's backing inode. The caller holds volume.tree.
 func (n *node) target() (target, error) {
-	if c, ok := n.v.contents.opened(n.in.ino); ok {
-		if fd, ok := c.descriptor(); ok {
-			return target{fd: fd, release: func() { _ = c.release() }}, nil
+	if n.in.kind == unix.S_IFDIR {
+		if fd, ok := n.v.dirs.take(n.in); ok {
+			return target{fd: fd, release: func() { n.v.release(n.in) }}, nil
 		}
+	}
+	if n.in.kind == unix.S_IFREG {
+		return n.fileTarget()
+	}
+	return n.entryTarget()
+}
+
+// fileTarget is the descriptor of a file that is open, or the entry of one that nobody opens before the target is released.
+func (n *node) fileTarget() (target, error) {
+	c := n.v.contents.acquire(n.v, n.in.ino)
+	c.mu.Lock()
+	if c.file != nil {
+		c.mu.Unlock()
+		return target{fd: c.storage.fd, content: c, release: func() { _ = c.release() }}, nil
+	}
+	t, err := n.entryTarget()
+	if err != nil {
+		c.mu.Unlock()
+		return target{}, errors.Join(err, c.release())
+	}
+	t.release = func() {
+		t.spot.release()
+		c.mu.Unlock()
 		_ = c.release()
 	}
+	return t, nil
+}
+
+func (n *node) entryTarget() (target, error) {
 	l, ok := n.in.link()
 	if !ok {
-		if n.in != n.v.root {
-			return target{}, unix.ESTALE
-		}
-		return target{fd: n.v.backing.root, release: func() {}}, nil
+		return target{}, unix.ESTALE
 	}
 	s, err := n.v.spot(l)
 	if err != nil {
@@ -112,14 +138,14 @@ func (t target) stat() (st unix.Stat_t, err error) {
 
 func (t target) chmod(mode uint32) error {
 	if t.fd >= 0 {
-		return unix.Fchmod(t.fd, mode)
+		return unix.Chmod(procPath(t.fd), mode)
 	}
 	return unix.Fchmodat(t.spot.fd, t.spot.entry(), mode, unix.AT_SYMLINK_NOFOLLOW)
 }
 
 func (t target) chown(uid, gid int) error {
 	if t.fd >= 0 {
-		return unix.Fchown(t.fd, uid, gid)
+		return unix.Chown(procPath(t.fd), uid, gid)
 	}
 	return t.spot.chown(uid, gid)
 }
@@ -142,7 +168,7 @@ func (t target) dropPrivileges() error {
 
 // chown changes owner and group. A file's data key is bound to its owner: its header names the next one before the change, and is
 // bound to it after.
-func (n *node) chown(t target, in *fuse.SetAttrIn) error {
+func (n *node) chown(in *fuse.SetAttrIn) error {
 	uid, gid := -1, -1
 	if id, ok := in.GetUID(); ok {
 		uid = int(id)
@@ -150,25 +176,33 @@ func (n *node) chown(t target, in *fuse.SetAttrIn) error {
 	if id, ok := in.GetGID(); ok {
 		gid = int(id)
 	}
-	st, err := t.stat()
+	if n.in.kind == unix.S_IFREG && uid >= 0 {
+		return n.chownFile(uint32(uid), gid)
+	}
+	t, err := n.target()
 	if err != nil {
 		return err
 	}
-	if n.in.kind != unix.S_IFREG || uid < 0 || uint32(uid) == st.Uid {
-		return t.chown(uid, gid)
-	}
-	c, err := n.v.openKnown(self("chown"), n.in, true)
-	if err != nil {
-		return err
-	}
-	return errors.Join(c.chown(t, uint32(uid), gid), c.release())
+	defer t.release()
+	return t.chown(uid, gid)
 }
 
-func (c *content) chown(t target, uid uint32, gid int) error {
+func (n *node) chownFile(uid uint32, gid int) error {
+	c, err := n.v.openKnown(self("chown"), n.in, false)
+	if err != nil {
+		return err
+	}
+	if c.file.Header().Owner == uid {
+		return errors.Join(unix.Fchown(c.storage.fd, int(uid), gid), c.release())
+	}
+	return errors.Join(c.chown(uid, gid), c.release())
+}
+
+func (c *content) chown(uid uint32, gid int) error {
 	if err := c.change(func(h *envelope.Header) { h.NextOwner = &uid }); err != nil {
 		return err
 	}
-	if err := t.chown(int(uid), gid); err != nil {
+	if err := unix.Fchown(c.storage.fd, int(uid), gid); err != nil {
 		return errors.Join(err, c.change(func(h *envelope.Header) { h.NextOwner = nil }))
 	}
 	v := c.v
@@ -202,6 +236,9 @@ func (t target) setTimes(in *fuse.SetAttrIn) error {
 	set(1, fuse.FATTR_MTIME, fuse.FATTR_MTIME_NOW, in.Mtime, in.Mtimensec)
 	if times[0].Nsec == unix.UTIME_OMIT && times[1].Nsec == unix.UTIME_OMIT {
 		return nil
+	}
+	if t.content != nil {
+		return t.content.setTime(func() error { return unix.UtimesNanoAt(unix.AT_FDCWD, procPath(t.fd), times, 0) })
 	}
 	if t.fd >= 0 {
 		return unix.UtimesNanoAt(unix.AT_FDCWD, procPath(t.fd), times, 0)

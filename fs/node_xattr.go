@@ -44,30 +44,44 @@ func (n *node) withAttribute(name string, do func(a attribute, sealed bool) erro
 	v := n.v
 	v.tree.RLock()
 	defer v.tree.RUnlock()
+	a, sealed := attribute{name: name, stored: name}, name != accessACL && name != defaultACL
+	if sealed {
+		if err := n.sealName(&a); err != nil {
+			return err
+		}
+	}
 	t, err := n.target()
 	if err != nil {
 		return err
 	}
 	defer t.release()
-	at := t.attributePath()
-	if name == accessACL || name == defaultACL {
-		return do(attribute{at: at, name: name, stored: name}, false)
-	}
-	if strings.HasPrefix(name, reservedAttributes) || strings.HasPrefix(name, "system.") {
+	a.at = t.attributePath()
+	return do(a, sealed)
+}
+
+// sealName finds out the attribute's name in the volume.
+func (n *node) sealName(a *attribute) (err error) {
+	if !mayHave(a.name) {
 		return unix.EOPNOTSUPP
 	}
-	object, err := n.object()
-	if err != nil {
+	if a.object, err = n.object(); err != nil {
 		return err
 	}
-	stored, err := v.sealed.SealAttributeName(object, name)
+	a.stored, err = n.v.sealed.SealAttributeName(a.object, a.name)
 	if errors.Is(err, envelope.ErrTooLong) {
 		return unix.ERANGE
 	}
-	if err != nil {
-		return err
+	return err
+}
+
+// mayHave says whether an attribute lies in one of the namespaces that Linux has for users (xattr(7)), and isn't reserved.
+func mayHave(name string) bool {
+	for _, namespace := range []string{"user.", "trusted.", "security."} {
+		if strings.HasPrefix(name, namespace) && len(name) > len(namespace) {
+			return !strings.HasPrefix(name, reservedAttributes)
+		}
 	}
-	return do(attribute{at, object, name, stored}, true)
+	return false
 }
 
 // attributePath leads to a backing inode, for system calls that take no descriptor open with O_PATH.
@@ -252,13 +266,8 @@ func (n *node) attributes() ([]byte, error) {
 	v := n.v
 	v.tree.RLock()
 	defer v.tree.RUnlock()
-	t, err := n.target()
-	if err != nil {
-		return nil, err
-	}
-	defer t.release()
 	stored := make([]byte, maxAttribute)
-	size, err := t.attributePath().list(stored)
+	size, err := n.storedAttributes(stored)
 	if err != nil || size == 0 {
 		return nil, err
 	}
@@ -281,4 +290,13 @@ func (n *node) attributes() ([]byte, error) {
 		list = append(append(list, name...), 0)
 	}
 	return list, nil
+}
+
+func (n *node) storedAttributes(names []byte) (int, error) {
+	t, err := n.target()
+	if err != nil {
+		return 0, err
+	}
+	defer t.release()
+	return t.attributePath().list(names)
 }

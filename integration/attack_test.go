@@ -229,17 +229,17 @@ func attacks() []attack {
 			b.edit("a", func(c []byte) []byte { return append(c, noise(112, 100)...) })
 		}},
 		{name: "AppendZeros", bad: "a", run: func(_ *testing.T, b backing) {
-			b.edit("a", func(c []byte) []byte { return append(c, make([]byte, 6*page-len(c))...) })
+			b.edit("a", func(c []byte) []byte { return append(c, make([]byte, 7*page-len(c))...) })
 		}},
 		{name: "AppendPage", bad: "a", run: func(_ *testing.T, b backing) {
-			b.edit("a", func(c []byte) []byte { return append(append(c, make([]byte, 5*page-len(c))...), c[page:2*page]...) })
+			b.edit("a", func(c []byte) []byte { return append(append(c, make([]byte, 6*page-len(c))...), c[page:2*page]...) })
 		}},
 		{name: "AppendToEmpty", bad: "empty", run: func(_ *testing.T, b backing) {
 			b.edit("empty", func(c []byte) []byte { return append(c, b.read("small")[header:]...) })
 		}},
 		{name: "ZeroPage", bad: "a", run: func(_ *testing.T, b backing) { b.edit("a", zero(2)) }},
 		{name: "ZeroFirst", bad: "a", run: func(_ *testing.T, b backing) { b.edit("a", zero(0)) }},
-		{name: "ZeroLast", bad: "a", run: func(_ *testing.T, b backing) { b.edit("a", zero(4)) }},
+		{name: "ZeroLast", bad: "a", run: func(_ *testing.T, b backing) { b.edit("a", zero(5)) }},
 		{name: "PunchPage", bad: "a", run: func(t *testing.T, b backing) {
 			fd := open(t, b.path("a"), unix.O_RDWR)
 			must(t, unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, page, page))
@@ -262,7 +262,7 @@ func attacks() []attack {
 			})
 		}},
 		{name: "ReplayLastPage", bad: "a", run: func(_ *testing.T, b backing) {
-			b.edit("a", func(c []byte) []byte { return append(c[:4*page:4*page], b.read("b")[4*page:]...) })
+			b.edit("a", func(c []byte) []byte { return append(c[:5*page:5*page], b.read("b")[5*page:]...) })
 		}},
 		{name: "DeleteRecord", bad: "d1/x d1/sub/y", closed: true, run: func(t *testing.T, b backing) { must(t, os.Remove(b.record("d1"))) }},
 		{name: "FlipRecord", bad: "d1/x d1/sub/y", closed: true, run: func(t *testing.T, b backing) {
@@ -313,8 +313,8 @@ func attacks() []attack {
 		flip("FileID", 14, 0x80), flip("Sealed", 33, 1), flip("Reserved", 39, 1), flip("WrappedLength", 41, 1), flip("DetailsLength", 43, 1),
 		flip("Wrapped", 60, 4), flip("WrappedVersion", 48, 1), flip("Padding", 980, 1), flip("MAC", 1000, 1),
 		flip("Nonce", header, 1), flip("Block", header+500, 1), flip("Tag", page-1, 1), flip("Block3", 3*page+2000, 0x10), flip("LastBlock", -20, 1), flip("LastTag", -1, 0x80),
-		cut("a", 0), cut("a", 1), cut("a", header-1), cut("a", header), cut("a", header+1), cut("a", header+28), cut("a", header+29), cut("a", page), cut("a", 2*page), cut("a", 4*page),
-		cut("a", 4*page+28), cut("a", 4*page+29), cut("small", header), cut("small", 0), cut("empty", 0), cut("empty", 500),
+		cut("a", 0), cut("a", 1), cut("a", header-1), cut("a", header), cut("a", header+1), cut("a", header+28), cut("a", header+29), cut("a", page), cut("a", 2*page), cut("a", 4*page), cut("a", 5*page),
+		cut("a", 5*page+28), cut("a", 5*page+29), cut("small", header), cut("small", 0), cut("empty", 0), cut("empty", 500),
 	}
 	for name, make := range substitutes {
 		all = append(all, attack{name: "Record" + name, bad: "d1/x d1/sub/y", closed: true, run: func(t *testing.T, b backing) {
