@@ -9,6 +9,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -118,7 +119,24 @@ func testMain(m *testing.M) (code int) {
 	if out, err := exec.Command("cp", self, testBinary).CombinedOutput(); err != nil {
 		return fail(fmt.Errorf("%w\n%s", err, out))
 	}
+	watch()
 	return m.Run()
+}
+
+// watch ends all serving processes shortly before the tests' time is over. Without that, a test that waits for one of them
+// would wait for good: not even the kernel ends a process that does.
+func watch() {
+	flag.Parse()
+	timeout, err := time.ParseDuration(flag.Lookup("test.timeout").Value.String())
+	if err != nil || timeout == 0 {
+		return
+	}
+	time.AfterFunc(timeout-20*time.Second, func() {
+		for _, pid := range processesOf(binary) {
+			fmt.Fprintf(os.Stderr, "integration tests: out of time: killing %d\n", pid)
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
+		}
+	})
 }
 
 // checkTools says what is to be installed.
