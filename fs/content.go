@@ -29,6 +29,7 @@ type content struct {
 	// taken under it.
 	mu       sync.Mutex
 	file     *envelope.File // nil until opened
+	in       *inode         // for whom it was opened
 	storage  *storage
 	writable bool
 	path     string // for messages: where it was opened
@@ -40,28 +41,16 @@ type contents struct {
 	open map[uint64]*content
 }
 
-func (t *contents) acquire(v *volume, ino uint64) *content {
+func (t *contents) acquire(v *volume, in *inode) *content {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	c := t.open[ino]
+	c := t.open[in.ino]
 	if c == nil {
-		c = &content{v: v, ino: ino}
-		t.open[ino] = c
+		c = &content{v: v, ino: in.ino}
+		t.open[in.ino] = c
 	}
 	c.uses++
 	return c
-}
-
-// opened returns the content of an inode that is open; the caller releases it.
-func (t *contents) opened(ino uint64) (*content, bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	c := t.open[ino]
-	if c == nil {
-		return nil, false
-	}
-	c.uses++
-	return c, true
 }
 
 // release ends a use; the last one closes the file. It stays known until it is closed, so that nobody opens it a second time
@@ -117,19 +106,64 @@ type place struct {
 
 // open gives the content of the file at p to call's caller: authenticated, at its place, its owner's, and by leave of the
 // key service. The caller releases it.
-func (v *volume) open(call Call, ino uint64, p place, write bool) (*content, error) {
-	c := v.contents.acquire(v, ino)
-	if err := c.openFor(call, p, write); err != nil {
+func (v *volume) open(call Call, in *inode, p place, write bool) (*content, error) {
+	c := v.contents.acquire(v, in)
+	if err := c.openFor(call, in, p, write); err != nil {
 		_ = c.release() // what it was opened for has failed already
 		return nil, err
 	}
 	return c, nil
 }
 
-func (c *content) openFor(call Call, p place, write bool) error {
+// openAgain gives the content of a file that has no name any more.
+func (v *volume) openAgain(call Call, in *inode, write bool) (*content, error) {
+	c := v.contents.acquire(v, in)
+	c.mu.Lock()
+	err := c.reopen(call, in)
+	if err == nil && write && !c.writable {
+		err = unix.EACCES
+	}
+	c.mu.Unlock()
+	if err != nil {
+		_ = c.release() // what it was opened for has failed already
+		return nil, err
+	}
+	return c, nil
+}
+
+// reopen opens what has no name any more, or asks for leave to use it as it is open. mu is held.
+func (c *content) reopen(call Call, in *inode) error {
+	v := c.v
+	if c.file == nil {
+		o := in.takeOrphan()
+		if o == nil {
+			return unix.ESTALE
+		}
+		c.in, c.storage, c.writable, c.path = in, &storage{fd: o.fd}, !v.readOnly, o.place.path
+		if err := c.setTime(func() error { return nil }); err != nil {
+			return err
+		}
+		if err := c.openFile(call, o.place); err != nil {
+			c.file = nil
+			unix.Close(o.fd)
+			return err
+		}
+		return nil
+	}
+	if c.in != in {
+		return unix.ESTALE // the number is another file's by now
+	}
+	h := c.file.Header()
+	key, err := v.keys.Decrypt(context.Background(), call, h.KeyARN, h.WrappedKey, h.Context(v.sealed.ID()))
+	clear(key)
+	return err
+}
+
+func (c *content) openFor(call Call, in *inode, p place, write bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.file == nil {
+		c.in = in
 		if err := c.openStorage(p); err != nil {
 			return err
 		}

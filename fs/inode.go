@@ -28,6 +28,10 @@ type inode struct {
 
 	directory // of directories
 
+	// orphan is a regular file's last place, open, after its last name is gone: the kernel may still open what it has looked
+	// up. Guarded by mu.
+	orphan *orphan
+
 	// object is the file ID of a regular file, once known, that its attributes are sealed with.
 	object atomic.Pointer[envelope.FileID]
 }
@@ -159,6 +163,13 @@ func (t *inodes) get(ino uint64, mode uint32) *inode {
 	return t.put(ino, kind, 0)
 }
 
+func (t *inodes) has(ino uint64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, ok := t.known[ino]
+	return ok
+}
+
 // create returns an inode for what was just made: the number may be that of one that is gone, and that the kernel
 // hasn't forgotten yet.
 func (t *inodes) create(ino uint64, mode uint32) *inode {
@@ -182,4 +193,25 @@ func (t *inodes) forget(in *inode) {
 	if t.known[in.ino] == in {
 		delete(t.known, in.ino)
 	}
+}
+
+// orphan is a file without a name.
+type orphan struct {
+	fd    int
+	place place // its dir is closed
+}
+
+func (in *inode) setOrphan(o *orphan) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.orphan = o
+}
+
+// takeOrphan hands over the descriptor of a file without a name.
+func (in *inode) takeOrphan() *orphan {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	o := in.orphan
+	in.orphan = nil
+	return o
 }

@@ -109,46 +109,50 @@ func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*go
 	}
 	in := v.inodes.get(st.Ino, st.Mode)
 	in.addLink(l)
-	v.setAttr(&out.Attr, in, &st)
+	if in.kind == unix.S_IFREG {
+		err = v.fileAttr(&out.Attr, in, s)
+	} else {
+		v.setAttr(&out.Attr, in, &st)
+	}
+	if err != nil {
+		return nil, v.errno(err, "look up", l.path())
+	}
 	return n.newNode(ctx, in), 0
+}
+
+// fileAttr fills in what users see of the regular file in, which is at s.
+func (v *volume) fileAttr(out *fuse.Attr, in *inode, s spot) error {
+	t, err := v.fileTarget(in, func() (target, error) { return target{fd: -1, spot: s, release: func() {}}, nil })
+	if err != nil {
+		return err
+	}
+	defer t.release()
+	return v.attr(out, in, t)
 }
 
 // Getattr is stat(2).
 func (n *node) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	st, err := n.stat()
-	if err != nil {
+	if err := n.getattr(&out.Attr); err != nil {
 		return n.v.errno(err, "stat", n.describe())
 	}
-	n.v.setAttr(&out.Attr, n.in, &st)
 	return 0
+}
+
+func (n *node) getattr(out *fuse.Attr) error {
+	n.v.tree.RLock()
+	defer n.v.tree.RUnlock()
+	t, err := n.target()
+	if err != nil {
+		return err
+	}
+	defer t.release()
+	return n.v.attr(out, n.in, t)
 }
 
 func (n *node) describe() string {
 	n.v.tree.RLock()
 	defer n.v.tree.RUnlock()
 	return n.in.path()
-}
-
-// stat returns the backing inode's attributes.
-func (n *node) stat() (st unix.Stat_t, err error) {
-	n.v.tree.RLock()
-	defer n.v.tree.RUnlock()
-	t, err := n.target()
-	if err != nil {
-		return st, err
-	}
-	defer t.release()
-	return t.stat()
-}
-
-// descriptor returns the descriptor of a content in use, if it has been opened.
-func (c *content) descriptor() (int, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.file == nil {
-		return -1, false
-	}
-	return c.storage.fd, true
 }
 
 // setAttr turns the backing inode's attributes into those that users see: the sizes differ.
@@ -162,30 +166,33 @@ func (v *volume) setAttr(out *fuse.Attr, in *inode, st *unix.Stat_t) {
 	out.Size = uint64(max(st.Size, 0))
 	switch in.kind {
 	case unix.S_IFREG:
-		out.Size = uint64(v.plainSize(in, st.Size))
+		out.Size = plainSize(st.Size)
 	case unix.S_IFLNK:
 		out.Size = uint64(envelope.TargetSize(st.Size))
 	}
 }
 
-func (v *volume) plainSize(in *inode, sealed int64) int64 {
-	if c, ok := v.contents.opened(in.ino); ok {
-		defer c.release() //nolint:errcheck // others hold it, or it is their close that failed
-		if file := c.opened(); file != nil {
-			return file.Size()
-		}
-	}
+func plainSize(sealed int64) uint64 {
 	size, err := envelope.PlainSize(sealed)
 	if err != nil {
-		return envelope.TolerantPlainSize(sealed) // reading it is an error, or is tolerated
+		size = envelope.TolerantPlainSize(sealed) // reading it is an error, or is tolerated
 	}
-	return size
+	return uint64(size)
 }
 
-func (c *content) opened() *envelope.File {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.file
+// attr fills in what users see of a target. While a file is open its backing file's size and time are those of a moment.
+func (v *volume) attr(out *fuse.Attr, in *inode, t target) error {
+	st, err := t.stat()
+	if err != nil {
+		return err
+	}
+	v.setAttr(out, in, &st)
+	if c := t.content; c != nil {
+		modified := c.time()
+		out.Size = uint64(c.file.Size())
+		out.Mtime, out.Mtimensec = uint64(modified.Sec), uint32(modified.Nsec)
+	}
+	return nil
 }
 
 // Readlink returns a symlink's target.

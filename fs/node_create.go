@@ -81,9 +81,9 @@ func (v *volume) fillFile(call Call, fd, dir int, path string, mode uint32, loca
 		return nil, nil, err
 	}
 	in := v.inodes.create(st.Ino, st.Mode)
-	c := v.contents.acquire(v, st.Ino)
+	c := v.contents.acquire(v, in)
 	c.mu.Lock()
-	c.storage, c.writable, c.path = &storage{fd: fd}, true, path
+	c.in, c.storage, c.writable, c.path = in, &storage{fd: fd}, true, path
 	err = c.makeFile(call, path, st.Uid, envelope.NewFileID(), locations...)
 	if err == nil {
 		err = c.setTime(func() error { return nil })
@@ -123,14 +123,9 @@ func (v *volume) own(caller policy.Caller, dir int, mode uint32, chown func(uid,
 	return nil
 }
 
-// attributes reads those of an open file.
+// attributes fills in those of an open file.
 func (c *content) attributes(out *fuse.Attr, in *inode) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(c.storage.fd, &st); err != nil {
-		return err
-	}
-	c.v.setAttr(out, in, &st)
-	return nil
+	return c.v.attr(out, in, target{fd: c.storage.fd, content: c})
 }
 
 // Tmpfile makes a regular file that has no name.

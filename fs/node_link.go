@@ -22,25 +22,24 @@ func (n *node) Link(ctx context.Context, target gofs.InodeEmbedder, name string,
 	v.tree.RLock()
 	defer v.tree.RUnlock()
 	l := link{n.in, name}
-	st, err := v.link(old.in, l)
+	err := v.link(old.in, l, &out.Attr)
 	if err != nil {
 		return nil, v.errno(err, "link", l.path())
 	}
-	v.setAttr(&out.Attr, old.in, &st)
 	return n.newNode(ctx, old.in), 0
 }
 
-func (v *volume) link(in *inode, l link) (st unix.Stat_t, err error) {
+func (v *volume) link(in *inode, l link, out *fuse.Attr) error {
 	s, err := v.spot(l)
 	if err != nil {
-		return st, err
+		return err
 	}
 	defer s.release()
 	if _, err := s.stat(); err == nil {
-		return st, unix.EEXIST
+		return unix.EEXIST
 	}
 	if err := s.prepareName(); err != nil {
-		return st, err
+		return err
 	}
 	if in.kind == unix.S_IFREG {
 		err = v.linkFile(in, s)
@@ -49,10 +48,13 @@ func (v *volume) link(in *inode, l link) (st unix.Stat_t, err error) {
 	}
 	if err != nil {
 		s.dropName()
-		return st, err
+		return err
 	}
 	in.addLink(l)
-	return s.stat()
+	if in.kind == unix.S_IFREG {
+		return v.fileAttr(out, in, s)
+	}
+	return v.attr(out, in, target{fd: -1, spot: s})
 }
 
 func (v *volume) linkSpecial(in *inode, s spot) error {
@@ -93,16 +95,12 @@ func (v *volume) linkFile(in *inode, s spot) error {
 func (v *volume) openKnown(call Call, in *inode, write bool) (*content, error) {
 	l, ok := in.link()
 	if !ok {
-		c, ok := v.contents.opened(in.ino)
-		if !ok {
-			return nil, unix.ESTALE
-		}
-		return c, nil
+		return v.openAgain(call, in, write)
 	}
 	s, err := v.spot(l)
 	if err != nil {
 		return nil, err
 	}
 	defer s.release()
-	return v.open(call, in.ino, s.place(), write)
+	return v.open(call, in, s.place(), write)
 }

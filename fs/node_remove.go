@@ -39,14 +39,16 @@ func (v *volume) unlink(l link) error {
 	if st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink > 1 {
 		c = v.openForRemoval(s, st)
 	}
+	keep := v.orphan(s, st)
 	if err := unix.Unlinkat(s.fd, s.entry(), 0); err != nil {
+		keep.drop()
 		if c != nil {
 			err = errors.Join(err, c.release())
 		}
 		return err
 	}
 	s.dropName()
-	v.unlinked(l, st)
+	v.unlinked(l, st, keep)
 	if c == nil {
 		return nil
 	}
@@ -60,7 +62,7 @@ func (v *volume) unlink(l link) error {
 
 // openForRemoval opens a file with several links, one of which goes. A file that can't be opened can still be removed.
 func (v *volume) openForRemoval(s spot, st unix.Stat_t) *content {
-	c, err := v.open(self("unlink"), st.Ino, s.place(), true)
+	c, err := v.open(self("unlink"), v.inodes.get(st.Ino, st.Mode), s.place(), true)
 	if err != nil {
 		v.log.Warn("a link is removed of a file that can't be opened", "path", s.link.path(), "error", err)
 		return nil
@@ -68,10 +70,35 @@ func (v *volume) openForRemoval(s spot, st unix.Stat_t) *content {
 	return c
 }
 
-// unlinked notes that a name is gone, and with the last one the inode.
-func (v *volume) unlinked(l link, st unix.Stat_t) {
+// orphan opens a regular file that is about to lose its last name, if the kernel knows it.
+func (v *volume) orphan(s spot, st unix.Stat_t) *orphan {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink > 1 || !v.inodes.has(st.Ino) {
+		return nil
+	}
+	flags := unix.O_RDWR
+	if v.readOnly {
+		flags = unix.O_RDONLY
+	}
+	fd, err := unix.Openat(s.fd, s.entry(), flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	return &orphan{fd: fd, place: s.place()}
+}
+
+func (o *orphan) drop() {
+	if o != nil {
+		unix.Close(o.fd)
+	}
+}
+
+// unlinked notes that a name is gone, and with the last one the inode; keep is its descriptor then.
+func (v *volume) unlinked(l link, st unix.Stat_t, keep *orphan) {
 	in := v.inodes.get(st.Ino, st.Mode)
 	in.removeLink(l)
+	if keep != nil {
+		in.setOrphan(keep)
+	}
 	if st.Nlink <= 1 || in.kind == unix.S_IFDIR {
 		v.inodes.forget(in) // its number may come back for another file
 	}
@@ -107,7 +134,7 @@ func (v *volume) removeDirectory(l link) error {
 		return err
 	}
 	s.dropName()
-	v.unlinked(l, st)
+	v.unlinked(l, st, nil)
 	if err := v.dismantle(s.fd, temp); err != nil {
 		v.log.Warn("a removed directory's remains stay in the volume", "path", l.path(), "error", err)
 	}

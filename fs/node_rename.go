@@ -79,18 +79,23 @@ func (v *volume) move(a, b spot, source, target unix.Stat_t, exists bool, flags 
 	if err != nil {
 		return err
 	}
+	var keep *orphan
+	if exists {
+		keep = v.orphan(b, target)
+	}
 	err = b.prepareName()
 	if err == nil {
 		err = unix.Renameat2(a.fd, a.entry(), b.fd, b.entry(), uint(flags))
 	}
 	if err != nil {
+		keep.drop()
 		return errors.Join(err, m.settle(a.location(), b.location()))
 	}
 	if a.backing.Entry != b.backing.Entry || a.fd != b.fd {
 		a.dropName()
 	}
 	if exists {
-		v.unlinked(b.link, target)
+		v.unlinked(b.link, target, keep)
 	}
 	m.in.removeLink(a.link)
 	m.in.addLink(b.link)
@@ -142,7 +147,7 @@ func (v *volume) announce(a, b spot, st unix.Stat_t) (moving, error) {
 	m.in.addLink(a.link)
 	switch m.in.kind {
 	case unix.S_IFREG:
-		c, err := v.open(self("rename"), st.Ino, a.place(), true)
+		c, err := v.open(self("rename"), m.in, a.place(), true)
 		if err != nil {
 			return m, err
 		}

@@ -82,26 +82,27 @@ func (n *node) target() (target, error) {
 		}
 	}
 	if n.in.kind == unix.S_IFREG {
-		return n.fileTarget()
+		return n.v.fileTarget(n.in, n.entryTarget)
 	}
 	return n.entryTarget()
 }
 
 // fileTarget is the descriptor of a file that is open, or the entry of one that nobody opens before the target is released.
-func (n *node) fileTarget() (target, error) {
-	c := n.v.contents.acquire(n.v, n.in.ino)
+func (v *volume) fileTarget(in *inode, entry func() (target, error)) (target, error) {
+	c := v.contents.acquire(v, in)
 	c.mu.Lock()
 	if c.file != nil {
 		c.mu.Unlock()
 		return target{fd: c.storage.fd, content: c, release: func() { _ = c.release() }}, nil
 	}
-	t, err := n.entryTarget()
+	t, err := entry()
 	if err != nil {
 		c.mu.Unlock()
 		return target{}, errors.Join(err, c.release())
 	}
+	release := t.release
 	t.release = func() {
-		t.spot.release()
+		release()
 		c.mu.Unlock()
 		_ = c.release()
 	}

@@ -154,28 +154,20 @@ func (n *node) object() (id [envelope.IDSize]byte, err error) {
 
 // readFileID reads the file's ID from its header. Where it is wrong, no attribute opens.
 func (n *node) readFileID() (envelope.FileID, error) {
-	v := n.v
-	if c, ok := v.contents.opened(n.in.ino); ok {
-		defer c.release() //nolint:errcheck // others hold it, or it is their close that failed
-		if file := c.opened(); file != nil {
-			return file.Header().FileID, nil
-		}
-	}
-	l, ok := n.in.link()
-	if !ok {
-		return envelope.FileID{}, unix.ESTALE
-	}
-	s, err := v.spot(l)
+	t, err := n.target()
 	if err != nil {
 		return envelope.FileID{}, err
 	}
-	defer s.release()
-	fd, err := unix.Openat(s.fd, s.entry(), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	defer t.release()
+	if t.content != nil {
+		return t.content.file.Header().FileID, nil
+	}
+	fd, err := unix.Openat(t.spot.fd, t.spot.entry(), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return envelope.FileID{}, err
 	}
 	defer unix.Close(fd)
-	h, err := v.sealed.ReadHeader(&storage{fd: fd}, false)
+	h, err := n.v.sealed.ReadHeader(&storage{fd: fd}, false)
 	if err != nil {
 		return envelope.FileID{}, err
 	}

@@ -34,6 +34,13 @@ func (c *content) setTime(set func() error) error {
 	return c.noteTime()
 }
 
+// time returns the file's modification time.
+func (c *content) time() unix.Timespec {
+	c.times.mu.Lock()
+	defer c.times.mu.Unlock()
+	return c.times.modified
+}
+
 // noteTime takes the backing file's modification time for the right one. times.mu is held.
 func (c *content) noteTime() error {
 	var st unix.Stat_t

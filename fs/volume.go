@@ -172,6 +172,9 @@ func (n *node) OnForget() {
 		return
 	}
 	n.v.inodes.forget(n.in)
+	if o := n.in.takeOrphan(); o != nil {
+		unix.Close(o.fd)
+	}
 	if n.in.kind == unix.S_IFDIR {
 		n.v.dirs.forget(n.in)
 	}
