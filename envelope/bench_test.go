@@ -110,6 +110,6 @@ func BenchmarkSmallFile(b *testing.B) {
 	for b.Loop() {
 		f := mustCreate(b, v, &sink{memory: &memory{}, full: true}, envelope.FileOptions{})
 		mustWrite(b, f, p, 0)
-		f.Close()
+		_ = f.Close()
 	}
 }

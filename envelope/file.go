@@ -265,7 +265,7 @@ func (f *File) readPages(buffer []byte, first, last int64) ([]byte, error) {
 	sealed := buffer[:n-start]
 	got, err := f.storage.ReadAt(sealed, start)
 	if got < len(sealed) {
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			return nil, fmt.Errorf("reading block %d: %w", first, err)
 		}
 		return nil, &CorruptError{Block: max((start+int64(got))/pageSize, first), Reason: "cut off", Err: ErrAuthentication}
@@ -365,7 +365,7 @@ func (f *File) Check() error {
 			return err
 		}
 		n, err := f.ReadAt(p, data)
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
 		off = data + int64(n)
@@ -391,7 +391,7 @@ func (f *File) SeekData(off int64) (int64, error) {
 	return max(off, blockStart(min(at/pageSize, lastBlock(f.size)))), nil
 }
 
-// SeekHole: see SeekData.
+// SeekHole returns the first offset from off on that is in a hole: see SeekData.
 func (f *File) SeekHole(off int64) (int64, error) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()

@@ -157,7 +157,7 @@ func (v *Volume) ReadHeader(st Storage, tolerant bool) (*Header, error) {
 	image := make([]byte, headerSize)
 	n, err := st.ReadAt(image, 0)
 	if n < headerSize {
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			return nil, fmt.Errorf("reading header: %w", err)
 		}
 		if tolerant {

@@ -1,6 +1,7 @@
 package envelope
 
 import (
+	"errors"
 	"fmt"
 	"io"
 )
@@ -49,7 +50,7 @@ func (f *File) openLast(last int64, possible bool) error {
 	n := CipherSize(f.size) - sealedStart(last)
 	sealed := page[:n]
 	if got, err := f.storage.ReadAt(sealed, sealedStart(last)); int64(got) < n {
-		if err == nil || err == io.EOF {
+		if err == nil || errors.Is(err, io.EOF) {
 			err = &CorruptError{Block: last, Reason: "cut off", Err: ErrAuthentication}
 		}
 		return fmt.Errorf("reading block %d: %w", last, err)

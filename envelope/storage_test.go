@@ -253,6 +253,7 @@ func (b backing) Allocate(off, n int64, keepSize bool) error {
 }
 
 func (b backing) SeekData(off int64) (int64, error) { return unix.Seek(b.fd(), off, unix.SEEK_DATA) }
+
 func (b backing) SeekHole(off int64) (int64, error) { return unix.Seek(b.fd(), off, unix.SEEK_HOLE) }
 func (b backing) Sync() error                       { return unix.Fdatasync(b.fd()) }
 

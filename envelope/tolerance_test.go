@@ -30,28 +30,61 @@ func TestTolerance(t *testing.T) {
 		want   []byte
 		blocks []int64 // that are reported
 	}{
-		{"append, last flag stale", full, func(f *envelope.File) error { return write(f, grown[full:], full) },
-			func(m, before *memory) { put(m, before, 2) }, grown, []int64{2}},
-		{"append, only the last flag", full, func(f *envelope.File) error { return write(f, grown[full:], full) },
-			func(m, before *memory) { m.resize(3 * page) }, grown[:full], []int64{2}},
-		{"append, some pages", full - 10, func(f *envelope.File) error { return write(f, grown[full-10:], full-10) },
-			func(m, before *memory) { m.resize(4 * page) }, grown[:full+4068], []int64{3}},
-		{"append, old block stale and shorter", full - 1000, func(f *envelope.File) error { return write(f, grown[full-1000:], full-1000) },
-			func(m, before *memory) { put(m, before, 2) }, zeroed(grown, full-1000, full), []int64{2}},
-		{"growth within the page, page stale", full - 1000, func(f *envelope.File) error { return write(f, grown[full-1000:full-500], full-1000) },
-			func(m, before *memory) { put(m, before, 2) }, grown[:full-1000], []int64{2}},
-		{"growth to the page's end, page stale", full - 1, func(f *envelope.File) error { return write(f, grown[full-1:full], full-1) },
-			func(m, before *memory) { put(m, before, 2) }, grown[:full-1], []int64{2}},
-		{"growth of block 0, page stale", 100, func(f *envelope.File) error { return write(f, grown[100:3044], 100) },
-			func(m, before *memory) { copy(m.data[1024:], make([]byte, 3072)); copy(m.data, before.data) }, grown[:100], []int64{0}},
-		{"only part of a nonce", full, func(f *envelope.File) error { return write(f, grown[full:], full) },
-			func(m, before *memory) { m.resize(3*page + 5) }, grown[:full], []int64{-2, 2}},
-		{"part of a nonce, last flag stale", full, func(f *envelope.File) error { return write(f, grown[full:], full) },
-			func(m, before *memory) { m.resize(3*page + 28); put(m, before, 2) }, grown[:full], []int64{-2}},
-		{"part of block 0's nonce", 0, func(f *envelope.File) error { return write(f, grown, 0) },
-			func(m, before *memory) { m.resize(1052) }, nil, []int64{-2}},
-		{"cut before the new last page", full, func(f *envelope.File) error { return f.Truncate(4000) },
-			func(m, before *memory) { m.resize(2 * page); put(m, before, 1) }, grown[:3044+4068], []int64{1}},
+		{
+			"append, last flag stale", full, func(f *envelope.File) error { return write(f, grown[full:], full) },
+			func(m, before *memory) { put(m, before, 2) }, grown,
+			[]int64{2},
+		},
+		{
+			"append, only the last flag", full, func(f *envelope.File) error { return write(f, grown[full:], full) },
+			func(m, before *memory) { m.resize(3 * page) }, grown[:full],
+			[]int64{2},
+		},
+		{
+			"append, some pages", full - 10, func(f *envelope.File) error { return write(f, grown[full-10:], full-10) },
+			func(m, before *memory) { m.resize(4 * page) }, grown[:full+4068],
+			[]int64{3},
+		},
+		{
+			"append, old block stale and shorter", full - 1000, func(f *envelope.File) error { return write(f, grown[full-1000:], full-1000) },
+			func(m, before *memory) { put(m, before, 2) }, zeroed(grown, full-1000, full),
+			[]int64{2},
+		},
+		{
+			"growth within the page, page stale", full - 1000, func(f *envelope.File) error { return write(f, grown[full-1000:full-500], full-1000) },
+			func(m, before *memory) { put(m, before, 2) }, grown[:full-1000],
+			[]int64{2},
+		},
+		{
+			"growth to the page's end, page stale", full - 1, func(f *envelope.File) error { return write(f, grown[full-1:full], full-1) },
+			func(m, before *memory) { put(m, before, 2) }, grown[:full-1],
+			[]int64{2},
+		},
+		{
+			"growth of block 0, page stale", 100, func(f *envelope.File) error { return write(f, grown[100:3044], 100) },
+			func(m, before *memory) { copy(m.data[1024:], make([]byte, 3072)); copy(m.data, before.data) }, grown[:100],
+			[]int64{0},
+		},
+		{
+			"only part of a nonce", full, func(f *envelope.File) error { return write(f, grown[full:], full) },
+			func(m, before *memory) { m.resize(3*page + 5) }, grown[:full],
+			[]int64{-2, 2},
+		},
+		{
+			"part of a nonce, last flag stale", full, func(f *envelope.File) error { return write(f, grown[full:], full) },
+			func(m, before *memory) { m.resize(3*page + 28); put(m, before, 2) }, grown[:full],
+			[]int64{-2},
+		},
+		{
+			"part of block 0's nonce", 0, func(f *envelope.File) error { return write(f, grown, 0) },
+			func(m, before *memory) { m.resize(1052) }, nil,
+			[]int64{-2},
+		},
+		{
+			"cut before the new last page", full, func(f *envelope.File) error { return f.Truncate(4000) },
+			func(m, before *memory) { m.resize(2 * page); put(m, before, 1) }, grown[:3044+4068],
+			[]int64{1},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			st := &memory{}

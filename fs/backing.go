@@ -55,7 +55,7 @@ func (b *backing) open(operation string) error {
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return fmt.Errorf("%s: %w", b.path, ErrNotVolume)
-	case errors.Is(err, envelope.ErrFormat), errors.Is(err, unix.ELOOP):
+	case errors.Is(err, envelope.ErrFormat):
 		return fmt.Errorf("%s: %w: %w", b.path, ErrVolumeDamaged, err)
 	case err != nil:
 		return fmt.Errorf("%s: %w", b.path, err)
@@ -87,7 +87,7 @@ func (b *backing) close() {
 // 1970.
 func (b *backing) readDirectory(dir int) (*envelope.Directory, error) {
 	page, err := b.readControl(dir, envelope.DirectoryName, envelope.DirectorySize, envelope.DirectorySize)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ELOOP) {
+	if errors.Is(err, unix.ENOENT) {
 		return nil, fmt.Errorf("the directory's record is missing: %w", envelope.ErrFormat)
 	}
 	if err != nil {

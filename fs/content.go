@@ -188,9 +188,8 @@ func (c *content) openStorage(p place) error {
 	fd, err := -1, error(nil)
 	if c.writable {
 		fd, err = unix.Openat(p.dir, p.entry, unix.O_RDWR|flags, 0)
-		switch err {
-		case unix.EACCES, unix.EPERM, unix.EROFS, unix.ETXTBSY:
-			c.writable = false
+		for _, refusal := range []error{unix.EACCES, unix.EPERM, unix.EROFS, unix.ETXTBSY} {
+			c.writable = c.writable && !errors.Is(err, refusal)
 		}
 	}
 	if !c.writable {

@@ -3,6 +3,7 @@ package fs
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -26,6 +27,9 @@ func newTempName() string {
 // of root or of this process's user, and not a link: control files are what an attacker would replace first.
 func (b *backing) readControl(dir int, name string, least, most int64) ([]byte, error) {
 	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {
+		return nil, fmt.Errorf("%s is not a regular file: %w", name, envelope.ErrFormat)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", name, err)
 	}
@@ -44,7 +48,7 @@ func (b *backing) readControl(dir int, name string, least, most int64) ([]byte, 
 	}
 	content := make([]byte, st.Size)
 	s := storage{fd: fd}
-	if n, err := s.ReadAt(content, 0); err != nil && err != io.EOF {
+	if n, err := s.ReadAt(content, 0); err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("reading %s: %w", name, err)
 	} else if n < len(content) {
 		return nil, fmt.Errorf("%s is cut off: %w", name, envelope.ErrFormat)

@@ -62,7 +62,7 @@ func (h *handle) errno(err error, op string) syscall.Errno { return h.c.v.errno(
 // Read opens the sealed blocks straight into the kernel's buffer.
 func (h *handle) Read(_ context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
 	n, err := h.c.file.ReadAt(dest, off)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, h.errno(err, "read")
 	}
 	return fuse.ReadResultData(dest[:n]), 0
@@ -166,7 +166,7 @@ func (n *node) CopyFileRange(_ context.Context, in gofs.FileHandle, offIn uint64
 	for done < size {
 		p := buffer[:min(size-done, copyChunk)]
 		got, err := from.c.file.ReadAt(p, int64(offIn+done))
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			return uint32(done), from.errno(err, "copy")
 		}
 		if got == 0 {

@@ -299,7 +299,7 @@ func (s spot) chown(uid, gid int) error {
 }
 
 // makeSpecial makes what has no content of its own.
-func (v *volume) makeSpecial(l link, out *fuse.Attr, make func(spot) error) (*inode, error) {
+func (v *volume) makeSpecial(l link, out *fuse.Attr, bring func(spot) error) (*inode, error) {
 	s, err := v.spot(l)
 	if err != nil {
 		return nil, err
@@ -311,7 +311,7 @@ func (v *volume) makeSpecial(l link, out *fuse.Attr, make func(spot) error) (*in
 	if err := s.prepareName(); err != nil {
 		return nil, err
 	}
-	if err := make(s); err != nil {
+	if err := bring(s); err != nil {
 		_ = unix.Unlinkat(s.fd, s.entry(), 0)
 		s.dropName()
 		return nil, err

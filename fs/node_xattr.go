@@ -171,6 +171,9 @@ func (n *node) readFileID() (envelope.FileID, error) {
 	if err != nil {
 		return envelope.FileID{}, err
 	}
+	if !n.v.sealed.LiesAt(h, t.spot.location()) {
+		return envelope.FileID{}, errMismatch
+	}
 	return h.FileID, nil
 }
 
@@ -211,7 +214,7 @@ func (a attribute) get() ([]byte, error) {
 	value := make([]byte, 512)
 	for {
 		n, err := a.at.get(a.stored, value)
-		if err == unix.ERANGE && len(value) < maxAttribute+envelope.AttributeOverhead {
+		if errors.Is(err, unix.ERANGE) && len(value) < maxAttribute+envelope.AttributeOverhead {
 			value = make([]byte, maxAttribute+envelope.AttributeOverhead)
 			continue
 		}

@@ -75,7 +75,7 @@ func testMain(m *testing.M) (code int) {
 		return fail(err)
 	}
 	for _, name := range []string{"KMSFS_HOME", "KMSFS_KEY_FILE", "KMSFS_PASSPHRASE_FILE", "CREDENTIALS_DIRECTORY"} {
-		os.Unsetenv(name)
+		_ = os.Unsetenv(name)
 	}
 	unix.Umask(0o022)
 	var err error
@@ -144,7 +144,7 @@ func checkTools() error {
 	var missing []string
 	for tool, install := range map[string]string{
 		"fusermount3": "fuse3", "git": "git", "sqlite3": "sqlite3", "rsync": "rsync", "setfattr": "attr", "getfattr": "attr",
-		"setfacl": "acl", "getfacl": "acl", "tar": "tar", "cp": "coreutils", "diff": "diffutils", "mount": "mount", "go": "golang",
+		"setfacl": "acl", "getfacl": "acl", "tar": "tar", "cp": "coreutils", "diff": "diffutils", "mount": "mount", "go": "golang", "mkfs.ext4": "e2fsprogs",
 	} {
 		if _, err := exec.LookPath(tool); err != nil {
 			missing = append(missing, install)

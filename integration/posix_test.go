@@ -1831,4 +1831,3 @@ func testRemoveTree(t *testing.T, dir string) {
 	must(t, os.RemoveAll(filepath.Join(dir, "copy")))
 	wantNames(t, dir)
 }
-
