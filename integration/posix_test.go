@@ -1053,7 +1053,7 @@ func testFIFOAndSocket(t *testing.T, dir string) {
 	go func() {
 		if c, err := listener.Accept(); err == nil {
 			_, _ = c.Write([]byte("through the socket")) // the reader sees
-			c.Close()
+			_ = c.Close()
 		}
 	}()
 	c, err := net.DialTimeout("unix", address, patience)
@@ -1062,11 +1062,11 @@ func testFIFOAndSocket(t *testing.T, dir string) {
 	if string(text) != "through the socket" || err != nil {
 		t.Errorf("read %q, %v", text, err)
 	}
-	c.Close()
+	_ = c.Close()
 	if st := stat(t, filepath.Join(dir, "socket")); st.Mode&unix.S_IFMT != unix.S_IFSOCK {
 		t.Errorf("mode %o", st.Mode)
 	}
-	listener.Close() // removes it
+	_ = listener.Close() // removes it
 	wantNames(t, dir, "fifo")
 	must(t, unix.Mknod(filepath.Join(dir, "node"), unix.S_IFSOCK|0o600, 0))
 	if st := stat(t, filepath.Join(dir, "node")); st.Mode != unix.S_IFSOCK|0o600 {
