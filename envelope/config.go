@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // The control files of a volume (FORMAT.md, section 2).
@@ -86,6 +87,11 @@ func (c *Config) check() error {
 		return fmt.Errorf("configuration: a key is missing: %w", ErrFormat)
 	case !slices.Contains(c.KeyARNs, c.KeyARN):
 		return fmt.Errorf("configuration: KeyARN is not among KeyARNs: %w", ErrFormat)
+	}
+	for _, arn := range append(slices.Clone(c.KeyARNs), c.MetadataKeyARN) {
+		if strings.ContainsFunc(arn, func(r rune) bool { return r < ' ' || r > '~' }) {
+			return fmt.Errorf("configuration: a key's ARN is not printable ASCII: %w", ErrFormat)
+		}
 	}
 	return nil
 }

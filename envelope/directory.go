@@ -67,6 +67,9 @@ func (d *Directory) marshal() ([]byte, error) {
 	if err := d.check(); err != nil {
 		return nil, err
 	}
+	if len(d.Key) > maxDirectoryPlain {
+		return nil, fmt.Errorf("directory's key has %d bytes: %w", len(d.Key), ErrTooLong)
+	}
 	b := append([]byte(nil), d.ID[:]...)
 	b = append(b, byte(len(d.Locations)))
 	for _, l := range d.Locations {
@@ -83,7 +86,7 @@ func (d *Directory) marshal() ([]byte, error) {
 }
 
 func (d *Directory) check() error {
-	bad := d.ID == DirectoryID{} || len(d.Locations) < 1 || len(d.Locations) > 2 || len(d.Key) >= 1<<16 || d.Compression > CompressionNone
+	bad := d.ID == DirectoryID{} || len(d.Locations) < 1 || len(d.Locations) > 2 || d.Compression > CompressionNone
 	for _, l := range d.Locations {
 		root := l == Location{}
 		bad = bad || root && len(d.Locations) > 1 || !root && (l.Directory == DirectoryID{} || checkName(l.Name) != nil)
@@ -129,5 +132,8 @@ func parseDirectory(plain []byte) (*Directory, error) {
 	if !d.done() {
 		return nil, fmt.Errorf("directory's record: lengths do not fit: %w", ErrFormat)
 	}
-	return r, r.check()
+	if err := r.check(); err != nil {
+		return nil, err
+	}
+	return r, nil
 }

@@ -86,6 +86,8 @@ func (v *Volume) DecryptName(dir DirectoryID, entry, long string) (string, error
 			return "", fmt.Errorf("long name is not that of its entry: %w", ErrAuthentication)
 		}
 		s = long
+	} else if len(entry) > maxEntry || long != "" {
+		return "", fmt.Errorf("name is long without being a long name: %w", ErrFormat)
 	}
 	name, err := v.openName(dir, s)
 	if err != nil {
@@ -104,9 +106,6 @@ func (v *Volume) openName(dir DirectoryID, s string) (string, error) {
 			return "", fmt.Errorf("name has another form than it should: %w", ErrFormat)
 		}
 		return name, nil
-	}
-	if len(s) > MaxLongFile {
-		return "", fmt.Errorf("encrypted name has %d bytes: %w", len(s), ErrFormat)
 	}
 	sealed, err := decodeB64(s)
 	if err != nil {
