@@ -546,7 +546,7 @@ func loopDisk(t *testing.T, v *volume, size string) (image string) {
 	t.Helper()
 	image, disk := filepath.Join(v.root, "image"), filepath.Join(v.root, "disk")
 	run(t, v.root, "truncate", "-s", size, image)
-	run(t, v.root, "mkfs.ext4", "-q", "-m", "0", image)
+	run(t, v.root, "mkfs.ext4", "-q", "-b", "4096", "-m", "0", image)
 	must(t, os.Mkdir(disk, 0o755))
 	run(t, "/", "mount", "-o", "loop", image, disk)
 	t.Cleanup(func() {

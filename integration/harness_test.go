@@ -557,6 +557,16 @@ func soon(t *testing.T, what string, f func()) bool {
 	}
 }
 
+// await waits for something that will come about by itself.
+func await(t *testing.T, what string, happened func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !happened(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s is not there after a minute", what)
+		}
+	}
+}
+
 // noise returns n bytes that are always the same for a seed.
 func noise(seed uint64, n int) []byte {
 	var key [32]byte
@@ -743,7 +753,7 @@ func TestAsUser(t *testing.T) {
 	must(t, os.Mkdir(dir, 0o755))
 	must(t, os.Chown(dir, nobody, nobody))
 	cmd := exec.CommandContext(t.Context(), testBinary, "-test.v", "-test.timeout=8m",
-		"-test.run=^(TestPOSIX|TestSuite|TestPrograms|TestAttacks|TestCrash|TestSecrets|TestNoDump|TestCommand)$")
+		"-test.run=^(TestPOSIX|TestSuite|TestPrograms|TestAttacks|TestCrash|TestSecrets|TestNoDump|TestCommand|TestShape)$")
 	cmd.Dir = dir
 	for _, variable := range os.Environ() {
 		name, _, _ := strings.Cut(variable, "=")
