@@ -195,6 +195,14 @@ func (c *content) openStorage(p place) error {
 	if !c.writable {
 		fd, err = unix.Openat(p.dir, p.entry, unix.O_RDONLY|flags, 0)
 	}
+	if !c.writable && !c.v.readOnly && !c.v.multiUser {
+		if owned, forced := openOwned(p, flags); forced == nil {
+			if err == nil {
+				unix.Close(fd)
+			}
+			fd, err, c.writable = owned, nil, true
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -211,6 +219,32 @@ func (c *content) openStorage(p place) error {
 	c.storage = &storage{fd: fd}
 	c.path = p.path
 	return nil
+}
+
+// openOwned opens a file whose mode keeps its own owner out: a header changes when a read-only file is renamed, and the kernel has
+// asked the mode already whether the caller may read or write. The mode is put back at once.
+func openOwned(p place, flags int) (int, error) {
+	handle, err := unix.Openat(p.dir, p.entry, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(handle)
+	var st unix.Stat_t
+	if err := unix.Fstat(handle, &st); err != nil {
+		return -1, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return -1, unix.EACCES
+	}
+	if err := unix.Chmod(procPath(handle), st.Mode&0o7777|0o600); err != nil {
+		return -1, err
+	}
+	fd, err := unix.Open(procPath(handle), unix.O_RDWR|flags&^unix.O_NOFOLLOW, 0)
+	if back := unix.Chmod(procPath(handle), st.Mode&0o7777); back != nil && err == nil {
+		unix.Close(fd)
+		err = back
+	}
+	return fd, err
 }
 
 // openFile opens the sealed file in c.storage.

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -54,6 +55,12 @@ func (in *inode) addLink(l link) {
 		}
 	}
 	in.links = append(in.links, l)
+}
+
+func (in *inode) knows(l link) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return slices.Contains(in.links, l)
 }
 
 func (in *inode) removeLink(l link) {

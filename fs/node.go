@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"syscall"
 
@@ -108,6 +109,9 @@ func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*go
 		return nil, v.errno(err, "look up", l.path())
 	}
 	in := v.inodes.get(st.Ino, st.Mode)
+	if err := v.checkLink(in, s, st); err != nil {
+		return nil, v.errno(err, "look up", l.path())
+	}
 	in.addLink(l)
 	if in.kind == unix.S_IFREG {
 		err = v.fileAttr(&out.Attr, in, s)
@@ -118,6 +122,31 @@ func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*go
 		return nil, v.errno(err, "look up", l.path())
 	}
 	return n.newNode(ctx, in), 0
+}
+
+// checkLink refuses another link to a file that its header doesn't name: the kernel doesn't say by which of its names a file
+// is opened, so each is looked at when it is found.
+func (v *volume) checkLink(in *inode, s spot, st unix.Stat_t) error {
+	if in.kind != unix.S_IFREG || st.Nlink < 2 || in.knows(s.link) {
+		return nil
+	}
+	fd, err := unix.Openat(s.fd, s.entry(), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.EACCES) {
+		fd, err = openOwned(s.place(), unix.O_CLOEXEC)
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	h, err := v.sealed.ReadHeader(&storage{fd: fd}, false)
+	if err != nil {
+		return nil //nolint:nilerr // opening the file says so, and it can still be removed
+	}
+	c := content{v: v, path: s.link.path()}
+	if !v.sealed.LiesAt(h, s.location()) && !(v.tolerance.rebooted && v.tolerance.covers(st.Ctim)) {
+		return c.check(h, s.place(), st)
+	}
+	return nil
 }
 
 // fileAttr fills in what users see of the regular file in, which is at s.

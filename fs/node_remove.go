@@ -126,7 +126,17 @@ func (v *volume) removeDirectory(l link) error {
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return unix.ENOTDIR
 	}
+	// A mode that keeps the owner out of the directory doesn't keep him from removing it.
+	closed := !v.multiUser && st.Mode&0o700 != 0o700
+	if closed {
+		if err := unix.Fchmodat(s.fd, s.entry(), st.Mode&0o7777|0o700, 0); err != nil {
+			return err
+		}
+	}
 	if err := v.checkEmpty(s); err != nil {
+		if closed {
+			err = errors.Join(err, unix.Fchmodat(s.fd, s.entry(), st.Mode&0o7777, 0))
+		}
 		return err
 	}
 	temp := newTempName()

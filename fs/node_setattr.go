@@ -16,7 +16,14 @@ var _ gofs.NodeSetattrer = (*node)(nil)
 
 // Setattr changes size, owner, mode and times.
 func (n *node) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
-	if err := n.setattr(ctx, f, in); err != nil {
+	err := n.setattr(ctx, f, in)
+	const times = fuse.FATTR_ATIME | fuse.FATTR_MTIME | fuse.FATTR_CTIME | fuse.FATTR_FH
+	if errors.Is(err, unix.ESTALE) && in.Valid&^times == 0 {
+		// The kernel writes back the times of a file that has been removed: nobody will see them.
+		out.Ino, out.Mode = n.in.ino, n.in.kind
+		return 0
+	}
+	if err != nil {
 		return n.v.errno(err, "change attributes", n.describe())
 	}
 	return n.Getattr(ctx, f, out)
