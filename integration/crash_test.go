@@ -63,6 +63,7 @@ func testCrashWork(t *testing.T) {
 	}
 	for round := range rounds {
 		var count atomic.Int64
+		var killing atomic.Bool
 		reached := make(chan struct{})
 		failed := make(chan struct{})
 		var once sync.Once
@@ -72,7 +73,8 @@ func testCrashWork(t *testing.T) {
 				random := rand.New(rand.NewPCG(uint64(round), uint64(i)))
 				for {
 					err := w.step(random)
-					if errors.Is(err, errStopped) {
+					// What the kernel could not hand over any more is EIO when a file is closed or synced.
+					if errors.Is(err, errStopped) || errors.Is(err, unix.EIO) && killing.Load() {
 						return
 					}
 					if err != nil {
@@ -91,6 +93,7 @@ func testCrashWork(t *testing.T) {
 		case <-reached:
 		case <-failed:
 		}
+		killing.Store(true)
 		v.kill(t, unix.SIGKILL)
 		wait.Wait()
 		v.mount(t)
@@ -102,6 +105,7 @@ func testCrashWork(t *testing.T) {
 		}
 	}
 	// What was repaired stays so when nothing is tolerated any more.
+	v.awaitRecovery(t)
 	before := snapshot(t, v.point)
 	v.remount(t)
 	compare(t, before, snapshot(t, v.point))
@@ -442,6 +446,7 @@ func testCrashSQLite(t *testing.T) {
 			t.Errorf("%s, %d was committed: %q, want %q", mode, committed, got, want)
 		}
 	}
+	v.awaitRecovery(t)
 }
 
 // testCrashDirectory kills the mount right after a directory was made and its parent synced, and after other single steps.
@@ -522,6 +527,7 @@ func testCrashDirectory(t *testing.T) {
 			s.check(t, dir)
 		})
 	}
+	v.awaitRecovery(t)
 	before := snapshot(t, v.point)
 	v.remount(t)
 	compare(t, before, snapshot(t, v.point))
@@ -673,6 +679,7 @@ func testDiskFull(t *testing.T, v *volume) {
 	if !plain {
 		v.kill(t, unix.SIGKILL)
 		v.mount(t)
+		v.awaitRecovery(t)
 	}
 	check(0, full/4)
 	check(full/2, again)

@@ -406,7 +406,8 @@ func (v *volume) checkUnmounted(t *testing.T, pid int) {
 		t.Errorf("%s is still mounted (%s)", v.point, got)
 	}
 	if _, err := os.Lstat(filepath.Join(v.dir, "kmsfs.mark")); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("kmsfs.mark is there after umount (%v)", err)
+		log, _ := os.ReadFile(filepath.Join(v.home, "kmsfs.log")) // for the message
+		t.Errorf("kmsfs.mark is there after umount (%v); the log ends with\n%s", err, tail(string(log), 1000))
 	}
 }
 
@@ -429,6 +430,18 @@ func (v *volume) kill(t *testing.T, signal syscall.Signal) {
 		t.Fatalf("process %d survived %v", pid, signal)
 	}
 	v.detach(t)
+}
+
+// awaitRecovery waits until everything that an unclean end may have left behind has been looked at. A volume that is
+// unmounted earlier stays marked.
+func (v *volume) awaitRecovery(t *testing.T) {
+	t.Helper()
+	await(t, "the end of the search in the log", func() bool {
+		log, err := os.ReadFile(filepath.Join(v.home, "kmsfs.log"))
+		must(t, err)
+		found := bytes.LastIndex(log, []byte("was not unmounted cleanly"))
+		return found >= 0 && bytes.Contains(log[found:], []byte("left behind are checked"))
+	})
 }
 
 // detach takes a mount away, even if it is dead or in use.

@@ -216,6 +216,7 @@ func plantTree(t *testing.T, dir string) {
 	for _, at := range []int64{0, 20 << 20, 50<<20 - 1000} {
 		pwrite(t, sparse, noise(30, 1000), at)
 	}
+	must(t, unix.Close(sparse))
 	must(t, unix.Setxattr(in("sub/file2"), "user.text", []byte("value"), 0))
 	must(t, unix.Setxattr(in("sub/file2"), "user.binary", noise(31, 300), 0))
 	must(t, unix.Setxattr(in("sub"), "user.directory", []byte("value"), 0))

@@ -211,6 +211,7 @@ func TestSecrets(t *testing.T) {
 	v.kill(t, unix.SIGKILL)
 	searchMarks(t, v, "after a kill")
 	v.mount(t)
+	v.awaitRecovery(t)
 	v.umount(t)
 	searchMarks(t, v, "at the end")
 }
@@ -305,6 +306,7 @@ func TestNoDump(t *testing.T) {
 		v.detach(t)
 	}
 	v.mount(t)
+	v.awaitRecovery(t)
 	v.checkHardened(t, v.pid())
 }
 
