@@ -280,6 +280,11 @@ func (c *content) openFile(call Call, p place) error {
 		return err
 	}
 	c.file = file
+	if tolerant && c.writable { // repairs are not the users' doing
+		if err := setModified(c.storage.fd, c.times.modified); err != nil {
+			return errors.Join(err, file.Close())
+		}
+	}
 	if err := c.check(header, p, st); err != nil {
 		return errors.Join(err, file.Close())
 	}

@@ -75,10 +75,15 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, sys
 		return err
 	}
 	timed := h.c.keepTime
-	if caller, ok := fuse.FromContext(ctx); ok && caller.Pid != 0 { // not from the kernel's cache: the process writes itself
+	caller, ok := fuse.FromContext(ctx)
+	if ok && caller.Pid != 0 { // not from the kernel's cache: the process writes itself
 		timed = h.c.setTime
 	}
-	if err := timed(write); err != nil {
+	err := timed(write)
+	if err == nil && ok && caller.Pid != 0 && caller.Uid != 0 {
+		err = target{fd: h.c.storage.fd}.dropPrivileges() // the kernel has left it to the file system
+	}
+	if err != nil {
 		return 0, h.errno(err, "write")
 	}
 	return uint32(len(data)), 0

@@ -186,6 +186,16 @@ func (t *inodes) create(ino uint64, mode uint32) *inode {
 	return t.put(ino, mode&unix.S_IFMT, t.last)
 }
 
+// apart returns an inode for a link that must not be taken for those known of the same file: opening it asks for its own place.
+func (t *inodes) apart(in *inode) *inode {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.last++
+	other := &inode{ino: in.ino, gen: t.last, kind: in.kind}
+	other.fd = -1
+	return other
+}
+
 func (t *inodes) put(ino uint64, kind uint32, gen uint64) *inode {
 	in := &inode{ino: ino, gen: gen, kind: kind}
 	in.fd = -1

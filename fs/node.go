@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -109,10 +110,11 @@ func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*go
 		return nil, v.errno(err, "look up", l.path())
 	}
 	in := v.inodes.get(st.Ino, st.Mode)
-	if err := v.checkLink(in, s, st); err != nil {
-		return nil, v.errno(err, "look up", l.path())
+	if v.planted(in, s, st) {
+		in = v.inodes.apart(in)
 	}
 	in.addLink(l)
+	v.settle(in, s, st)
 	if in.kind == unix.S_IFREG {
 		err = v.fileAttr(&out.Attr, in, s)
 	} else {
@@ -124,29 +126,32 @@ func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*go
 	return n.newNode(ctx, in), 0
 }
 
-// checkLink refuses another link to a file that its header doesn't name: the kernel doesn't say by which of its names a file
-// is opened, so each is looked at when it is found.
-func (v *volume) checkLink(in *inode, s spot, st unix.Stat_t) error {
+// planted says whether another link to a file is one that its header doesn't name: the kernel doesn't say by which of its
+// names a file is opened, so each is looked at when it is found.
+func (v *volume) planted(in *inode, s spot, st unix.Stat_t) bool {
 	if in.kind != unix.S_IFREG || st.Nlink < 2 || in.knows(s.link) {
-		return nil
+		return false
 	}
 	fd, err := unix.Openat(s.fd, s.entry(), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.EACCES) {
 		fd, err = openOwned(s.place(), unix.O_CLOEXEC)
 	}
 	if err != nil {
-		return err
+		return true
 	}
 	defer unix.Close(fd)
 	h, err := v.sealed.ReadHeader(&storage{fd: fd}, false)
-	if err != nil {
-		return nil //nolint:nilerr // opening the file says so, and it can still be removed
+	return err != nil || !v.sealed.LiesAt(h, s.location())
+}
+
+// settle opens a file that an unclean end may have left behind, which repairs it, before its size is told.
+func (v *volume) settle(in *inode, s spot, st unix.Stat_t) {
+	if in.kind != unix.S_IFREG || v.readOnly || !v.tolerance.covers(st.Ctim) || !time.Unix(st.Ctim.Unix()).Before(v.started) {
+		return
 	}
-	c := content{v: v, path: s.link.path()}
-	if !v.sealed.LiesAt(h, s.location()) && !(v.tolerance.rebooted && v.tolerance.covers(st.Ctim)) {
-		return c.check(h, s.place(), st)
+	if c, err := v.open(self("repair"), in, s.place(), false); err == nil {
+		_ = c.release() // what is wrong with it, those who open it will see
 	}
-	return nil
 }
 
 // fileAttr fills in what users see of the regular file in, which is at s.

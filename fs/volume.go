@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"golang.org/x/sys/unix"
@@ -24,6 +25,7 @@ type volume struct {
 
 	// tolerance is that of an unclean end before this mount.
 	tolerance tolerance
+	started   time.Time
 
 	// tree guards the names of inodes against the names in the volume: it is held for reading while a name is resolved and
 	// used, and for writing while one is renamed or removed. It is taken before all other locks, and never twice.
@@ -43,7 +45,7 @@ func openVolume(o MountOptions) (*volume, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &volume{backing: b, readOnly: o.ReadOnly, multiUser: b.uid == 0, log: o.Log, lock: -1}
+	v := &volume{backing: b, readOnly: o.ReadOnly, multiUser: b.uid == 0, log: o.Log, lock: -1, started: time.Now()}
 	v.inodes.known = map[uint64]*inode{}
 	v.contents.open = map[uint64]*content{}
 	v.dirs.idle, v.dirs.most = list.New(), mostDescriptors()

@@ -1,7 +1,8 @@
 // Package integration tests the program as its users run it: on real mounts, with real programs, and with what goes wrong.
 //
 // The tests want root. TestAsUser runs those that a user without privileges can run once more, as nobody, with fusermount3.
-// With KMSFS_INTEGRATION_PLAIN=1, scenarios run on a plain directory instead of a mount, which tests the scenarios.
+// With KMSFS_INTEGRATION_PLAIN=1, scenarios run on a plain directory instead of a mount, which tests the scenarios. With
+// KMSFS_RACE=1 the program looks for data races in itself.
 package integration
 
 import (
@@ -90,6 +91,13 @@ func testMain(m *testing.M) (code int) {
 		for _, mountpoint := range left {
 			code = fail(fmt.Errorf("%s is still mounted", mountpoint))
 		}
+		// Data races that the program found in itself; see KMSFS_RACE.
+		races, _ := filepath.Glob(filepath.Join(suite, "race.*")) // the pattern is good
+		userRaces, _ := filepath.Glob(filepath.Join(suite, "user", "race.*"))
+		for _, name := range append(races, userRaces...) {
+			text, err := os.ReadFile(name)
+			code = fail(fmt.Errorf("data race: %s %v", text, err))
+		}
 		for _, pid := range processesOf(binary) {
 			if !waitExit(pid, 20*time.Second) {
 				code = fail(fmt.Errorf("process %d still runs", pid))
@@ -108,7 +116,12 @@ func testMain(m *testing.M) (code int) {
 	}
 	binary, testBinary = filepath.Join(suite, "kmsfs"), filepath.Join(suite, "integration.test")
 	if !plain {
-		if out, err := exec.Command("go", "build", "-o", binary, "kmsfs/cmd/kmsfs").CombinedOutput(); err != nil {
+		args := []string{"build", "-o", binary}
+		if os.Getenv("KMSFS_RACE") == "1" {
+			args = append(args, "-race")
+			os.Setenv("GORACE", "log_path="+filepath.Join(suite, "race"))
+		}
+		if out, err := exec.Command("go", append(args, "kmsfs/cmd/kmsfs")...).CombinedOutput(); err != nil {
 			return fail(fmt.Errorf("%w\n%s", err, out))
 		}
 	}
@@ -776,6 +789,9 @@ func TestAsUser(t *testing.T) {
 	}
 	cmd.Env = append(cmd.Env, "HOME="+dir, "TMPDIR="+dir, "USER=nobody", "LOGNAME=nobody", "GOFLAGS="+os.Getenv("GOFLAGS"),
 		roleVariable+"=user", suiteVariable+"="+dir, binaryVariable+"="+binary)
+	if os.Getenv("GORACE") != "" {
+		cmd.Env = append(cmd.Env, "GORACE=log_path="+filepath.Join(dir, "race"))
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}, Pdeathsig: syscall.SIGTERM}
 	output := t.Output()
 	cmd.Stdout, cmd.Stderr = output, output
