@@ -4,282 +4,154 @@ import (
 	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
-	"maps"
+	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/tink-crypto/tink-go/v2/daead/subtle"
 
 	"kmsfs/envelope"
 )
 
-// vector is a file of testdata/vectors (FORMAT.md, section 10).
-type vector struct {
-	About          string            `json:"about"`
-	Kind           string            `json:"kind"`
-	VolumeID       string            `json:"volumeID"`
-	MetadataKey    string            `json:"metadataKey"`
-	PlaintextNames bool              `json:"plaintextNames"`
-	Input          map[string]string `json:"input"`
-	Expect         map[string]string `json:"expect"`
+var update = flag.Bool("update", false, "write the vectors in testdata anew")
+
+// A vector is a file of testdata: lines of "name: value", an empty line, and the sealed file in hex. Its expect is "content", and then size and
+// SHA-256 of the plaintext are given, or the part that doesn't open: "header", "size" or "block" and its index.
+const vectors = "testdata/file-*.vector"
+
+func TestVectors(t *testing.T) {
+	if *update {
+		writeVectors(t)
+	}
+	names, err := filepath.Glob(vectors)
+	if err != nil || len(names) < 10 {
+		t.Fatalf("%d vectors, %v", len(names), err)
+	}
+	for _, name := range names {
+		t.Run(strings.TrimSuffix(filepath.Base(name), ".vector"), func(t *testing.T) {
+			fields, sealed := readVector(t, name)
+			v := newVolume(t, fields["plaintext names"] == "true")
+			st := &memory{}
+			st.write(sealed, 0)
+			if st.overflow = unhex(t, fields["overflow"]); len(st.overflow) == 0 {
+				st.overflow = nil
+			}
+			var content []byte
+			f, err := open(v, st, unhex(t, fields["data key"]), envelope.FileOptions{ReadOnly: true})
+			if err == nil {
+				content, err = readAll(f)
+			}
+			got := "content"
+			if corrupt, ok := errors.AsType[*envelope.CorruptError](err); ok {
+				got, _, _ = strings.Cut(corrupt.Error(), ":")
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			if got != fields["expect"] {
+				t.Fatalf("%s (%v), want %s", got, err, fields["expect"])
+			}
+			if err != nil {
+				return
+			}
+			h := f.Header()
+			if got, want := describe(h.Path, content), fields["path"]+" "+fields["size"]+" "+fields["SHA-256"]; got != want {
+				t.Errorf("read %s, want %s", got, want)
+			}
+			path, content := readByFormat(t, fields, sealed)
+			if got, want := describe(path, content), fields["path"]+" "+fields["size"]+" "+fields["SHA-256"]; got != want {
+				t.Errorf("a reader made from FORMAT.md reads %s, want %s", got, want)
+			}
+		})
+	}
 }
 
-const vectorDirectory = "testdata/vectors"
+func describe(path string, content []byte) string {
+	return fmt.Sprintf("%s %d %x", path, len(content), sha256.Sum256(content))
+}
 
-// readVectors returns all vectors by the names of their files.
-func readVectors(t *testing.T) map[string]vector {
-	t.Helper()
-	files, err := filepath.Glob(vectorDirectory + "/*.json")
-	if err != nil || len(files) < 50 {
-		t.Fatalf("%d vectors, %v", len(files), err)
-	}
-	vectors := map[string]vector{}
-	for _, file := range files {
-		b, err := os.ReadFile(file)
+// readByFormat reads a sealed file as FORMAT.md says, with nothing of this package. It takes the path in form 0 only.
+func readByFormat(t *testing.T, fields map[string]string, sealed []byte) (path string, content []byte) {
+	kdf := func(secret, salt []byte, label string, n int) []byte {
+		key, err := hkdf.Key(sha256.New, secret, salt, label, n)
 		if err != nil {
 			t.Fatal(err)
 		}
-		decoder := json.NewDecoder(bytes.NewReader(b))
-		decoder.DisallowUnknownFields()
-		var v vector
-		if err := decoder.Decode(&v); err != nil {
-			t.Fatalf("%s: %v", file, err)
+		return key
+	}
+	dataKey, volume, id := unhex(t, fields["data key"]), unhex(t, fields["volume"]), sealed[14:30]
+	m := hmac.New(sha256.New, kdf(dataKey, id, "kmsfs/1 file header", 32))
+	m.Write(sealed[:992])
+	if !hmac.Equal(m.Sum(nil), sealed[992:1024]) {
+		t.Fatal("MAC does not match")
+	}
+	w, d := int(binary.BigEndian.Uint16(sealed[40:])), int(binary.BigEndian.Uint16(sealed[42:]))
+	wrapped, details := sealed[48:48+w], sealed[48+w:48+w+d]
+	if sealed[11]&2 != 0 {
+		siv, err := subtle.NewAESSIV(kdf(unhex(t, fields["metadata key"]), volume, "kmsfs/1 details", 64))
+		if err != nil {
+			t.Fatal(err)
 		}
-		vectors[strings.TrimSuffix(filepath.Base(file), ".json")] = v
-	}
-	return vectors
-}
-
-// check compares what a reader got with all that the vector expects.
-func (v vector) check(t *testing.T, got map[string]string) {
-	t.Helper()
-	if maps.Equal(got, v.Expect) {
-		return
-	}
-	for name := range got {
-		if _, ok := v.Expect[name]; !ok {
-			t.Errorf("%s: %.200s, want none", name, got[name])
+		associated := bytes.Join([][]byte{[]byte("kmsfs/1 header"), volume, id, wrapped}, nil)
+		if details, err = siv.DecryptDeterministically(details, associated); err != nil {
+			t.Fatal(err)
 		}
 	}
-	for name, want := range v.Expect {
-		if got, ok := got[name]; !ok || got != want {
-			t.Errorf("%s: %.200q, want %.200q", name, got, want)
-		}
+	details = details[2+binary.BigEndian.Uint16(details)+4+5:] // ARN, owner, next owner
+	if details[0] != 0 {
+		t.Fatal("path form is not 0")
 	}
-}
+	path = string(details[3:][:binary.BigEndian.Uint16(details[1:])])
 
-// TestVectors reads the vectors with the package, as TestFormat does without.
-func TestVectors(t *testing.T) {
-	for name, v := range readVectors(t) {
-		t.Run(name, func(t *testing.T) { v.check(t, v.read(t)) })
-	}
-}
-
-func (v vector) in(t *testing.T, name string) []byte {
-	t.Helper()
-	return unhex(t, v.Input[name])
-}
-
-// open returns the volume in which the vector lies.
-func (v vector) open(t *testing.T) *envelope.Volume {
-	t.Helper()
-	key := unhex(t, v.MetadataKey)
-	c := newConfig()
-	c.VolumeID, c.PlaintextNames = envelope.VolumeID(unhex(t, v.VolumeID)), v.PlaintextNames
-	b, err := c.Marshal(key)
+	block, err := aes.NewCipher(kdf(dataKey, id, "kmsfs/1 file content", 32))
 	if err != nil {
 		t.Fatal(err)
 	}
-	volume, err := envelope.OpenVolume(b, key)
+	gcm, err := cipher.NewGCM(block)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return volume
-}
-
-// read returns what the package makes of a vector.
-func (v vector) read(t *testing.T) map[string]string {
-	t.Helper()
-	var got map[string]string
-	var err error
-	switch v.Kind {
-	case "keys":
-		got = v.readKeys(t)
-	case "configuration":
-		got, err = v.readConfiguration(t)
-	case "name":
-		var name string
-		name, err = v.open(t).DecryptName(envelope.DirectoryID(v.in(t, "directory")), string(v.in(t, "entry")), string(v.in(t, "long")))
-		got = map[string]string{"name": hex.EncodeToString([]byte(name))}
-	case "symlink":
-		var target string
-		target, err = v.open(t).OpenTarget(string(v.in(t, "target")))
-		got = map[string]string{"target": hex.EncodeToString([]byte(target))}
-	case "attribute":
-		got, err = v.readAttribute(t)
-	case "directory":
-		got, err = v.readDirectory(t)
-	case "mark":
-		var m envelope.Mark
-		m, err = v.open(t).OpenMark(v.in(t, "file"))
-		got = map[string]string{"time": fmt.Sprint(m.Time.UnixNano()), "bootID": hex.EncodeToString(m.BootID[:])}
-	case "file":
-		got, err = v.readFile(t)
-	default:
-		t.Fatalf("kind %q", v.Kind)
-	}
-	if err == nil {
-		got["result"] = "opens"
-		return got
-	}
-	if !isRefused(err) {
-		t.Fatal(err)
-	}
-	corrupt, ok := errors.AsType[*envelope.CorruptError](err)
-	switch {
-	case !ok:
-		return map[string]string{"result": "refused"}
-	case corrupt.Block == -1:
-		return map[string]string{"result": "header"}
-	case corrupt.Block == -2:
-		return map[string]string{"result": "size"}
-	}
-	return map[string]string{"result": "block", "block": strconv.FormatInt(corrupt.Block, 10)}
-}
-
-// readKeys returns those of the expected keys that the package's are equal to.
-func (v vector) readKeys(t *testing.T) map[string]string {
-	t.Helper()
-	volume, got := v.open(t), map[string]string{}
-	for label, text := range v.Expect {
-		if label == "result" {
+	for i, at := 0, 1024; at < len(sealed); i, at = i+1, (i+1)*4096 {
+		end, last := min((i+1)*4096, len(sealed)), byte(0)
+		if end == len(sealed) {
+			last = 1
+		}
+		if sealed[11]&1 != 0 && i > 0 && last == 0 && bytes.Equal(sealed[at:end], make([]byte, 4096)) {
+			content = append(content, make([]byte, 4068)...)
 			continue
 		}
-		want := unhex(t, text)
-		var have []byte
-		var err error
-		switch label {
-		case "header", "content":
-			have, err = envelope.FileUnderKey(label, v.in(t, "dataKey"), envelope.FileID(v.in(t, "fileID")))
-		default:
-			have, err = volume.UnderKey(label)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		switch {
-		case label == "content":
-			block, err := aes.NewCipher(want)
-			if err != nil {
-				t.Fatal(err)
-			}
-			gcm, err := cipher.NewGCM(block)
-			if err != nil {
-				t.Fatal(err)
-			}
-			want = gcm.Seal(nil, make([]byte, 12), nil, nil)
-		case len(want) == 64:
-			want = newSIV(t, want).seal(nil, nil)
-		}
-		if bytes.Equal(have, want) {
-			got[label] = text
+		associated := append(binary.BigEndian.AppendUint64(bytes.Clone(id), uint64(i)), last)
+		if content, err = gcm.Open(content, sealed[at:at+12], sealed[at+12:end], associated); err != nil {
+			t.Fatalf("block %d: %v", i, err)
 		}
 	}
-	return got
+	return path, content
 }
 
-func (v vector) readConfiguration(t *testing.T) (map[string]string, error) {
-	t.Helper()
-	volume, err := envelope.OpenVolume(v.in(t, "file"), unhex(t, v.MetadataKey))
+func readVector(t *testing.T, name string) (fields map[string]string, sealed []byte) {
+	b, err := os.ReadFile(name)
 	if err != nil {
-		return nil, err
+		t.Fatal(err)
 	}
-	c := volume.Config()
-	return map[string]string{
-		"volumeID": c.VolumeID.String(), "plaintextNames": strconv.FormatBool(c.PlaintextNames), "owner": fmt.Sprint(c.Owner),
-		"keyARN": c.KeyARN, "keyARNs": strings.Join(c.KeyARNs, " "), "metadataKeyARN": c.MetadataKeyARN,
-		"metadataKey": hex.EncodeToString(c.MetadataKey),
-	}, nil
-}
-
-func (v vector) readAttribute(t *testing.T) (map[string]string, error) {
-	t.Helper()
-	volume, object := v.open(t), [envelope.IDSize]byte(v.in(t, "object"))
-	name, err := volume.OpenAttributeName(object, string(v.in(t, "name")))
-	if err != nil {
-		return nil, err
+	head, body, _ := strings.Cut(string(b), "\n\n")
+	fields = map[string]string{}
+	for line := range strings.Lines(head) {
+		key, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
+		if !ok || fields[key] != "" {
+			t.Fatalf("%s: line %q", name, line)
+		}
+		fields[key] = value
 	}
-	value, err := volume.OpenAttribute(object, name, v.in(t, "value"))
-	return map[string]string{"name": hex.EncodeToString([]byte(name)), "value": hex.EncodeToString(value)}, err
-}
-
-// parseLocation reads a location as vectors have it.
-func parseLocation(t *testing.T, s string) envelope.Location {
-	t.Helper()
-	directory, name, ok := strings.Cut(s, ":")
-	if !ok {
-		t.Fatalf("location %q", s)
-	}
-	return envelope.Location{Directory: envelope.DirectoryID(unhex(t, directory)), Name: string(unhex(t, name))}
-}
-
-func textLocations(locations ...envelope.Location) string {
-	var texts []string
-	for _, l := range locations {
-		texts = append(texts, fmt.Sprintf("%s:%x", l.Directory, l.Name))
-	}
-	return strings.Join(texts, " ")
-}
-
-func (v vector) readDirectory(t *testing.T) (map[string]string, error) {
-	t.Helper()
-	d, err := v.open(t).OpenDirectory(v.in(t, "record"))
-	if err != nil {
-		return nil, err
-	}
-	return map[string]string{
-		"ID": d.ID.String(), "locations": textLocations(d.Locations...), "key": d.Key, "compression": fmt.Sprint(d.Compression),
-		"accepted": strconv.FormatBool(d.LiesAt(parseLocation(t, v.Input["at"]))),
-	}, nil
-}
-
-func (v vector) readFile(t *testing.T) (map[string]string, error) {
-	t.Helper()
-	volume, st := v.open(t), &memory{}
-	st.write(v.in(t, "file"), 0)
-	if value, ok := v.Input["overflow"]; ok {
-		st.overflow = unhex(t, value)
-	}
-	f, err := open(volume, st, v.in(t, "dataKey"), envelope.FileOptions{ReadOnly: true})
-	if err != nil {
-		return nil, err
-	}
-	content, err := readAll(f)
-	if err != nil {
-		return nil, err
-	}
-	h := f.Header()
-	var digests []string
-	for _, d := range h.LinkDigests {
-		digests = append(digests, hex.EncodeToString(d[:]))
-	}
-	got := map[string]string{
-		"fileID": h.FileID.String(), "wrappedKey": hex.EncodeToString(h.WrappedKey), "sparse": strconv.FormatBool(h.Sparse),
-		"sealed": fmt.Sprint(h.Sealed), "keyARN": h.KeyARN, "owner": fmt.Sprint(h.Owner), "path": hex.EncodeToString([]byte(h.Path)),
-		"locations": textLocations(h.Locations...), "digests": strings.Join(digests, " "),
-		"accepted": strconv.FormatBool(volume.LiesAt(&h, parseLocation(t, v.Input["at"]))),
-		"size":     strconv.Itoa(len(content)), "SHA-256": fmt.Sprintf("%x", sha256.Sum256(content)),
-	}
-	if h.NextOwner != nil {
-		got["nextOwner"] = fmt.Sprint(*h.NextOwner)
-	}
-	return got, nil
+	return fields, unhex(t, strings.ReplaceAll(body, "\n", ""))
 }
 
 func unhex(t *testing.T, s string) []byte {
@@ -289,4 +161,80 @@ func unhex(t *testing.T, s string) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+func writeVectors(t *testing.T) {
+	sparse := func(f *envelope.File) error {
+		return errors.Join(f.Truncate(0), f.Truncate(3044+20*4068), f.PunchHole(3044, 4068), f.Truncate(3044+2*4068+5))
+	}
+	for _, c := range []struct {
+		name           string
+		plaintextNames bool
+		size           int
+		change         func(f *envelope.File) error
+		damage         func(m *memory)
+		expect         string
+	}{
+		{"empty", false, 0, nil, nil, "content"},
+		{"one-byte", false, 1, nil, nil, "content"},
+		{"full-block", false, 3044, nil, nil, "content"},
+		{"two-blocks", false, 5000, nil, nil, "content"},
+		{"plaintext-names", true, 3045, nil, nil, "content"},
+		{"sparse", false, 1, sparse, nil, "content"},
+		{"links", false, 10, func(f *envelope.File) error {
+			h, v := f.Header(), newVolume(t, false)
+			for i := range 3 {
+				v.AddLocation(&h, envelope.Location{Name: fmt.Sprint("link ", i)})
+			}
+			return f.SetHeader(h)
+		}, nil, "content"},
+		{"links-no-overflow", false, 10, func(f *envelope.File) error {
+			h, v := f.Header(), newVolume(t, false)
+			for i := range 3 {
+				v.AddLocation(&h, envelope.Location{Name: fmt.Sprint("link ", i)})
+			}
+			return f.SetHeader(h)
+		}, func(m *memory) { m.overflow = nil }, "header"},
+		{"cut-to-header", false, 5000, nil, func(m *memory) { m.resize(1024) }, "size"},
+		{"cut-at-block", false, 5000, nil, func(m *memory) { m.resize(4096) }, "block 0"},
+		{"impossible-size", false, 3044, nil, func(m *memory) { m.resize(4096 + 28) }, "size"},
+		{"zeroed", false, 3044 + 2*4068, nil, func(m *memory) { clear(m.data[4096:8192]) }, "block 1"},
+		{"last-is-hole", false, 1, sparse, func(m *memory) { m.resize(8192) }, "block 1"},
+		{"version-2", false, 0, nil, func(m *memory) { m.data[9] = 2; resign(t, m.data) }, "header"},
+		{"header-bit", false, 0, nil, func(m *memory) { m.data[30] ^= 1 }, "header"},
+	} {
+		st := &memory{}
+		f := mustCreate(t, newVolume(t, c.plaintextNames), st, envelope.FileOptions{})
+		mustWrite(t, f, pattern(1, c.size), 0)
+		if c.change != nil {
+			if err := c.change(f); err != nil {
+				t.Fatal(err)
+			}
+		}
+		content := make([]byte, f.Size())
+		if n, err := f.ReadAt(content, 0); n < len(content) && err != io.EOF {
+			t.Fatal(err)
+		}
+		if c.damage != nil {
+			c.damage(st)
+		}
+		var b strings.Builder
+		fmt.Fprintf(&b, "expect: %s\nvolume: %s\nplaintext names: %v\nmetadata key: %x\ndata key: %x\n",
+			c.expect, volumeID, c.plaintextNames, newKey(7), newKey(1))
+		if st.overflow != nil {
+			fmt.Fprintf(&b, "overflow: %x\n", st.overflow)
+		}
+		if c.expect == "content" {
+			fmt.Fprintf(&b, "path: /some/where\nsize: %d\nSHA-256: %x\n", len(content), sha256.Sum256(content))
+		}
+		for at := 0; at < len(st.data); at += 64 {
+			if at%(1<<20) == 0 {
+				b.WriteString("\n")
+			}
+			fmt.Fprintf(&b, "%x\n", st.data[at:min(at+64, len(st.data))])
+		}
+		if err := os.WriteFile("testdata/file-"+c.name+".vector", []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

@@ -119,7 +119,7 @@ func testMain(m *testing.M) (code int) {
 		args := []string{"build", "-o", binary}
 		if os.Getenv("KMSFS_RACE") == "1" {
 			args = append(args, "-race")
-			os.Setenv("GORACE", "log_path="+filepath.Join(suite, "race"))
+			_ = os.Setenv("GORACE", "log_path="+filepath.Join(suite, "race"))
 		}
 		if out, err := exec.Command("go", append(args, "kmsfs/cmd/kmsfs")...).CombinedOutput(); err != nil {
 			return fail(fmt.Errorf("%w\n%s", err, out))
