@@ -40,7 +40,9 @@ func (f *File) replaceHeader(next Header, keys fileKeys) error {
 	both, bothValue := more, value
 	switch {
 	case old != nil && value != nil:
-		both = more.union(f.header.overflow)
+		needed := f.header.overflow // without a path that a replacement which did not end has left there: two is all that fit
+		needed.paths = slices.DeleteFunc(slices.Clone(needed.paths), func(p string) bool { return p != f.header.Path })
+		both = more.union(needed)
 		if bothValue, err = f.volume.sealOverflow(both, next.FileID); err != nil {
 			return err
 		}
