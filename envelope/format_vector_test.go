@@ -1,0 +1,679 @@
+package envelope_test
+
+import (
+	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/cryptotest"
+	"time"
+
+	"kmsfs/envelope"
+)
+
+// vector is a file of testdata/vectors; its README.md says what is in it.
+type vector struct {
+	About  string
+	Kind   string
+	Expect string
+	Given  given
+	Want   any `json:",omitempty"`
+}
+
+// raw is bytes, in hex.
+type raw []byte
+
+func (r raw) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, r), nil }
+
+func (r *raw) UnmarshalText(b []byte) (err error) {
+	*r, err = hex.DecodeString(string(b))
+	return err
+}
+
+type location struct{ Directory, Name raw }
+
+// given is what a reader is given; only the fields that a kind of vector needs are there.
+type given struct {
+	MetadataKey    raw        `json:",omitempty"`
+	VolumeID       raw        `json:",omitempty"`
+	PlaintextNames bool       `json:",omitempty"`
+	DataKey        raw        `json:",omitempty"`
+	FileID         raw        `json:",omitempty"`
+	DirectoryID    raw        `json:",omitempty"`
+	Object         raw        `json:",omitempty"`
+	Entry          raw        `json:",omitempty"`
+	Long           raw        `json:",omitempty"`
+	Backing        raw        `json:",omitempty"`
+	Sealed         raw        `json:",omitempty"`
+	Overflow       raw        `json:",omitempty"`
+	Links          []location `json:",omitempty"`
+}
+
+// What a reader finds.
+type (
+	wantKeys          map[string]raw
+	wantConfiguration struct {
+		Format         int
+		VolumeID       raw
+		PlaintextNames bool
+		Owner          uint32
+		KeyARN         raw
+		KeyARNs        []raw
+		MetadataKeyARN raw
+		MetadataKey    raw
+	}
+	wantName    struct{ Name raw }
+	wantSymlink struct {
+		Target raw
+		Size   int64
+	}
+	wantAttribute struct{ Name, Value raw }
+	wantDirectory struct {
+		ID          raw
+		Locations   []location
+		Key         raw
+		Compression int
+	}
+	wantMark struct {
+		Time   uint64
+		BootID raw
+	}
+	wantFile struct {
+		FileID      raw
+		Sparse      bool
+		Sealed      uint32
+		KeyARN      raw
+		WrappedKey  raw
+		Owner       uint32
+		NextOwner   *uint32 `json:",omitempty"`
+		Path        raw
+		Locations   []location `json:",omitempty"`
+		LinkDigests []raw      `json:",omitempty"`
+		Lies        []bool     `json:",omitempty"` // of each of the links that are given, whether the file lies there
+		Size        int64
+		SHA256      raw
+	}
+	wantBlock struct{ Block int64 } // the one that is refused
+)
+
+const formatVectors = "testdata/vectors"
+
+// TestFormat reads the vectors twice: with the package, and with a reader made from FORMAT.md's text.
+func TestFormat(t *testing.T) {
+	if *update {
+		writeFormatVectors(t)
+	}
+	names, err := filepath.Glob(formatVectors + "/*.json")
+	if err != nil || len(names) < 40 {
+		t.Fatalf("%d vectors, %v", len(names), err)
+	}
+	for _, name := range names {
+		t.Run(strings.TrimSuffix(filepath.Base(name), ".json"), func(t *testing.T) {
+			x, want := readFormatVector(t, name)
+			check := func(reader string, got any, err error) {
+				t.Helper()
+				expect, found := result(t, got, err)
+				if expect != x.Expect {
+					t.Fatalf("%s: %s (%v), want %s", reader, expect, err, x.Expect)
+				}
+				if b, err := json.Marshal(found); err != nil || string(b) != want {
+					t.Errorf("%s: %s, want %s: %v", reader, b, want, err)
+				}
+			}
+			got, err := x.readByText()
+			check("reader made from the text", got, err)
+			if x.Kind != "keys" { // the package doesn't tell its keys: TestKeys
+				got, err = x.readByPackage(t)
+				check("package", got, err)
+			}
+		})
+	}
+}
+
+// TestKeys compares the keys that the vectors have with the package's, which doesn't tell them.
+func TestKeys(t *testing.T) {
+	seen := 0
+	for _, name := range []string{"keys-data", "keys-metadata"} {
+		x, want := readFormatVector(t, formatVectors+"/"+name+".json")
+		var keys wantKeys
+		must(t, 0, json.Unmarshal([]byte(want), &keys))
+		for label, key := range keys {
+			var have, expected []byte
+			var err error
+			if seen++; strings.HasPrefix(label, "file ") {
+				have, err = envelope.FileUnderKey(label, x.Given.DataKey, envelope.FileID(x.Given.FileID))
+			} else {
+				have, err = newVolume(t, false).UnderKey(label)
+			}
+			must(t, have, err)
+			switch {
+			case label == "file content":
+				block, err := aes.NewCipher(key)
+				gcm, err := cipher.NewGCM(must(t, block, err))
+				expected = must(t, gcm, err).Seal(nil, make([]byte, 12), nil, nil)
+			case len(key) == 64:
+				expected = newSIV(t, key).seal(nil, nil)
+			default:
+				expected = key
+			}
+			if !bytes.Equal(have, expected) {
+				t.Errorf("%s key is another", label)
+			}
+		}
+	}
+	if seen != 10 {
+		t.Errorf("%d keys", seen)
+	}
+}
+
+// readFormatVector returns a vector, and its Want without white space.
+func readFormatVector(t *testing.T, name string) (x vector, want string) {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	indented := json.RawMessage("null")
+	x.Want = &indented
+	decoder := json.NewDecoder(bytes.NewReader(b))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&x); err != nil {
+		t.Fatal(err)
+	}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, indented); err != nil {
+		t.Fatal(err)
+	}
+	return x, compact.String()
+}
+
+// TestFormatDamaged changes the vectors, byte by byte: both readers refuse the same ones, and read the others alike.
+func TestFormatDamaged(t *testing.T) {
+	names, err := filepath.Glob(formatVectors + "/*.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		x, _ := readFormatVector(t, name)
+		if x.Kind == "keys" || x.Expect != "opens" {
+			continue
+		}
+		verdict := func(got any, err error) string {
+			expect, found := result(t, got, err)
+			b, err := json.Marshal(found)
+			return expect + " " + string(must(t, b, err))
+		}
+		for what, p := range map[string]*raw{
+			"Entry": &x.Given.Entry, "Long": &x.Given.Long, "Backing": &x.Given.Backing, "Sealed": &x.Given.Sealed, "Overflow": &x.Given.Overflow,
+		} {
+			right := bytes.Clone(*p)
+			for at := 0; at < len(right); at += 1 + at/100*rarely() {
+				for _, bit := range []int{0, 5} {
+					*p = bytes.Clone(right)
+					(*p)[at] ^= 1 << bit
+					if x.Kind == "file" && what == "Sealed" && at < 1024 {
+						resign(t, *p)
+					}
+					text := verdict(x.readByText())
+					if pkg := verdict(x.readByPackage(t)); text != pkg {
+						t.Errorf("%s, %s, bit %d of byte %d: the package finds %s; a reader made from the text %s", filepath.Base(name), what, bit, at, pkg, text)
+					}
+				}
+			}
+			*p = right
+		}
+	}
+}
+
+// rarely is how much more sparsely what takes long is tested.
+func rarely() int {
+	if testing.Short() {
+		return 8
+	}
+	return 1
+}
+
+// result returns a vector's Expect and Want.
+func result(t *testing.T, got any, err error) (string, any) {
+	r, ok := asRefusal(err)
+	switch {
+	case err == nil:
+		return "opens", got
+	case !ok:
+		t.Fatal(err)
+	case r.part == "":
+		return "refused", nil
+	case r.part == "block":
+		return "refused block", wantBlock{r.block}
+	}
+	return "refused " + r.part, nil
+}
+
+func writeFormatVectors(t *testing.T) {
+	for name, scenario := range formatScenarios() {
+		h := fnv.New64a()
+		h.Write([]byte(name))
+		cryptotest.SetGlobalRandom(t, h.Sum64()) // the same nonces each time
+		x := scenario(t)
+		var got any
+		var err error
+		if x.Kind == "keys" {
+			got = x.Given.keys()
+		} else {
+			got, err = x.readByPackage(t)
+		}
+		expect, want := result(t, got, err)
+		if expect != x.Expect {
+			t.Fatalf("%s: %s (%v), want %s", name, expect, err, x.Expect)
+		}
+		x.Want = want
+		b, err := json.MarshalIndent(x, "", "  ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(formatVectors, name+".json"), append(b, '\n'), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// readByPackage reads a vector with the package; of what can be sealed in one way only it checks that it is sealed so.
+func (x *vector) readByPackage(t *testing.T) (any, error) {
+	g := &x.Given
+	if x.Kind == "configuration" {
+		return g.packageConfiguration(t)
+	}
+	v := newVolume(t, g.PlaintextNames)
+	if id := v.ID(); !bytes.Equal(g.VolumeID, id[:]) || !bytes.Equal(g.MetadataKey, newKey(7)) {
+		t.Fatal("vector is of another volume")
+	}
+	switch x.Kind {
+	case "name":
+		name, err := v.DecryptName(envelope.DirectoryID(g.DirectoryID), string(g.Entry), string(g.Long))
+		if err != nil {
+			return nil, refused(t, err)
+		}
+		if b, err := v.EncryptName(envelope.DirectoryID(g.DirectoryID), name); err != nil || b.Entry != string(g.Entry) || b.Long != string(g.Long) {
+			t.Errorf("sealed %q and %q: %v", b.Entry, b.Long, err)
+		}
+		return &wantName{raw(name)}, nil
+	case "symlink":
+		target, err := v.OpenTarget(string(g.Sealed))
+		return &wantSymlink{raw(target), envelope.TargetSize(int64(len(g.Sealed)))}, refused(t, err)
+	case "attribute":
+		name, err := v.OpenAttributeName([16]byte(g.Object), string(g.Backing))
+		if err != nil {
+			return nil, refused(t, err)
+		}
+		if b, err := v.SealAttributeName([16]byte(g.Object), name); err != nil || b != string(g.Backing) {
+			t.Errorf("sealed %q: %v", b, err)
+		}
+		value, err := v.OpenAttribute([16]byte(g.Object), name, g.Sealed)
+		return &wantAttribute{raw(name), value}, refused(t, err)
+	case "directory":
+		d, err := v.OpenDirectory(g.Sealed)
+		if err != nil {
+			return nil, refused(t, err)
+		}
+		return &wantDirectory{d.ID[:], locations(d.Locations), raw(d.Key), int(d.Compression)}, nil
+	case "mark":
+		m, err := v.OpenMark(g.Sealed)
+		if err != nil {
+			return nil, refused(t, err)
+		}
+		if !bytes.Equal(v.SealMark(m), g.Sealed) {
+			t.Error("sealed otherwise")
+		}
+		return &wantMark{uint64(m.Time.UnixNano()), m.BootID[:]}, nil
+	case "file":
+		return g.packageFile(v)
+	}
+	return nil, fmt.Errorf("kind %q is unknown", x.Kind)
+}
+
+// refused makes a refusal of an error that says that something was not sealed so.
+func refused(t *testing.T, err error) error {
+	if err == nil {
+		return nil
+	}
+	if !isRefused(err) {
+		t.Errorf("error is of no known kind: %v", err)
+	}
+	return errPart
+}
+
+func (g *given) packageConfiguration(t *testing.T) (any, error) {
+	v, err := envelope.OpenVolume(g.Sealed, g.MetadataKey)
+	if err != nil {
+		return nil, refused(t, err)
+	}
+	c := v.Config()
+	if b, err := c.Marshal(g.MetadataKey); err != nil || !bytes.Equal(b, g.Sealed) {
+		t.Errorf("written %q: %v", b, err)
+	}
+	w := &wantConfiguration{c.Format, c.VolumeID[:], c.PlaintextNames, c.Owner, raw(c.KeyARN), nil, raw(c.MetadataKeyARN), c.MetadataKey}
+	for _, arn := range c.KeyARNs {
+		w.KeyARNs = append(w.KeyARNs, raw(arn))
+	}
+	return w, nil
+}
+
+func (g *given) packageFile(v *envelope.Volume) (any, error) {
+	st := &memory{}
+	st.write(g.Sealed, 0)
+	if len(g.Overflow) > 0 {
+		st.overflow = g.Overflow
+	}
+	var content []byte
+	f, err := open(v, st, g.DataKey, envelope.FileOptions{ReadOnly: true})
+	if err == nil {
+		content, err = readAll(f)
+	}
+	if corrupt, ok := errors.AsType[*envelope.CorruptError](err); ok {
+		switch corrupt.Block {
+		case -1:
+			return nil, errHeader
+		case -2:
+			return nil, errSize
+		}
+		return nil, &refusal{"block", corrupt.Block}
+	} else if err != nil {
+		return nil, err
+	}
+	h, hash := f.Header(), sha256.Sum256(content)
+	w := &wantFile{
+		FileID: h.FileID[:], Sparse: h.Sparse, Sealed: h.Sealed, KeyARN: raw(h.KeyARN), WrappedKey: h.WrappedKey, Owner: h.Owner,
+		NextOwner: h.NextOwner, Path: raw(h.Path), Locations: locations(h.Locations), Size: int64(len(content)), SHA256: hash[:],
+	}
+	for _, d := range h.LinkDigests {
+		w.LinkDigests = append(w.LinkDigests, d[:])
+	}
+	for _, l := range g.Links {
+		w.Lies = append(w.Lies, v.LiesAt(&h, envelope.Location{Directory: envelope.DirectoryID(l.Directory), Name: string(l.Name)}))
+	}
+	return w, nil
+}
+
+func locations(of []envelope.Location) (ls []location) {
+	for _, l := range of {
+		ls = append(ls, location{l.Directory[:], raw(l.Name)})
+	}
+	return ls
+}
+
+type scenario func(t *testing.T) vector
+
+// formatScenarios returns what makes the vectors, under their names.
+func formatScenarios() map[string]scenario {
+	all := map[string]scenario{
+		"keys-data": func(t *testing.T) vector {
+			return vector{About: "the keys under a file's data key", Kind: "keys", Expect: "opens", Given: given{DataKey: newKey(1), FileID: pattern(5, 16)}}
+		},
+		"keys-metadata": func(t *testing.T) vector {
+			return vector{About: "the keys under a volume's metadata key", Kind: "keys", Expect: "opens", Given: given{MetadataKey: newKey(7), VolumeID: volumeID[:]}}
+		},
+	}
+	for _, add := range []func(map[string]scenario){
+		configurationScenarios, nameScenarios, symlinkScenarios, attributeScenarios, directoryScenarios, markScenarios, fileScenarios,
+	} {
+		add(all)
+	}
+	return all
+}
+
+// must returns x.
+func must[T any](t *testing.T, x T, err error) T {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
+
+func flip(b []byte, at int) []byte {
+	b = bytes.Clone(b)
+	b[at] ^= 1
+	return b
+}
+
+func configurationScenarios(all map[string]scenario) {
+	add := func(name, about, expect string, edit func(t *testing.T, b []byte) []byte) {
+		all["configuration"+name] = func(t *testing.T) vector {
+			sealed := signConfig(t, exampleConfig)
+			if edit != nil {
+				sealed = edit(t, sealed)
+			}
+			return vector{About: about, Kind: "configuration", Expect: expect, Given: given{MetadataKey: newKey(7), Sealed: sealed}}
+		}
+	}
+	replace := func(old, new string) func(t *testing.T, b []byte) []byte {
+		return func(t *testing.T, b []byte) []byte { return signConfig(t, strings.Replace(exampleConfig, old, new, 1)) }
+	}
+	add("", "two keys", "opens", nil)
+	add("-escapes", "an ARN with a quotation mark, a backslash and what HTML would escape", "opens", replace("arn:c", `arn:\"\\<&>/`))
+	add("-bit", "a bit of the first line is not what was authenticated", "refused", func(t *testing.T, b []byte) []byte { return flip(b, 70) })
+	add("-mac", "a bit of the MAC is another", "refused", func(t *testing.T, b []byte) []byte { return flip(b, len(b)-2) })
+	add("-space", "white space, authenticated", "refused", replace(`,"Owner"`, `, "Owner"`))
+	add("-order", "members in another order, authenticated", "refused", replace(`"PlaintextNames":false,"Owner":1000`, `"Owner":1000,"PlaintextNames":false`))
+	add("-format-2", "an unknown format, authenticated", "refused", replace(`"Format":1`, `"Format":2`))
+	add("-foreign-key", "KeyARN is not among KeyARNs, authenticated", "refused", replace(`["arn:a",`, `[`))
+}
+
+func nameScenarios(all map[string]scenario) {
+	add := func(name, about, expect string, plaintextNames bool, plain string, edit func(g *given)) {
+		all["name-"+name] = func(t *testing.T) vector {
+			b, err := newVolume(t, plaintextNames).EncryptName(directoryID, plain)
+			must(t, b, err)
+			g := given{
+				MetadataKey: newKey(7), VolumeID: volumeID[:], PlaintextNames: plaintextNames, DirectoryID: directoryID[:],
+				Entry: raw(b.Entry), Long: raw(b.Long),
+			}
+			if edit != nil {
+				edit(&g)
+			}
+			return vector{About: about, Kind: "name", Expect: expect, Given: g}
+		}
+	}
+	long := strings.Repeat("long name, ", 24)[:255]
+	add("one-byte", "a name of one byte", "opens", false, "a", nil)
+	add("short", "a name of 175 bytes, the longest short one", "opens", false, long[:175], nil)
+	add("long", "a name of 176 bytes, the shortest long one", "opens", false, long[:176], nil)
+	add("longest", "a name of 255 bytes", "opens", false, long, nil)
+	add("not-utf-8", "names are bytes", "opens", false, "\xff\xfe\n", nil)
+	add("plaintext", "plaintext names", "opens", true, "name", nil)
+	add("plaintext-reserved", "plaintext names: one that begins as control files do", "opens", true, "kmsfs.dir", nil)
+	add("plaintext-reserved-twice", "plaintext names: one that begins as moved ones do", "opens", true, "kmsfs.=kmsfs.dir", nil)
+	add("plaintext-long", "plaintext names: one that is too long once it is moved", "opens", true, "kmsfs."+long[:249], nil)
+	add("other-directory", "an entry moved to another directory", "refused", false, "name", func(g *given) { g.DirectoryID = otherDirectoryID[:] })
+	add("bit", "a bit is another", "refused", false, "name", func(g *given) { g.Entry[3] ^= 1 })
+	add("spare-bits", "the same bytes in another base64", "refused", false, "name", func(g *given) { g.Entry[len(g.Entry)-1]++ })
+	add("long-hash", "a long name's file is another's", "refused", false, long, func(g *given) { g.Entry[20] ^= 1 })
+	add("long-needlessly", "a short name as a long one", "refused", false, "name", func(g *given) {
+		g.Long = g.Entry
+		g.Entry = raw(longEntry(string(g.Long)))
+	})
+	add("plaintext-control", "plaintext names: a name that is a control file's", "refused", true, "name", func(g *given) { g.Entry = raw("kmsfs.dir") })
+	add("plaintext-moved-needlessly", "plaintext names: moved, without a reason", "refused", true, "name", func(g *given) { g.Entry = raw("kmsfs.=name") })
+}
+
+func symlinkScenarios(all map[string]scenario) {
+	add := func(name, about, expect, target string, edit func(b []byte) []byte) {
+		all["symlink"+name] = func(t *testing.T) vector {
+			s, err := newVolume(t, false).SealTarget(target)
+			sealed := []byte(must(t, s, err))
+			if edit != nil {
+				sealed = edit(sealed)
+			}
+			return vector{About: about, Kind: "symlink", Expect: expect, Given: given{MetadataKey: newKey(7), VolumeID: volumeID[:], Sealed: sealed}}
+		}
+	}
+	add("", "a target", "opens", "../some/where", nil)
+	add("-one-byte", "a target of one byte", "opens", "a", nil)
+	add("-longest", "a target of 3039 bytes", "opens", strings.Repeat("/target", 435)[:3039], nil)
+	add("-bit", "a bit is another", "refused", "../some/where", func(b []byte) []byte { return flip(b, 30) })
+	add("-nothing", "no target", "refused", "a", func(b []byte) []byte { return b[:42] })
+}
+
+func attributeScenarios(all map[string]scenario) {
+	add := func(name, about, expect string, value []byte, edit func(g *given)) {
+		all["attribute"+name] = func(t *testing.T) vector {
+			v := newVolume(t, false)
+			backing, err := v.SealAttributeName(objectID, "user.mime_type")
+			must(t, backing, err)
+			sealed, err := v.SealAttribute(objectID, "user.mime_type", value)
+			must(t, sealed, err)
+			g := given{MetadataKey: newKey(7), VolumeID: volumeID[:], Object: objectID[:], Backing: raw(backing), Sealed: sealed}
+			if edit != nil {
+				edit(&g)
+			}
+			return vector{About: about, Kind: "attribute", Expect: expect, Given: g}
+		}
+	}
+	add("", "an attribute", "opens", []byte("text/plain"), nil)
+	add("-empty", "an attribute of no bytes", "opens", nil, nil)
+	add("-other-object", "on another object", "refused", []byte("text/plain"), func(g *given) { g.Object = otherObjectID[:] })
+	add("-bit", "a bit of the value is another", "refused", []byte("text/plain"), func(g *given) { g.Sealed[20] ^= 1 })
+}
+
+func directoryScenarios(all map[string]scenario) {
+	add := func(name, about, expect string, d *envelope.Directory, edit func(t *testing.T, b []byte) []byte) {
+		all["directory"+name] = func(t *testing.T) vector {
+			sealed, err := newVolume(t, false).SealDirectory(d)
+			must(t, sealed, err)
+			if edit != nil {
+				sealed = edit(t, sealed)
+			}
+			return vector{About: about, Kind: "directory", Expect: expect, Given: given{MetadataKey: newKey(7), VolumeID: volumeID[:], Sealed: sealed}}
+		}
+	}
+	d := newDirectory()
+	renamed := newDirectory()
+	renamed.Locations = append(renamed.Locations, envelope.Location{Directory: directoryID, Name: "new name"})
+	renamed.Key, renamed.Compression = "", envelope.CompressionInherited
+	add("", "one location, a key and no compression", "opens", d, nil)
+	add("-root", "the root", "opens", &envelope.Directory{ID: directoryID, Locations: []envelope.Location{{}}}, nil)
+	add("-renamed", "two locations; key and compression inherited", "opens", renamed, nil)
+	add("-version-2", "an unknown version", "refused", d, func(_ *testing.T, b []byte) []byte { b[9] = 2; return b })
+	add("-bit", "a bit of the sealed part is another", "refused", d, func(_ *testing.T, b []byte) []byte { return flip(b, 40) })
+	add("-left-over", "a byte behind the sealed part", "refused", d, func(_ *testing.T, b []byte) []byte { return flip(b, 4095) })
+	add("-cut", "not a whole page", "refused", d, func(_ *testing.T, b []byte) []byte { return b[:4095] })
+	add("-format", "three locations, sealed", "refused", d, func(t *testing.T, _ []byte) []byte {
+		return sealRecord(t, []byte(string(directoryID[:])+"\x03"+strings.Repeat(string(otherDirectoryID[:])+"\x01n", 3)+"\x00\x00\x00"))
+	})
+}
+
+func markScenarios(all map[string]scenario) {
+	add := func(name, about, expect string, edit func(b []byte) []byte) {
+		all["mark"+name] = func(t *testing.T) vector {
+			m := newMark()
+			m.Time = m.Time.Add(time.Hour)
+			sealed := newVolume(t, false).SealMark(m)
+			if edit != nil {
+				sealed = edit(sealed)
+			}
+			return vector{About: about, Kind: "mark", Expect: expect, Given: given{MetadataKey: newKey(7), VolumeID: volumeID[:], Sealed: sealed}}
+		}
+	}
+	add("", "a mark", "opens", nil)
+	add("-bit", "a bit of the time is another", "refused", func(b []byte) []byte { return flip(b, 15) })
+	add("-cut", "63 bytes", "refused", func(b []byte) []byte { return b[:63] })
+}
+
+func fileScenarios(all map[string]scenario) {
+	type edit struct {
+		plaintextNames bool
+		size           int
+		header         func(v *envelope.Volume, h *envelope.Header)
+		change         func(f *envelope.File) error
+		damage         func(t *testing.T, m *memory)
+	}
+	add := func(name, about, expect string, e edit) {
+		all["file-"+name] = func(t *testing.T) vector {
+			v, st, h := newVolume(t, e.plaintextNames), &memory{}, newHeader()
+			links := slices.Clone(h.Locations)
+			if e.header != nil {
+				e.header(v, h)
+				for i := range 4 {
+					links = append(links, envelope.Location{Directory: directoryID, Name: linkName(i)})
+				}
+			}
+			f, err := v.CreateFile(st, h, newKey(1), envelope.FileOptions{})
+			must(t, f, err)
+			mustWrite(t, f, pattern(1, e.size), 0)
+			if e.change != nil {
+				must(t, 0, e.change(f))
+			}
+			if e.damage != nil {
+				e.damage(t, st)
+			}
+			g := given{
+				MetadataKey: newKey(7), VolumeID: volumeID[:], PlaintextNames: e.plaintextNames, DataKey: newKey(1),
+				Sealed: st.data, Overflow: st.overflow, Links: locations(append(links, envelope.Location{Directory: directoryID, Name: "elsewhere"})),
+			}
+			return vector{About: about, Kind: "file", Expect: expect, Given: g}
+		}
+	}
+	addLinks := func(v *envelope.Volume, h *envelope.Header) {
+		for i := range 4 {
+			v.AddLocation(h, envelope.Location{Directory: directoryID, Name: linkName(i)})
+		}
+	}
+	longPath := func(v *envelope.Volume, h *envelope.Header) { h.Path = strings.Repeat("/path", 300) }
+	const three = 3044 + 4068 + 100 // bytes, in three blocks
+
+	add("empty", "no bytes", "opens", edit{})
+	add("one-byte", "one byte", "opens", edit{size: 1})
+	add("full-block", "3044 bytes: block 0 is full", "opens", edit{size: 3044})
+	add("two-blocks", "5000 bytes", "opens", edit{size: 5000})
+	add("plaintext-names", "5000 bytes in a volume with plaintext names", "opens", edit{size: 5000, plaintextNames: true})
+	add("sparse", "block 1 is a hole", "opens", edit{size: three, change: func(f *envelope.File) error { return f.PunchHole(3044, 4068) }})
+	add("two-links", "two locations, and a next owner", "opens", edit{size: 1, header: func(v *envelope.Volume, h *envelope.Header) {
+		v.AddLocation(h, envelope.Location{Directory: directoryID, Name: linkName(0)})
+		next := uint32(1001)
+		h.NextOwner = &next
+	}})
+	add("links", "five locations, in the overflow", "opens", edit{size: 1, header: addLinks})
+	add("links-plaintext-names", "five locations, in an overflow that is not sealed", "opens", edit{size: 1, plaintextNames: true, header: addLinks})
+	add("long-path", "a path of 1500 bytes, in the overflow", "opens", edit{size: 1, header: longPath})
+	add("long-path-links", "a path of 1500 bytes and five locations, in the overflow", "opens", edit{size: 1, header: func(v *envelope.Volume, h *envelope.Header) {
+		longPath(v, h)
+		addLinks(v, h)
+	}})
+	add("overflow-missing", "the overflow is missing", "refused header", edit{size: 1, header: addLinks, damage: func(t *testing.T, m *memory) { m.overflow = nil }})
+	add("overflow-bit", "a bit of the overflow is another", "refused header", edit{size: 1, header: addLinks, damage: func(t *testing.T, m *memory) { m.overflow[20] ^= 1 }})
+	add("header-bit", "a bit of the header is another", "refused header", edit{size: 1, damage: func(t *testing.T, m *memory) { m.data[33] ^= 1 }})
+	for name, at := range map[string]int{"version": 9, "flag": 11, "cipher": 12, "compression": 13, "reserved": 39} {
+		add("unknown-"+name, "an unknown "+name+", authenticated", "refused header", edit{size: 1, damage: func(t *testing.T, m *memory) {
+			m.data[at] |= 8
+			resign(t, m.data)
+		}})
+	}
+	add("cut-block", "cut at a block's end", "refused block", edit{size: three, damage: func(t *testing.T, m *memory) { m.resize(4096) }})
+	add("cut-header", "cut behind the header", "refused size", edit{size: three, damage: func(t *testing.T, m *memory) { m.resize(1024) }})
+	add("cut-tag", "cut where a block would have no byte", "refused size", edit{size: three, damage: func(t *testing.T, m *memory) { m.resize(4096 + 28) }})
+	add("cut-hole", "cut behind a hole", "refused block", edit{
+		size: three, change: func(f *envelope.File) error { return f.PunchHole(3044, 4068) },
+		damage: func(t *testing.T, m *memory) { m.resize(8192) },
+	})
+	add("cut-nonce", "cut within a nonce", "refused size", edit{size: three, damage: func(t *testing.T, m *memory) { m.resize(4096 + 5) }})
+	add("swapped-blocks", "blocks 1 and 2 swapped", "refused block", edit{size: 3044 + 2*4068 + 1, damage: func(t *testing.T, m *memory) {
+		copy(m.data[4096:], slices.Concat(m.data[8192:12288], m.data[4096:8192]))
+	}})
+	add("zeroed", "block 1 zeros, in a file without holes", "refused block", edit{size: three, damage: func(t *testing.T, m *memory) { clear(m.data[4096:8192]) }})
+	add("last-zeroed", "the last block zeros, in a file with holes", "refused block", edit{
+		size: three, change: func(f *envelope.File) error { return f.PunchHole(3044, 4068) },
+		damage: func(t *testing.T, m *memory) { clear(m.data[8192:]) },
+	})
+}
+
+func linkName(i int) string { return fmt.Sprint("link ", i) }
