@@ -112,7 +112,8 @@ func (h *handle) Release(context.Context) syscall.Errno {
 	if h.write {
 		h.c.writers.Add(-1)
 	}
-	return h.errno(h.c.release(), "close")
+	path := h.c.path // afterwards, it may be opened for somebody else
+	return h.c.v.errno(h.c.release(), "close", path)
 }
 
 // Allocate is fallocate(2).

@@ -489,7 +489,7 @@ func runAttacks(t *testing.T, plaintextNames bool) {
 		t.Run(a.name, func(t *testing.T) {
 			if !soon(t, "reading", func() { a.check(t, v) }) {
 				// Whatever hangs ends with the process; the tests after this have none to talk to.
-				v.kill(t, unix.SIGKILL)
+				v.kill(t)
 			}
 			if got := v.pid(); got != pid {
 				t.Fatalf("the serving process is %d, was %d: it has died", got, pid)
@@ -641,4 +641,58 @@ func TestControlFiles(t *testing.T) {
 	restore()
 	v.mount(t)
 	wantContent(t, v.path("file"), []byte("content"))
+}
+
+// TestAttackWhileMounted changes ciphertext under a mount: what the kernel has no copy of any more fails.
+func TestAttackWhileMounted(t *testing.T) {
+	if plain {
+		t.Log("there is no ciphertext")
+		return
+	}
+	v := mounted(t)
+	for _, name := range []string{"page", "header", "cut", "swapped1", "swapped2", "record/file", "whole"} {
+		must(t, os.MkdirAll(filepath.Dir(v.path(name)), 0o755))
+		write(t, v.path(name), noise(200, 60000))
+	}
+	v.remount(t) // so that everything is written, and nothing is in a cache
+	at := v.locate(t)
+	held := open(t, v.path("page"), unix.O_RDONLY)
+	wantRead(t, held, 0, noise(200, 60000)[:4096])
+	flipAt := func(path string, offset int64) {
+		t.Helper()
+		fd := open(t, path, unix.O_RDWR)
+		b := pread(t, fd, 1, offset)
+		pwrite(t, fd, []byte{b[0] ^ 1}, offset)
+		must(t, unix.Close(fd))
+	}
+	flipAt(at["page"], 12*page+100)
+	flipAt(at["header"], 100)
+	must(t, os.Truncate(at["cut"], 5*page))
+	must(t, unix.Renameat2(unix.AT_FDCWD, at["swapped1"], unix.AT_FDCWD, at["swapped2"], unix.RENAME_EXCHANGE))
+	flipAt(filepath.Join(at["record"], "kmsfs.dir"), 100)
+
+	must(t, unix.Fadvise(held, 0, 0, unix.FADV_DONTNEED))
+	wantRead(t, held, 0, noise(200, 60000)[:4096])
+	_, err := unix.Pread(held, make([]byte, 100), 12*page)
+	wantErrno(t, err, unix.EIO)
+	for _, name := range []string{"page", "header", "cut", "swapped1", "swapped2"} {
+		got, err := os.ReadFile(v.path(name))
+		if err == nil {
+			t.Errorf("%s: %d bytes were read without an error", name, len(got))
+			continue
+		}
+		wantErrno(t, err, unix.EIO, unix.ESTALE, unix.ENOENT)
+		if !bytes.HasPrefix(noise(200, 60000), got) {
+			t.Errorf("%s: wrong content before the error", name)
+		}
+	}
+	wantContent(t, v.path("whole"), noise(200, 60000))
+	must(t, unix.Close(held))
+	v.remount(t)
+	for _, name := range []string{"page", "header", "cut", "swapped1", "swapped2", "record/file"} {
+		if _, err := os.ReadFile(v.path(name)); !errors.Is(err, unix.EIO) && !errors.Is(err, unix.ENOENT) {
+			t.Errorf("%s after a remount: %v", name, err)
+		}
+	}
+	wantContent(t, v.path("whole"), noise(200, 60000))
 }

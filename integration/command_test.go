@@ -84,8 +84,7 @@ func testUnmount(t *testing.T) {
 	v.umount(t)
 	cmd := exec.CommandContext(t.Context(), binary, "mount", "--foreground", v.dir, v.point)
 	cmd.Env = v.environment()
-	must(t, cmd.Start())
-	v.awaitMount(t, cmd)
+	v.startForeground(t, cmd)
 	wantContent(t, v.path("used"), []byte("written after the signal"))
 	must(t, cmd.Process.Signal(unix.SIGINT))
 	if err := cmd.Wait(); err != nil {
@@ -261,7 +260,7 @@ func testReadOnly(t *testing.T) {
 	// After an unclean end too.
 	v.mount(t)
 	write(t, v.path("last"), noise(2, 5000))
-	v.kill(t, unix.SIGKILL)
+	v.kill(t)
 	before = snapshot(t, v.dir)
 	v.mount(t, "--read-only")
 	wantContent(t, v.path("last"), noise(2, 5000))

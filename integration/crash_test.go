@@ -94,8 +94,9 @@ func testCrashWork(t *testing.T) {
 		case <-failed:
 		}
 		killing.Store(true)
-		v.kill(t, unix.SIGKILL)
+		v.killServer(t)
 		wait.Wait()
+		v.detach(t)
 		v.mount(t)
 		for _, w := range workers {
 			w.check(t)
@@ -430,7 +431,7 @@ func testCrashSQLite(t *testing.T) {
 		committed, killed := -1, false
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			if _, err := fmt.Sscanf(lines.Text(), "committed|%d", &committed); err == nil && committed%rows == 40+round && !killed {
-				v.kill(t, unix.SIGKILL)
+				v.killServer(t)
 				killed = true
 			}
 		}
@@ -438,6 +439,7 @@ func testCrashSQLite(t *testing.T) {
 			t.Fatalf("sqlite3 got to %d before the mount was killed: %v", committed, err)
 		}
 		cancel()
+		v.detach(t)
 		v.mount(t)
 		// The rows of the round before with the same mode are there, and all of this one that were committed.
 		query := fmt.Sprintf("PRAGMA integrity_check; SELECT count(*) FROM t WHERE n BETWEEN %d AND %d;", round*rows, committed)
@@ -519,7 +521,7 @@ func testCrashDirectory(t *testing.T) {
 			must(t, err)
 			must(t, d.Sync())
 			must(t, d.Close())
-			v.kill(t, unix.SIGKILL)
+			v.kill(t)
 			if _, err := os.Lstat(filepath.Join(v.dir, "kmsfs.mark")); err != nil {
 				t.Errorf("the volume is not marked: %v", err)
 			}
@@ -677,7 +679,7 @@ func testDiskFull(t *testing.T, v *volume) {
 	// Full again, and killed: what was synced is there.
 	again := fill(full + 1)
 	if !plain {
-		v.kill(t, unix.SIGKILL)
+		v.kill(t)
 		v.mount(t)
 		v.awaitRecovery(t)
 	}

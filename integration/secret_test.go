@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -208,7 +209,7 @@ func TestSecrets(t *testing.T) {
 	run(t, v.point, "ls", "-lR")
 	searchMarks(t, v, "after a remount")
 	write(t, v.path("small"), []byte(marks["content"]+marks["middle"]))
-	v.kill(t, unix.SIGKILL)
+	v.kill(t)
 	searchMarks(t, v, "after a kill")
 	v.mount(t)
 	v.awaitRecovery(t)
@@ -284,10 +285,7 @@ func TestNoDump(t *testing.T) {
 		// In the foreground, so that we learn from the kernel whether it dumped core; GOTRACEBACK=crash has Go try to.
 		cmd := exec.CommandContext(t.Context(), "sh", "-c", `ulimit -c unlimited && exec "$@"`, "sh", binary, "mount", "--foreground", v.dir, v.point)
 		cmd.Dir, cmd.Env = cwd, append(v.environment(), "GOTRACEBACK=crash")
-		var stderr bytes.Buffer
-		cmd.Stderr = &stderr
-		must(t, cmd.Start())
-		v.awaitMount(t, cmd)
+		stderr := v.startForeground(t, cmd)
 		write(t, v.path("file"), []byte(marks["content"]))
 		v.checkHardened(t, cmd.Process.Pid)
 		must(t, cmd.Process.Signal(signal))
@@ -300,7 +298,7 @@ func TestNoDump(t *testing.T) {
 		if found := cores(); !slices.Equal(found, before) {
 			t.Errorf("core files after %v: %q, were %q", signal, found, before)
 		}
-		for _, mark := range findMarks(stderr.Bytes()) {
+		for _, mark := range findMarks([]byte(stderr.String())) {
 			t.Errorf("standard error after %v has the mark of a %s", signal, mark)
 		}
 		v.detach(t)
@@ -310,17 +308,36 @@ func TestNoDump(t *testing.T) {
 	v.checkHardened(t, v.pid())
 }
 
-// awaitMount waits until the process in the foreground has mounted.
-func (v *volume) awaitMount(t *testing.T, cmd *exec.Cmd) {
+// transcript keeps what a process writes, and can be read meanwhile.
+type transcript struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (w *transcript) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.Write(b)
+}
+
+func (w *transcript) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.String()
+}
+
+// startForeground starts a mount in the foreground and waits until it is ready, by its own word: a process that is killed
+// while it still mounts may wait for itself, for good.
+func (v *volume) startForeground(t *testing.T, cmd *exec.Cmd) *transcript {
 	t.Helper()
-	pid := cmd.Process.Pid
-	await(t, "the mount", func() bool {
-		var status syscall.WaitStatus
-		if done, err := syscall.Wait4(pid, &status, syscall.WNOHANG|syscall.WNOWAIT, nil); err == nil && done == pid {
-			t.Fatalf("%v ended: %v", cmd.Args, status)
-		}
-		return mountType(v.point) == "fuse.kmsfs"
-	})
+	stderr := new(transcript)
+	cmd.Stderr = stderr
+	must(t, cmd.Start())
+	await(t, "the mount", func() bool { return strings.Contains(stderr.String(), "msg=mounted") })
+	if got := mountType(v.point); got != "fuse.kmsfs" {
+		t.Fatalf("%s: a file system of type %q is mounted", v.point, got)
+	}
+	return stderr
 }
 
 // checkHardened checks that a serving process keeps its memory to itself.
