@@ -27,6 +27,7 @@ func (n names) resource(r string) string {
 
 func (n names) key(id store.KeyID) string    { return n.resource(keyPrefix + id.String()) }
 func (n names) alias(name string) string     { return n.resource(name) }
+func (n names) root() string                 { return "arn:kmsfs:iam::" + n.account + ":root" }
 func (n names) principal(user string) string { return "arn:kmsfs:iam::" + n.account + ":user/" + user }
 
 // local takes off what an ARN of this home has before "key/" or "alias/", and leaves what is no ARN as it is.

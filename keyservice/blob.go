@@ -6,7 +6,6 @@ import (
 	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 
 	"kmsfs/keyservice/store"
@@ -46,10 +45,8 @@ func ParseBlob(b []byte) (BlobInfo, error) {
 	if err != nil {
 		return BlobInfo{}, err
 	}
-	return BlobInfo{blob.key.String(), hexText(blob.material)}, nil
+	return BlobInfo{blob.key.String(), blob.material.String()}, nil
 }
-
-func hexText(id store.MaterialID) string { return hex.EncodeToString(id[:]) }
 
 // blob is a ciphertext blob in its parts.
 type blob struct {
@@ -61,16 +58,16 @@ type blob struct {
 
 func (b *blob) iv() []byte { return b.header[blobIV:blobHeader] }
 
-func parseBlob(b []byte) (blob, error) {
+func parseBlob(b []byte) (*blob, error) {
 	switch {
 	case len(b) <= blobHeader+blobTag || len(b) > blobHeader+maxPlaintext+blobTag:
-		return blob{}, fmt.Errorf("ciphertext blob of %d bytes: want %d to %d", len(b), blobHeader+blobTag+1, blobHeader+maxPlaintext+blobTag)
+		return nil, fmt.Errorf("ciphertext blob of %d bytes: want %d to %d", len(b), blobHeader+blobTag+1, blobHeader+maxPlaintext+blobTag)
 	case b[0] != blobVersion:
-		return blob{}, fmt.Errorf("ciphertext blob of version %d: want %d", b[0], blobVersion)
+		return nil, fmt.Errorf("ciphertext blob of version %d: want %d", b[0], blobVersion)
 	case b[1] != blobAlgorithm:
-		return blob{}, fmt.Errorf("ciphertext blob of algorithm %d: want %d", b[1], blobAlgorithm)
+		return nil, fmt.Errorf("ciphertext blob of algorithm %d: want %d", b[1], blobAlgorithm)
 	}
-	parsed := blob{header: b[:blobHeader:blobHeader], sealed: b[blobHeader:]}
+	parsed := &blob{header: b[:blobHeader:blobHeader], sealed: b[blobHeader:]}
 	copy(parsed.material[:], b[blobMaterial:])
 	copy(parsed.key[:], b[blobKey:])
 	return parsed, nil

@@ -74,12 +74,40 @@ func (c *client) ListKeys(ctx context.Context, _ Caller, in *ListKeysInput) (*Li
 	return call(ctx, c, "ListKeys", in, &ListKeysOutput{})
 }
 
+func (c *client) UpdateKeyDescription(ctx context.Context, _ Caller, in *UpdateKeyDescriptionInput) (*UpdateKeyDescriptionOutput, error) {
+	return call(ctx, c, "UpdateKeyDescription", in, &UpdateKeyDescriptionOutput{})
+}
+
 func (c *client) EnableKey(ctx context.Context, _ Caller, in *EnableKeyInput) (*EnableKeyOutput, error) {
 	return call(ctx, c, "EnableKey", in, &EnableKeyOutput{})
 }
 
 func (c *client) DisableKey(ctx context.Context, _ Caller, in *DisableKeyInput) (*DisableKeyOutput, error) {
 	return call(ctx, c, "DisableKey", in, &DisableKeyOutput{})
+}
+
+func (c *client) ScheduleKeyDeletion(ctx context.Context, _ Caller, in *ScheduleKeyDeletionInput) (*ScheduleKeyDeletionOutput, error) {
+	return call(ctx, c, "ScheduleKeyDeletion", in, &ScheduleKeyDeletionOutput{})
+}
+
+func (c *client) CancelKeyDeletion(ctx context.Context, _ Caller, in *CancelKeyDeletionInput) (*CancelKeyDeletionOutput, error) {
+	return call(ctx, c, "CancelKeyDeletion", in, &CancelKeyDeletionOutput{})
+}
+
+func (c *client) TagResource(ctx context.Context, _ Caller, in *TagResourceInput) (*TagResourceOutput, error) {
+	return call(ctx, c, "TagResource", in, &TagResourceOutput{})
+}
+
+func (c *client) UntagResource(ctx context.Context, _ Caller, in *UntagResourceInput) (*UntagResourceOutput, error) {
+	return call(ctx, c, "UntagResource", in, &UntagResourceOutput{})
+}
+
+func (c *client) ListResourceTags(ctx context.Context, _ Caller, in *ListResourceTagsInput) (*ListResourceTagsOutput, error) {
+	return call(ctx, c, "ListResourceTags", in, &ListResourceTagsOutput{})
+}
+
+func (c *client) GetKeyLastUsage(ctx context.Context, _ Caller, in *GetKeyLastUsageInput) (*GetKeyLastUsageOutput, error) {
+	return call(ctx, c, "GetKeyLastUsage", in, &GetKeyLastUsageOutput{})
 }
 
 func (c *client) CreateAlias(ctx context.Context, _ Caller, in *CreateAliasInput) (*CreateAliasOutput, error) {
@@ -96,6 +124,82 @@ func (c *client) DeleteAlias(ctx context.Context, _ Caller, in *DeleteAliasInput
 
 func (c *client) ListAliases(ctx context.Context, _ Caller, in *ListAliasesInput) (*ListAliasesOutput, error) {
 	return call(ctx, c, "ListAliases", in, &ListAliasesOutput{})
+}
+
+func (c *client) PutKeyPolicy(ctx context.Context, _ Caller, in *PutKeyPolicyInput) (*PutKeyPolicyOutput, error) {
+	return call(ctx, c, "PutKeyPolicy", in, &PutKeyPolicyOutput{})
+}
+
+func (c *client) GetKeyPolicy(ctx context.Context, _ Caller, in *GetKeyPolicyInput) (*GetKeyPolicyOutput, error) {
+	return call(ctx, c, "GetKeyPolicy", in, &GetKeyPolicyOutput{})
+}
+
+func (c *client) ListKeyPolicies(ctx context.Context, _ Caller, in *ListKeyPoliciesInput) (*ListKeyPoliciesOutput, error) {
+	return call(ctx, c, "ListKeyPolicies", in, &ListKeyPoliciesOutput{})
+}
+
+func (c *client) PutServicePolicy(ctx context.Context, _ Caller, in *PutServicePolicyInput) (*PutServicePolicyOutput, error) {
+	return call(ctx, c, "PutServicePolicy", in, &PutServicePolicyOutput{})
+}
+
+func (c *client) GetServicePolicy(ctx context.Context, _ Caller, in *GetServicePolicyInput) (*GetServicePolicyOutput, error) {
+	return call(ctx, c, "GetServicePolicy", in, &GetServicePolicyOutput{})
+}
+
+func (c *client) ExplainAccess(ctx context.Context, _ Caller, in *ExplainAccessInput) (*ExplainAccessOutput, error) {
+	return call(ctx, c, "ExplainAccess", in, &ExplainAccessOutput{})
+}
+
+func (c *client) CreateGrant(ctx context.Context, _ Caller, in *CreateGrantInput) (*CreateGrantOutput, error) {
+	return call(ctx, c, "CreateGrant", in, &CreateGrantOutput{})
+}
+
+func (c *client) ListGrants(ctx context.Context, _ Caller, in *ListGrantsInput) (*ListGrantsOutput, error) {
+	return call(ctx, c, "ListGrants", in, &ListGrantsOutput{})
+}
+
+func (c *client) ListRetirableGrants(ctx context.Context, _ Caller, in *ListRetirableGrantsInput) (*ListRetirableGrantsOutput, error) {
+	return call(ctx, c, "ListRetirableGrants", in, &ListRetirableGrantsOutput{})
+}
+
+func (c *client) RetireGrant(ctx context.Context, _ Caller, in *RetireGrantInput) (*RetireGrantOutput, error) {
+	return call(ctx, c, "RetireGrant", in, &RetireGrantOutput{})
+}
+
+func (c *client) RevokeGrant(ctx context.Context, _ Caller, in *RevokeGrantInput) (*RevokeGrantOutput, error) {
+	return call(ctx, c, "RevokeGrant", in, &RevokeGrantOutput{})
+}
+
+func (c *client) EnableKeyRotation(ctx context.Context, _ Caller, in *EnableKeyRotationInput) (*EnableKeyRotationOutput, error) {
+	return call(ctx, c, "EnableKeyRotation", in, &EnableKeyRotationOutput{})
+}
+
+func (c *client) DisableKeyRotation(ctx context.Context, _ Caller, in *DisableKeyRotationInput) (*DisableKeyRotationOutput, error) {
+	return call(ctx, c, "DisableKeyRotation", in, &DisableKeyRotationOutput{})
+}
+
+func (c *client) GetKeyRotationStatus(ctx context.Context, _ Caller, in *GetKeyRotationStatusInput) (*GetKeyRotationStatusOutput, error) {
+	return call(ctx, c, "GetKeyRotationStatus", in, &GetKeyRotationStatusOutput{})
+}
+
+func (c *client) RotateKeyOnDemand(ctx context.Context, _ Caller, in *RotateKeyOnDemandInput) (*RotateKeyOnDemandOutput, error) {
+	return call(ctx, c, "RotateKeyOnDemand", in, &RotateKeyOnDemandOutput{})
+}
+
+func (c *client) ListKeyRotations(ctx context.Context, _ Caller, in *ListKeyRotationsInput) (*ListKeyRotationsOutput, error) {
+	return call(ctx, c, "ListKeyRotations", in, &ListKeyRotationsOutput{})
+}
+
+func (c *client) GetParametersForImport(ctx context.Context, _ Caller, in *GetParametersForImportInput) (*GetParametersForImportOutput, error) {
+	return call(ctx, c, "GetParametersForImport", in, &GetParametersForImportOutput{})
+}
+
+func (c *client) ImportKeyMaterial(ctx context.Context, _ Caller, in *ImportKeyMaterialInput) (*ImportKeyMaterialOutput, error) {
+	return call(ctx, c, "ImportKeyMaterial", in, &ImportKeyMaterialOutput{})
+}
+
+func (c *client) DeleteImportedKeyMaterial(ctx context.Context, _ Caller, in *DeleteImportedKeyMaterialInput) (*DeleteImportedKeyMaterialOutput, error) {
+	return call(ctx, c, "DeleteImportedKeyMaterial", in, &DeleteImportedKeyMaterialOutput{})
 }
 
 func (c *client) Encrypt(ctx context.Context, _ Caller, in *EncryptInput) (*EncryptOutput, error) {
@@ -118,8 +222,40 @@ func (c *client) GenerateDataKeyWithoutPlaintext(ctx context.Context, _ Caller, 
 	return call(ctx, c, "GenerateDataKeyWithoutPlaintext", in, &GenerateDataKeyWithoutPlaintextOutput{})
 }
 
+func (c *client) GenerateDataKeyPair(ctx context.Context, _ Caller, in *GenerateDataKeyPairInput) (*GenerateDataKeyPairOutput, error) {
+	return call(ctx, c, "GenerateDataKeyPair", in, &GenerateDataKeyPairOutput{})
+}
+
+func (c *client) GenerateDataKeyPairWithoutPlaintext(ctx context.Context, _ Caller, in *GenerateDataKeyPairWithoutPlaintextInput) (*GenerateDataKeyPairWithoutPlaintextOutput, error) {
+	return call(ctx, c, "GenerateDataKeyPairWithoutPlaintext", in, &GenerateDataKeyPairWithoutPlaintextOutput{})
+}
+
 func (c *client) GenerateRandom(ctx context.Context, _ Caller, in *GenerateRandomInput) (*GenerateRandomOutput, error) {
 	return call(ctx, c, "GenerateRandom", in, &GenerateRandomOutput{})
+}
+
+func (c *client) GenerateMac(ctx context.Context, _ Caller, in *GenerateMacInput) (*GenerateMacOutput, error) {
+	return call(ctx, c, "GenerateMac", in, &GenerateMacOutput{})
+}
+
+func (c *client) VerifyMac(ctx context.Context, _ Caller, in *VerifyMacInput) (*VerifyMacOutput, error) {
+	return call(ctx, c, "VerifyMac", in, &VerifyMacOutput{})
+}
+
+func (c *client) Sign(ctx context.Context, _ Caller, in *SignInput) (*SignOutput, error) {
+	return call(ctx, c, "Sign", in, &SignOutput{})
+}
+
+func (c *client) Verify(ctx context.Context, _ Caller, in *VerifyInput) (*VerifyOutput, error) {
+	return call(ctx, c, "Verify", in, &VerifyOutput{})
+}
+
+func (c *client) GetPublicKey(ctx context.Context, _ Caller, in *GetPublicKeyInput) (*GetPublicKeyOutput, error) {
+	return call(ctx, c, "GetPublicKey", in, &GetPublicKeyOutput{})
+}
+
+func (c *client) DeriveSharedSecret(ctx context.Context, _ Caller, in *DeriveSharedSecretInput) (*DeriveSharedSecretOutput, error) {
+	return call(ctx, c, "DeriveSharedSecret", in, &DeriveSharedSecretOutput{})
 }
 
 func (c *client) RecordEvent(ctx context.Context, _ Caller, e Event) error {

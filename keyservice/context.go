@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // maxContext bounds an encryption context in bytes of its canonical form.
@@ -41,5 +42,28 @@ func checkContext(member string, context map[string]string) error {
 	if size := contextSize(context); size > maxContext {
 		return invalid(member, "", "Member must have a canonical form of at most %d bytes, and has %d", maxContext, size)
 	}
+	// Key policies compare keys without regard to case, and could not tell these apart.
+	if len(context) > 1 && foldsTogether(context) {
+		return invalid(member, "", "Member must not have keys that differ in case only")
+	}
 	return nil
+}
+
+// foldsTogether says whether two keys differ in case only.
+func foldsTogether(context map[string]string) bool {
+	if len(context) > 8 { // too many to compare each with each
+		folded := make(map[string]bool, len(context))
+		for key := range context {
+			folded[strings.ToLower(strings.ToUpper(key))] = true
+		}
+		return len(folded) < len(context)
+	}
+	for a := range context {
+		for b := range context {
+			if a < b && strings.EqualFold(a, b) {
+				return true
+			}
+		}
+	}
+	return false
 }

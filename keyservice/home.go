@@ -9,12 +9,15 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"kmsfs/keyservice/store"
 )
 
 // What a home holds.
 const (
 	rootKeyFile = "rootkey"
 	storeFile   = "keys.db"
+	slotsFile   = "slots"
 	lockFile    = "lock"
 	socketFile  = "socket"
 	auditDir    = "audit"
@@ -25,6 +28,7 @@ const (
 const (
 	maxRootKeyFile = 4096
 	maxStoreFile   = 1 << 40
+	maxSlotsFile   = store.SlotSize << 32
 	maxLockFile    = 0
 	maxAuditFile   = 1 << 50
 )

@@ -38,9 +38,6 @@ type facts struct {
 	Created time.Time `json:"created"`
 }
 
-// factsID is the facts' ID where they are sealed.
-const factsID = "facts"
-
 // defaultName is a home's name in ARNs if none is given.
 const defaultName = "local"
 
@@ -108,11 +105,7 @@ func fill(dir string, o InitOptions) error {
 	if err != nil {
 		return fmt.Errorf("seal the root key: %w", err)
 	}
-	home, err := sealFacts(rootKey, o)
-	if err != nil {
-		return err
-	}
-	if err := store.Create(filepath.Join(dir, storeFile), home); err != nil {
+	if err := createStore(filepath.Join(dir, storeFile), rootKey, o); err != nil {
 		return fmt.Errorf("make the key store: %w", err)
 	}
 	if err := os.Mkdir(filepath.Join(dir, auditDir), 0o700); err != nil {
@@ -120,6 +113,7 @@ func fill(dir string, o InitOptions) error {
 	}
 	if err := firstError(
 		writeFile(filepath.Join(dir, rootKeyFile), sealed),
+		writeFile(filepath.Join(dir, slotsFile), nil),
 		writeFile(filepath.Join(dir, lockFile), nil),
 		writeFile(filepath.Join(dir, auditDir, auditFile), nil)); err != nil {
 		return err
@@ -130,33 +124,21 @@ func fill(dir string, o InitOptions) error {
 	return firstError(syncPath(filepath.Join(dir, auditDir)), syncPath(dir))
 }
 
-func sealFacts(rootKey []byte, o InitOptions) ([]byte, error) {
+func createStore(path string, rootKey []byte, o InitOptions) error {
 	ring, err := newKeyring(rootKey)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	defer ring.wipe()
 	account, err := rand.Int(rand.Reader, big.NewInt(1e12))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	text, err := json.Marshal(facts{o.Name, fmt.Sprintf("%012d", account), o.Owner, time.Now().UTC()})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return ring.seal(homeTable, []byte(factsID), text), nil
-}
-
-// openFacts reverses sealFacts.
-func openFacts(ring *keyring, sealed []byte) (facts, error) {
-	var f facts
-	text, err := ring.open(nil, homeTable, []byte(factsID), sealed)
-	if err != nil {
-		return f, fmt.Errorf("%w: the key store belongs to another root key", ErrDamagedHome)
-	}
-	if err := json.Unmarshal(text, &f); err != nil {
-		return f, fmt.Errorf("%w: %w", ErrDamagedHome, err)
-	}
-	return f, nil
+	return store.Create(path, ring, text)
 }
 
 // writeFile makes a file that is on disk when it returns.

@@ -21,9 +21,13 @@ func (k *keyring) readMarker(operation, marker string) ([]byte, error) {
 	}
 	b, err := base64.RawURLEncoding.DecodeString(marker)
 	if err != nil || len(b) <= sha256.Size || !hmac.Equal(b[:sha256.Size], k.markerMAC(operation, b[sha256.Size:])) {
-		return nil, refuse(CodeInvalidMarker, "The marker is not one of this operation's.")
+		return nil, errInvalidMarker()
 	}
 	return b[sha256.Size:], nil
+}
+
+func errInvalidMarker() *Error {
+	return refuse(CodeInvalidMarker, "The marker is not one of this operation's.")
 }
 
 func (k *keyring) markerMAC(operation string, last []byte) []byte {

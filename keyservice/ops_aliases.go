@@ -3,7 +3,6 @@ package keyservice
 import (
 	"context"
 	"strings"
-	"time"
 
 	"kmsfs/keyservice/store"
 )
@@ -35,14 +34,11 @@ func (s *Service) createAlias(r *request, in *CreateAliasInput) (*CreateAliasOut
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := s.index.alias(in.AliasName); ok {
-		return nil, refuse(CodeAlreadyExists, "An alias with the name %s already exists", s.names.alias(in.AliasName))
+	if _, ok, err := s.target(in.AliasName); ok || err != nil {
+		return nil, firstError(err, refuse(CodeAlreadyExists, "An alias with the name %s already exists", s.names.alias(in.AliasName)))
 	}
-	if s.index.aliasCount(target.ID) >= maxKeyAliases {
-		return nil, tooManyAliases(target)
-	}
-	now := r.time.UTC().Truncate(time.Millisecond)
-	return &CreateAliasOutput{}, s.putAlias(r, store.Alias{Name: in.AliasName, Target: target.ID, Created: now, Updated: now})
+	now := millis(r.time)
+	return &CreateAliasOutput{}, s.putAlias(r, &store.Alias{Name: in.AliasName, Target: target.ID, Created: now, Updated: now})
 }
 
 func (s *Service) updateAlias(r *request, in *UpdateAliasInput) (*UpdateAliasOutput, error) {
@@ -56,14 +52,14 @@ func (s *Service) updateAlias(r *request, in *UpdateAliasInput) (*UpdateAliasOut
 	if err != nil {
 		return nil, err
 	}
-	if err := s.admit(r, "kms:UpdateAlias", old, false); err != nil {
+	if err := s.admit(r, "kms:UpdateAlias", old); err != nil {
 		return nil, err
 	}
-	if old.ID != target.ID && s.index.aliasCount(target.ID) >= maxKeyAliases {
-		return nil, tooManyAliases(target)
+	if old.Usage != target.Usage || old.spec.Symmetric() != target.spec.Symmetric() || old.spec.MAC() != target.spec.MAC() {
+		return nil, refuse(CodeValidation, "Alias %s cannot be changed from a KMS key of usage %s to one of another type or usage.", in.AliasName, old.Usage)
 	}
-	alias.Target, alias.Updated = target.ID, r.time.UTC().Truncate(time.Millisecond)
-	return &UpdateAliasOutput{}, s.putAlias(r, alias)
+	alias.Target, alias.Updated = target.ID, millis(r.time)
+	return &UpdateAliasOutput{}, s.putAlias(r, alias, old.ID)
 }
 
 func (s *Service) deleteAlias(r *request, in *DeleteAliasInput) (*DeleteAliasOutput, error) {
@@ -76,14 +72,12 @@ func (s *Service) deleteAlias(r *request, in *DeleteAliasInput) (*DeleteAliasOut
 	if err != nil {
 		return nil, err
 	}
-	if err := s.admit(r, "kms:DeleteAlias", target, false); err != nil {
+	if err := s.admit(r, "kms:DeleteAlias", target); err != nil {
 		return nil, err
 	}
-	if err := s.change(r, func(tx *store.Tx) error { return tx.DeleteAlias(alias.Name) }); err != nil {
-		return nil, err
-	}
-	s.index.deleteAlias(alias.Name)
-	return &DeleteAliasOutput{}, nil
+	err = s.change(r, func(tx *store.Tx) error { return tx.DeleteAlias(alias.Name) }, target.ID)
+	s.cache.forget(nil, alias.Name)
+	return &DeleteAliasOutput{}, err
 }
 
 // admitAlias lets the caller perform the action on the alias.
@@ -95,7 +89,7 @@ func (s *Service) admitAlias(r *request, action, name string) error {
 	}
 	arn := s.names.alias(name)
 	r.concerns(resourceAlias, arn)
-	return s.authorize(r, action, arn)
+	return s.admitAccount(r, action, arn)
 }
 
 // aliasTarget lets the caller have the alias name the key, and returns the key.
@@ -114,28 +108,38 @@ func (s *Service) aliasTarget(r *request, action, name, id string) (*key, error)
 	if err != nil {
 		return nil, err
 	}
-	return target, s.admit(r, action, target, false)
+	return target, firstError(s.admit(r, action, target), target.notIn(statePendingDeletion))
 }
 
-func (s *Service) existingAlias(name string) (store.Alias, *key, error) {
-	alias, ok := s.index.alias(name)
-	if !ok {
-		return alias, nil, refuse(CodeNotFound, "Alias %s is not found.", s.names.alias(name))
+func (s *Service) existingAlias(name string) (*store.Alias, *key, error) {
+	var alias *store.Alias
+	err := s.store.View(func(tx *store.Tx) (err error) {
+		alias, err = tx.Alias(name)
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	if alias == nil {
+		return nil, nil, refuse(CodeNotFound, "Alias %s is not found.", s.names.alias(name))
 	}
 	target, err := s.existingKey(alias.Target)
 	return alias, target, err
 }
 
-func (s *Service) putAlias(r *request, a store.Alias) error {
-	if err := s.change(r, func(tx *store.Tx) error { return tx.PutAlias(&a) }); err != nil {
-		return err
-	}
-	s.index.putAlias(a)
-	return nil
-}
-
-func tooManyAliases(k *key) error {
-	return refuse(CodeLimitExceeded, "Key %s has %d aliases, which is the limit.", k.ID, maxKeyAliases)
+// putAlias stores an alias; the keys are those that it named before.
+func (s *Service) putAlias(r *request, a *store.Alias, before ...store.KeyID) error {
+	err := s.change(r, func(tx *store.Tx) error {
+		if err := tx.PutAlias(a); err != nil {
+			return err
+		}
+		if tx.AliasCount(a.Target) > maxKeyAliases {
+			return refuse(CodeLimitExceeded, "Key %s has %d aliases, which is the limit.", a.Target, maxKeyAliases)
+		}
+		return nil
+	}, append(before, a.Target)...)
+	s.cache.forget(nil, a.Name)
+	return err
 }
 
 func (s *Service) listAliases(r *request, in *ListAliasesInput) (*ListAliasesOutput, error) {
@@ -144,19 +148,17 @@ func (s *Service) listAliases(r *request, in *ListAliasesInput) (*ListAliasesOut
 	if err != nil {
 		return nil, err
 	}
-	if err := s.authorize(r, "kms:ListAliases", "*"); err != nil {
+	if err := s.admitAccount(r, "kms:ListAliases", "*"); err != nil {
 		return nil, err
 	}
-	match := func(store.Alias) bool { return true }
+	var of *key
 	if in.KeyId != "" {
 		if err := checkIdentifier("keyId", in.KeyId); err != nil {
 			return nil, err
 		}
-		k, err := s.plainKey(in.KeyId)
-		if err != nil {
+		if of, err = s.plainKey(in.KeyId); err != nil {
 			return nil, err
 		}
-		match = func(a store.Alias) bool { return a.Target == k.ID }
 	}
 	var after []byte
 	if in.Marker != "" {
@@ -164,19 +166,34 @@ func (s *Service) listAliases(r *request, in *ListAliasesInput) (*ListAliasesOut
 			return nil, err
 		}
 	}
-	return s.aliasPage(s.index.aliasesAfter(string(after), limit, match)), nil
+	return s.aliasPage(of, string(after), limit)
 }
 
-func (s *Service) aliasPage(aliases []store.Alias, more bool) *ListAliasesOutput {
-	out := &ListAliasesOutput{Aliases: make([]AliasListEntry, len(aliases)), Truncated: more}
-	for i, a := range aliases {
-		out.Aliases[i] = AliasListEntry{
+// aliasPage lists a key's aliases, or all.
+func (s *Service) aliasPage(of *key, after string, limit int) (*ListAliasesOutput, error) {
+	out := &ListAliasesOutput{Aliases: []AliasListEntry{}}
+	add := func(a *store.Alias) bool {
+		if !strings.HasPrefix(a.Name, aliasPrefix) {
+			return true // an owned key's name
+		}
+		if len(out.Aliases) == limit {
+			out.Truncated = true
+			return false
+		}
+		out.Aliases = append(out.Aliases, AliasListEntry{
 			AliasName: a.Name, AliasArn: s.names.alias(a.Name), TargetKeyId: a.Target.String(),
 			CreationDate: Timestamp{a.Created}, LastUpdatedDate: Timestamp{a.Updated},
+		})
+		return true
+	}
+	err := s.store.View(func(tx *store.Tx) error {
+		if of != nil {
+			return tx.KeyAliases(of.ID, after, add)
 		}
+		return tx.Aliases(after, add)
+	})
+	if out.Truncated {
+		out.NextMarker = s.ring.marker("ListAliases", []byte(out.Aliases[limit-1].AliasName))
 	}
-	if more {
-		out.NextMarker = s.ring.marker("ListAliases", []byte(aliases[len(aliases)-1].Name))
-	}
-	return out
+	return out, err
 }

@@ -2,8 +2,11 @@ package keyservice
 
 import (
 	"context"
+	"errors"
+	"slices"
 
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/keyspec"
 )
 
 // Encrypt encrypts up to 4096 bytes under a KMS key.
@@ -23,39 +26,116 @@ func (s *Service) ReEncrypt(ctx context.Context, c Caller, in *ReEncryptInput) (
 
 func field(name string, value any) audit.Field { return audit.Field{Name: name, Value: value} }
 
+// ignoreCiphertext is the modifier by which a dry run needs no ciphertext.
+const ignoreCiphertext = "IGNORE_CIPHERTEXT"
+
+// encryption is what to encrypt under, and how: the inputs of Encrypt, and of ReEncrypt's second half.
+type encryption struct {
+	keyID, algorithm string
+	context          map[string]string
+	// action is what the caller needs to be allowed. The others are the input's names of keyID, algorithm and context.
+	action, keyMember, algorithmMember, contextMember string
+}
+
+func newEncryption(e encryption) *encryption {
+	if e.algorithm == "" {
+		e.algorithm = specSymmetric
+	}
+	return &e
+}
+
+func (e *encryption) describe(r *request) {
+	r.textParam(e.keyMember, e.keyID)
+	r.textParam(e.algorithmMember, e.algorithm)
+	r.contextParam(e.contextMember, e.context)
+}
+
+func (e *encryption) check() error {
+	return firstError(
+		checkIdentifier(e.keyMember, e.keyID),
+		checkContext(e.contextMember, e.context),
+		checkEncryptionAlgorithm(e.algorithmMember, e.algorithm))
+}
+
+func checkEncryptionAlgorithm(member, algorithm string) error {
+	return checkEnum(member, algorithm, specSymmetric, "RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256", "SM2PKE")
+}
+
+// admitEncryption finds the key and lets the caller encrypt under it.
+func (s *Service) admitEncryption(r *request, e *encryption) (*key, error) {
+	k, err := s.anyKey(r, e.keyID)
+	if err != nil {
+		return nil, err
+	}
+	r.about("kms:encryptionalgorithm", e.algorithm)
+	if err := s.admitIn(r, e.action, k, e.context); err != nil {
+		return nil, err
+	}
+	return k, firstError(k.fits(r.name, e.algorithm, e.contextMember, e.context), k.usable())
+}
+
+// fits says whether the key encrypts and decrypts by the algorithm. Only symmetric keys have use for an encryption context.
+func (k *key) fits(operation, algorithm, member string, context map[string]string) error {
+	if err := k.serves(operation, usageEncryption); err != nil {
+		return err
+	}
+	if !slices.Contains(k.spec.EncryptionAlgorithms, algorithm) {
+		return errIncompatible(algorithm, k)
+	}
+	if !k.spec.Symmetric() && len(context) > 0 {
+		return invalid(member, "", "Member must be empty for key spec %s", k.Spec)
+	}
+	return nil
+}
+
+func errIncompatible(algorithm string, k *key) *Error {
+	return refuse(CodeInvalidKeyUsage, "Algorithm %s is incompatible with key spec %s.", algorithm, k.Spec)
+}
+
 func (s *Service) encrypt(r *request, in *EncryptInput) (*EncryptOutput, error) {
-	r.textParam("keyId", in.KeyId)
-	r.param("encryptionAlgorithm", specSymmetric)
-	r.contextParam("encryptionContext", in.EncryptionContext)
-	if err := firstError(
-		checkIdentifier("keyId", in.KeyId),
-		checkLength("plaintext", len(in.Plaintext), 1, maxPlaintext),
-		checkContext("encryptionContext", in.EncryptionContext),
-		checkAlgorithm("encryptionAlgorithm", in.EncryptionAlgorithm),
-		checkGrantTokens(in.GrantTokens)); err != nil {
+	e := newEncryption(encryption{
+		in.KeyId, in.EncryptionAlgorithm, in.EncryptionContext, "kms:Encrypt", "keyId", "encryptionAlgorithm", "encryptionContext",
+	})
+	e.describe(r)
+	if err := firstError(e.check(), checkLength("plaintext", len(in.Plaintext), 1, maxPlaintext), s.checkGrantTokens(in.GrantTokens)); err != nil {
 		return nil, err
 	}
-	k, err := s.anyKey(in.KeyId)
+	k, err := s.admitEncryption(r, e)
 	if err != nil {
 		return nil, err
 	}
-	if err := firstError(s.admit(r, "kms:Encrypt", k, true), dryRun(r, in.DryRun)); err != nil {
+	if err := firstError(checkFits(k, e.algorithm, in.Plaintext), dryRun(r, in.DryRun)); err != nil {
 		return nil, err
 	}
-	sealed, err := s.seal(r, k, in.Plaintext, in.EncryptionContext)
+	sealed, err := s.seal(r, k, e, in.Plaintext, "keyMaterialId")
 	if err != nil {
 		return nil, err
 	}
-	return &EncryptOutput{CiphertextBlob: sealed, KeyId: k.arn, EncryptionAlgorithm: specSymmetric}, nil
+	return &EncryptOutput{CiphertextBlob: sealed, KeyId: k.arn, EncryptionAlgorithm: e.algorithm}, nil
+}
+
+// checkFits refuses what is too long for an RSA key.
+func checkFits(k *key, algorithm string, plaintext []byte) error {
+	if k.spec.Symmetric() {
+		return nil
+	}
+	if most := k.spec.MaxPlaintext(algorithm); len(plaintext) > most {
+		return refuse(CodeValidation, "Algorithm %s and key spec %s cannot encrypt data larger than %d bytes.", algorithm, k.Spec, most)
+	}
+	return nil
 }
 
 // seal encrypts under the key's current material.
-func (s *Service) seal(r *request, k *key, plaintext []byte, context map[string]string) (sealed []byte, err error) {
-	err = s.ring.use(k.current(), func(secret []byte) error {
-		sealed, err = sealBlob(secret, k.ID, k.Current, plaintext, context)
+func (s *Service) seal(r *request, k *key, e *encryption, plaintext []byte, materialName string) (sealed []byte, err error) {
+	if !k.spec.Symmetric() {
+		return k.spec.Encrypt(e.algorithm, k.PublicKey, plaintext)
+	}
+	m := k.current()
+	err = s.ring.use(m, func(secret []byte) error {
+		sealed, err = sealBlob(secret, k.ID, m.ID, plaintext, e.context)
 		return err
 	})
-	r.additional = append(r.additional, field("keyMaterialId", k.currentID))
+	r.additional = append(r.additional, field(materialName, k.currentID))
 	return sealed, err
 }
 
@@ -68,154 +148,211 @@ func dryRun(r *request, only bool) error {
 	return refuse(CodeDryRun, "The request would have succeeded, but the DryRun option is set.")
 }
 
-// ciphertext is what Decrypt and ReEncrypt are given.
+// ciphertext is what to decrypt, and how: the inputs of Decrypt, and of ReEncrypt's first half. keyID may be empty, for the ciphertext's.
 type ciphertext struct {
-	blob    []byte
-	keyID   string // as asked for; empty for the blob's
-	context map[string]string
-	// member and contextMember are the input's names of keyID and context, and action what the caller needs to be allowed.
-	member, contextMember, action string
+	encryption
+	blob []byte
+	// absent says that there is no ciphertext, as is allowed for dry runs.
+	absent bool
+}
+
+func newCiphertext(e encryption, blob []byte, dryRun bool, modifiers []string) *ciphertext {
+	return &ciphertext{*newEncryption(e), blob, dryRun && slices.Contains(modifiers, ignoreCiphertext)}
+}
+
+func (c *ciphertext) check(modifiers []string) error {
+	for _, modifier := range modifiers {
+		if err := checkEnum("dryRunModifiers", modifier, ignoreCiphertext); err != nil {
+			return err
+		}
+	}
+	err := firstError(checkContext(c.contextMember, c.context), checkEncryptionAlgorithm(c.algorithmMember, c.algorithm))
+	if err == nil && !c.absent {
+		err = checkLength("ciphertextBlob", len(c.blob), 1, maxBlob)
+	}
+	if err == nil && (c.keyID != "" || c.absent || c.algorithm != specSymmetric) {
+		err = checkIdentifier(c.keyMember, c.keyID)
+	}
+	return err
 }
 
 func (s *Service) decrypt(r *request, in *DecryptInput) (*DecryptOutput, error) {
-	c := &ciphertext{in.CiphertextBlob, in.KeyId, in.EncryptionContext, "keyId", "encryptionContext", "kms:Decrypt"}
+	c := newCiphertext(encryption{
+		in.KeyId, in.EncryptionAlgorithm, in.EncryptionContext, "kms:Decrypt", "keyId", "encryptionAlgorithm", "encryptionContext",
+	}, in.CiphertextBlob, in.DryRun, in.DryRunModifiers)
 	c.describe(r)
-	r.param("encryptionAlgorithm", specSymmetric)
 	if err := firstError(
-		c.check(),
-		checkAlgorithm("encryptionAlgorithm", in.EncryptionAlgorithm),
-		checkGrantTokens(in.GrantTokens),
-		checkUnsupported("Recipient", isGiven(in.Recipient)),
-		checkUnsupported("DryRunModifiers", len(in.DryRunModifiers) > 0)); err != nil {
+		c.check(in.DryRunModifiers),
+		s.checkGrantTokens(in.GrantTokens),
+		checkUnsupported("Recipient", isGiven(in.Recipient))); err != nil {
 		return nil, err
 	}
 	k, parsed, err := s.source(r, c)
 	if err != nil {
 		return nil, err
 	}
-	plaintext, err := s.unseal(k, parsed, in.EncryptionContext)
+	if c.absent {
+		return nil, dryRun(r, true)
+	}
+	plaintext, materialID, err := s.unseal(r, k, c, parsed, "keyMaterialId")
 	if err != nil {
 		return nil, err
 	}
-	id := hexText(parsed.material)
-	r.additional = append(r.additional, field("keyMaterialId", id))
 	if err := dryRun(r, in.DryRun); err != nil {
 		clear(plaintext)
 		return nil, err
 	}
-	return &DecryptOutput{KeyId: k.arn, Plaintext: plaintext, EncryptionAlgorithm: specSymmetric, KeyMaterialId: id}, nil
-}
-
-func (c *ciphertext) describe(r *request) {
-	r.textParam(c.member, c.keyID)
-	r.contextParam(c.contextMember, c.context)
-}
-
-func (c *ciphertext) check() error {
-	err := firstError(checkLength("ciphertextBlob", len(c.blob), 1, maxBlob), checkContext(c.contextMember, c.context))
-	if err == nil && c.keyID != "" {
-		err = checkIdentifier(c.member, c.keyID)
-	}
-	return err
+	return &DecryptOutput{KeyId: k.arn, Plaintext: plaintext, EncryptionAlgorithm: c.algorithm, KeyMaterialId: materialID}, nil
 }
 
 // source finds the ciphertext's key and lets the caller use it.
 func (s *Service) source(r *request, c *ciphertext) (*key, *blob, error) {
-	parsed, err := parseBlob(c.blob)
-	if err != nil {
-		return nil, nil, errInvalidCiphertext()
+	var parsed *blob
+	if c.algorithm == specSymmetric && !c.absent {
+		var err error
+		if parsed, err = parseBlob(c.blob); err != nil {
+			return nil, nil, errInvalidCiphertext()
+		}
 	}
 	if c.keyID == "" {
-		k, err := s.blobKey(r, c, &parsed)
-		return k, &parsed, err
+		k, err := s.blobKey(r, c, parsed)
+		return k, parsed, err
 	}
-	k, err := s.anyKey(c.keyID)
+	k, err := s.admitEncryption(r, &c.encryption)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := s.admit(r, c.action, k, false); err != nil {
-		return nil, nil, err
-	}
-	if k.ID != parsed.key {
+	if parsed != nil && k.ID != parsed.key {
 		return nil, nil, refuse(CodeIncorrectKey, "The key ID in the request does not identify a CMK that can perform this operation.")
 	}
-	return k, &parsed, k.usable()
+	return k, parsed, nil
 }
 
 // blobKey is the key that the blob names. A caller without permission doesn't learn whether there is such a key.
 func (s *Service) blobKey(r *request, c *ciphertext, parsed *blob) (*key, error) {
-	k := s.index.key(parsed.key)
-	if k == nil || s.admit(r, c.action, k, false) != nil {
+	k, err := s.existingKey(parsed.key)
+	if err == nil {
+		r.about("kms:encryptionalgorithm", c.algorithm)
+		err = s.admitIn(r, c.action, k, c.context)
+	}
+	if e, ok := errors.AsType[*Error](err); ok && (e.Code == CodeNotFound || e.Code == CodeAccessDenied) {
 		return nil, refuse(CodeAccessDenied, "The ciphertext refers to a customer master key that does not exist, does not exist in this region, or you are not allowed to access.")
 	}
-	return k, k.usable()
+	if err != nil {
+		return nil, err
+	}
+	return k, firstError(k.fits(r.name, c.algorithm, c.contextMember, c.context), k.usable())
 }
 
-// unseal decrypts the blob.
-func (s *Service) unseal(k *key, parsed *blob, context map[string]string) (plaintext []byte, err error) {
-	m := k.materials[parsed.material]
-	if m == nil {
-		return nil, errInvalidCiphertext()
+// unseal decrypts the ciphertext; parsed is nil for an asymmetric key's. The material's ID is empty for such.
+func (s *Service) unseal(r *request, k *key, c *ciphertext, parsed *blob, materialName string) (plaintext []byte, materialID string, err error) {
+	m := k.current()
+	if parsed != nil {
+		if m = k.materials[parsed.material]; m == nil {
+			return nil, "", errInvalidCiphertext()
+		}
+		materialID = k.currentID
+		if m.ID != k.Materials[k.Current].ID {
+			materialID = m.ID.String()
+		}
 	}
-	err = s.ring.use(m, func(secret []byte) error {
-		if plaintext, err = parsed.open(secret, context); err != nil {
+	err = s.ring.use(m, func(secret []byte) (err error) {
+		if parsed != nil {
+			plaintext, err = parsed.open(secret, c.context)
+		} else {
+			plaintext, err = k.spec.Decrypt(c.algorithm, secret, c.blob)
+		}
+		if err != nil {
 			return errInvalidCiphertext()
 		}
 		return nil
 	})
-	return plaintext, err
+	if err == nil && materialID != "" {
+		r.additional = append(r.additional, field(materialName, materialID))
+	}
+	return plaintext, materialID, err
 }
 
 func (s *Service) reEncrypt(r *request, in *ReEncryptInput) (*ReEncryptOutput, error) {
-	c := &ciphertext{in.CiphertextBlob, in.SourceKeyId, in.SourceEncryptionContext, "sourceKeyId", "sourceEncryptionContext", "kms:ReEncryptFrom"}
+	c := newCiphertext(encryption{
+		in.SourceKeyId, in.SourceEncryptionAlgorithm, in.SourceEncryptionContext,
+		"kms:ReEncryptFrom", "sourceKeyId", "sourceEncryptionAlgorithm", "sourceEncryptionContext",
+	}, in.CiphertextBlob, in.DryRun, in.DryRunModifiers)
+	e := newEncryption(encryption{
+		in.DestinationKeyId, in.DestinationEncryptionAlgorithm, in.DestinationEncryptionContext,
+		"kms:ReEncryptTo", "destinationKeyId", "destinationEncryptionAlgorithm", "destinationEncryptionContext",
+	})
 	c.describe(r)
-	r.param("sourceEncryptionAlgorithm", specSymmetric)
-	r.textParam("destinationKeyId", in.DestinationKeyId)
-	r.contextParam("destinationEncryptionContext", in.DestinationEncryptionContext)
-	r.param("destinationEncryptionAlgorithm", specSymmetric)
-	if err := firstError(
-		c.check(),
-		checkIdentifier("destinationKeyId", in.DestinationKeyId),
-		checkContext("destinationEncryptionContext", in.DestinationEncryptionContext),
-		checkAlgorithm("sourceEncryptionAlgorithm", in.SourceEncryptionAlgorithm),
-		checkAlgorithm("destinationEncryptionAlgorithm", in.DestinationEncryptionAlgorithm),
-		checkGrantTokens(in.GrantTokens),
-		checkUnsupported("DryRunModifiers", len(in.DryRunModifiers) > 0)); err != nil {
+	e.describe(r)
+	if err := firstError(c.check(in.DryRunModifiers), e.check(), s.checkGrantTokens(in.GrantTokens)); err != nil {
 		return nil, err
 	}
-	from, parsed, err := s.source(r, c)
+	from, parsed, to, err := s.admitReEncryption(r, c, e)
 	if err != nil {
 		return nil, err
 	}
-	to, err := s.anyKey(in.DestinationKeyId)
-	if err != nil {
-		return nil, err
+	if c.absent {
+		return nil, dryRun(r, true)
 	}
-	if err := s.admit(r, "kms:ReEncryptTo", to, true); err != nil {
-		return nil, err
-	}
-	return s.reseal(r, in, from, parsed, to)
-}
-
-// reseal does ReEncrypt's work, once it is allowed.
-func (s *Service) reseal(r *request, in *ReEncryptInput, from *key, parsed *blob, to *key) (*ReEncryptOutput, error) {
-	plaintext, err := s.unseal(from, parsed, in.SourceEncryptionContext)
+	plaintext, source, err := s.unseal(r, from, c, parsed, "sourceKeyMaterialId")
 	if err != nil {
 		return nil, err
 	}
 	defer clear(plaintext)
-	if err := dryRun(r, in.DryRun); err != nil {
+	if err := firstError(checkFits(to, e.algorithm, plaintext), dryRun(r, in.DryRun)); err != nil {
 		return nil, err
 	}
-	source := hexText(parsed.material)
-	r.additional = append(r.additional, field("sourceKeyMaterialId", source))
-	sealed, err := s.seal(r, to, plaintext, in.DestinationEncryptionContext)
+	sealed, err := s.seal(r, to, e, plaintext, "destinationKeyMaterialId")
 	if err != nil {
 		return nil, err
 	}
 	return &ReEncryptOutput{
 		CiphertextBlob: sealed, SourceKeyId: from.arn, KeyId: to.arn,
-		SourceEncryptionAlgorithm: specSymmetric, DestinationEncryptionAlgorithm: specSymmetric,
+		SourceEncryptionAlgorithm: c.algorithm, DestinationEncryptionAlgorithm: e.algorithm,
 		SourceKeyMaterialId: source, DestinationKeyMaterialId: to.currentID,
 	}, nil
+}
+
+// admitReEncryption finds both keys and lets the caller use them.
+func (s *Service) admitReEncryption(r *request, c *ciphertext, e *encryption) (from *key, parsed *blob, to *key, err error) {
+	// Both are needed for the condition that they are the same, and whether the caller may know of them is decided below.
+	sameKey := s.namesSameKey(r, c, e)
+	r.aboutBool("kms:reencryptonsamekey", sameKey)
+	if from, parsed, err = s.source(r, c); err != nil {
+		return nil, nil, nil, err
+	}
+	r.attributes.about = r.attributes.about[:1]
+	to, err = s.admitEncryption(r, e)
+	return from, parsed, to, err
+}
+
+// namesSameKey says whether the source and the destination of ReEncrypt are one key.
+func (s *Service) namesSameKey(r *request, c *ciphertext, e *encryption) bool {
+	to, err := s.anyKey(r, e.keyID)
+	if err != nil {
+		return false
+	}
+	if c.keyID != "" {
+		from, err := s.anyKey(r, c.keyID)
+		return err == nil && from.ID == to.ID
+	}
+	parsed, err := parseBlob(c.blob)
+	return err == nil && parsed.key == to.ID
+}
+
+// specError is what an error of package keyspec is to callers.
+func specError(k *key, algorithm string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, keyspec.ErrAlgorithm):
+		return errIncompatible(algorithm, k)
+	case errors.Is(err, keyspec.ErrSignature):
+		return &Error{Code: CodeInvalidSignature}
+	case errors.Is(err, keyspec.ErrMAC):
+		return &Error{Code: CodeInvalidMac}
+	case errors.Is(err, keyspec.ErrDecryption):
+		return errInvalidCiphertext()
+	}
+	return refuse(CodeValidation, "%v", err)
 }

@@ -47,25 +47,41 @@ func (s *Service) newDataKey(r *request, action string, in *GenerateDataKeyInput
 	if err := firstError(
 		checkIdentifier("keyId", in.KeyId), err,
 		checkContext("encryptionContext", in.EncryptionContext),
-		checkGrantTokens(in.GrantTokens),
+		s.checkGrantTokens(in.GrantTokens),
 		checkUnsupported("Recipient", isGiven(in.Recipient))); err != nil {
 		return nil, err
 	}
-	k, err := s.anyKey(in.KeyId)
+	k, err := s.dataKeyKey(r, action, in.KeyId, in.EncryptionContext)
 	if err != nil {
 		return nil, err
 	}
-	if err := firstError(s.admit(r, action, k, true), dryRun(r, in.DryRun)); err != nil {
+	if err := dryRun(r, in.DryRun); err != nil {
 		return nil, err
 	}
 	plaintext := make([]byte, size)
 	rand.Read(plaintext)
-	sealed, err := s.seal(r, k, plaintext, in.EncryptionContext)
+	sealed, err := s.seal(r, k, &encryption{context: in.EncryptionContext}, plaintext, "keyMaterialId")
 	if err != nil {
 		clear(plaintext)
 		return nil, err
 	}
 	return &GenerateDataKeyOutput{sealed, plaintext, k.arn, k.currentID}, nil
+}
+
+// dataKeyKey finds the key that is to encrypt a data key or the private key of a pair, and lets the caller use it.
+func (s *Service) dataKeyKey(r *request, action, id string, context map[string]string) (*key, error) {
+	k, err := s.anyKey(r, id)
+	if err != nil {
+		return nil, err
+	}
+	r.about("kms:encryptionalgorithm", specSymmetric)
+	if err := s.admitIn(r, action, k, context); err != nil {
+		return nil, err
+	}
+	if !k.spec.Symmetric() {
+		return nil, refuse(CodeInvalidKeyUsage, "%s key usage is %s which is not valid for %s.", k.arn, k.Usage, r.name)
+	}
+	return k, k.usable()
 }
 
 // dataKeySize is the size in bytes of the data key that is asked for.
@@ -97,7 +113,7 @@ func (s *Service) generateRandom(r *request, in *GenerateRandomInput) (*Generate
 	if in.NumberOfBytes == nil {
 		return nil, refuse(CodeValidation, "NumberOfBytes is required.")
 	}
-	if err := s.authorize(r, "kms:GenerateRandom", "*"); err != nil {
+	if err := s.admitAccount(r, "kms:GenerateRandom", "*"); err != nil {
 		return nil, err
 	}
 	out := &GenerateRandomOutput{make([]byte, *in.NumberOfBytes)}

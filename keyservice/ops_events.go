@@ -25,7 +25,7 @@ func (s *Service) RecordEvent(ctx context.Context, c Caller, e Event) error {
 
 // recordEvent makes the call's record the event's. A refused call is recorded as a call.
 func (s *Service) recordEvent(r *request, e *Event) (*struct{}, error) {
-	if err := firstError(s.authorize(r, "kms:RecordEvent", "*"), checkEvent(e)); err != nil {
+	if err := firstError(s.admitAccount(r, "kmsfs:RecordEvent", "*"), checkEvent(e)); err != nil {
 		return nil, err
 	}
 	if e.KeyARN != "" {

@@ -2,6 +2,7 @@ package keyservice
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,11 +23,19 @@ const maxOperation = 64
 
 // request is a call under way. The operation adds what is worth a record as it finds it out.
 type request struct {
+	ctx      context.Context
 	caller   Caller
 	id       uuid.UUID
 	name     string
 	time     time.Time
 	readOnly bool
+
+	// alias is the alias that names the key, if one does.
+	alias string
+	// subject and attributes are what policies see, and verdict is what came of the last question to them.
+	subject    subject
+	attributes attributes
+	verdict    verdict
 
 	params, response, additional, details []audit.Field
 	resources                             []audit.Resource
@@ -37,6 +46,7 @@ type request struct {
 		params     [4]audit.Field
 		additional [2]audit.Field
 		resources  [2]audit.Resource
+		about      [4]attribute
 	}
 
 	// recorded says that the call's record is written already, as that of a change is before the change takes effect.
@@ -61,6 +71,20 @@ func (r *request) contextParam(name string, context map[string]string) {
 	}
 }
 
+// about notes the value of a condition key, whose name is in lower case.
+func (r *request) about(name, value string) {
+	r.attributes.about = append(r.attributes.about, attribute{name: name, value: value})
+}
+
+func (r *request) aboutBool(name string, value bool) { r.about(name, strconv.FormatBool(value)) }
+
+func (r *request) aboutNumber(name string, value int64) { r.about(name, decimal64(value)) }
+
+// aboutList notes the values of a condition key that may have several.
+func (r *request) aboutList(name string, values []string) {
+	r.attributes.about = append(r.attributes.about, attribute{name: name, values: values})
+}
+
 func (r *request) concerns(kind, arn string) {
 	r.resources = append(r.resources, audit.Resource{Type: kind, ARN: arn})
 }
@@ -78,8 +102,9 @@ func run[I, O any](ctx context.Context, s *Service, c Caller, name string, in *I
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	r := &request{caller: c, id: uuid.New(), name: name, time: time.Now(), readOnly: true}
+	r := &request{ctx: ctx, caller: c, id: uuid.New(), name: name, time: time.Now(), readOnly: true}
 	r.params, r.additional, r.resources = r.space.params[:0], r.space.additional[:0], r.space.resources[:0]
+	r.attributes.about = r.space.about[:0]
 	if in == nil {
 		in = new(I)
 	}
@@ -113,8 +138,9 @@ func (s *Service) record(r *request, refusal *Error) error {
 	return nil
 }
 
-// change makes a change durable, with its record, and only if that can be written. What f does is undone on an error. The caller holds s.changes.
-func (s *Service) change(r *request, f func(*store.Tx) error) error {
+// change makes a change durable, with its record, and only if that can be written. What f does is undone on an error. The keys are those that
+// it changes. The caller holds s.changes.
+func (s *Service) change(r *request, f func(*store.Tx) error, keys ...store.KeyID) error {
 	r.readOnly = false
 	err := s.store.Update(func(tx *store.Tx) error {
 		if err := f(tx); err != nil {
@@ -126,6 +152,7 @@ func (s *Service) change(r *request, f func(*store.Tx) error) error {
 		r.recorded = true
 		return nil
 	})
+	s.cache.forget(keys)
 	if err != nil {
 		r.recorded, r.response = false, nil // the record that says otherwise is followed by one that says so
 	}
@@ -140,7 +167,7 @@ func (s *Service) describe(r *request, refusal *Error) *audit.Record {
 		Account: s.facts.Account, Region: s.facts.Name,
 		Identity: audit.Identity{
 			UID: r.caller.UID, GID: r.caller.GID, UserName: user, ARN: s.names.principal(user),
-			PID: r.caller.PID, Executable: executable(r.caller.PID),
+			PID: r.caller.PID, Executable: s.users.executable(r.caller.PID),
 			Operation: r.caller.Operation[:min(len(r.caller.Operation), maxOperation)],
 		},
 		Request: r.params, Response: r.response, Additional: r.additional, Details: r.details, Resources: r.resources,

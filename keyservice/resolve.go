@@ -7,7 +7,7 @@ import (
 )
 
 // anyKey finds the key that an ID, ARN, alias or alias ARN names.
-func (s *Service) anyKey(id string) (*key, error) {
+func (s *Service) anyKey(r *request, id string) (*key, error) {
 	local, err := s.names.local(id)
 	if err != nil {
 		return nil, err
@@ -15,11 +15,18 @@ func (s *Service) anyKey(id string) (*key, error) {
 	if !strings.HasPrefix(local, aliasPrefix) {
 		return s.keyByID(local)
 	}
-	alias, ok := s.index.alias(local)
+	r.alias = local
+	target, ok, err := s.target(local)
+	if err == nil && !ok {
+		target, ok, err = s.managedKey(r, local)
+	}
+	if err != nil {
+		return nil, err
+	}
 	if !ok {
 		return nil, refuse(CodeNotFound, "Alias %s is not found.", s.names.alias(local))
 	}
-	return s.existingKey(alias.Target)
+	return s.existingKey(target)
 }
 
 // plainKey finds the key that an ID or ARN names; aliases are refused, as by AWS's administrative operations.
@@ -40,28 +47,12 @@ func (s *Service) keyByID(id string) (*key, error) {
 }
 
 func (s *Service) existingKey(id store.KeyID) (*key, error) {
-	if k := s.index.key(id); k != nil {
-		return k, nil
+	k, err := s.key(id)
+	if err != nil {
+		return nil, err
 	}
-	return nil, refuse(CodeNotFound, "Key '%s' does not exist", s.names.key(id))
-}
-
-// usable says whether the key's state allows its use.
-func (k *key) usable() error {
-	if k.State == stateDisabled {
-		return refuse(CodeDisabled, "%s is disabled.", k.arn)
+	if k == nil || k.Manager == managerOwned {
+		return nil, refuse(CodeNotFound, "Key '%s' does not exist", s.names.key(id))
 	}
-	return nil
-}
-
-// admit lets the caller perform the action on the key, and then looks at the key's state if the action uses the key.
-func (s *Service) admit(r *request, action string, k *key, uses bool) error {
-	r.concerns(resourceKey, k.arn)
-	if err := s.authorize(r, action, k.arn); err != nil {
-		return err
-	}
-	if !uses {
-		return nil
-	}
-	return k.usable()
+	return k, nil
 }

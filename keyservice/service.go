@@ -1,20 +1,23 @@
-// Package keyservice is a key service with AWS KMS's semantics: KMS keys, aliases and data keys, for every caller on its own account, with an
-// audit log of every call. It keeps its state in a directory, the home, which one process at a time has open; that process
+// Package keyservice is a key service with AWS KMS's semantics: KMS keys, aliases, key policies, grants and cryptographic operations, for every
+// caller on its own account, with an audit log of every call. It keeps its state in a directory, the home, which one process at a time has open; that process
 // serves others on a socket.
 //
 // FORMAT.md specifies ciphertext blobs and what a home holds.
 package keyservice
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/sealer"
 	"kmsfs/keyservice/store"
+	"kmsfs/policy"
 )
 
 // Service is an open home. It is safe for concurrent use.
@@ -27,13 +30,21 @@ type Service struct {
 	rootKey       *lockedKey
 	ring          *keyring
 	store         *store.Store
-	index         *index
+	slots         *store.Slots
 	log           *audit.Log
+	policies      *policies
+	// servicePolicy is what decides where no key policy does.
+	servicePolicy atomic.Pointer[policy.Document]
+	cache         cache
+	usage         usage
+	agenda        agenda
+	// generating has as many places as key pairs may be made at a time.
+	generating chan struct{}
 
 	life   sync.RWMutex // held by every call, and for writing by Close; guards closed
 	closed bool
 
-	changes sync.Mutex // held by every change, from its checks to its end; taken after life
+	changes sync.Mutex // held by every change, from its checks to its end; taken after life, before cache.mu and key.mu
 
 	serving sync.Mutex // guards server; taken before life
 	server  *listener
@@ -41,13 +52,14 @@ type Service struct {
 
 var _ API = (*Service)(nil)
 
-// Open opens a home. Its errors wrap ErrNoHome, ErrLocked, ErrWrongSecret, ErrSealerMismatch, ErrDamagedHome or
-// ErrUnsafeHome where one of them applies, and nothing is changed then.
+// Open opens a home, and makes up for what has fallen due meanwhile. Its errors wrap ErrNoHome, ErrLocked, ErrWrongSecret, ErrSealerMismatch,
+// ErrDamagedHome or ErrUnsafeHome where one of them applies, and nothing is changed then.
 func Open(dir string, s sealer.Sealer) (*Service, error) {
-	service := &Service{}
+	service := &Service{users: newUsers(), generating: newGenerating()}
 	if err := service.open(dir, s); err != nil {
 		return nil, errors.Join(err, service.release())
 	}
+	service.startAgenda()
 	return service, nil
 }
 
@@ -82,19 +94,48 @@ func (s *Service) open(dir string, secret sealer.Sealer) (err error) {
 }
 
 func (s *Service) openStore() (err error) {
-	var contents *store.Contents
-	s.store, contents, err = store.Open(filepath.Join(s.dir.Name(), storeFile), func(flag int) (*os.File, error) {
+	s.store, err = store.Open(filepath.Join(s.dir.Name(), storeFile), s.ring, func(flag int) (*os.File, error) {
 		return s.dir.open(storeFile, flag, maxStoreFile)
 	})
 	if err != nil {
 		return homeError(err)
 	}
-	if s.facts, err = openFacts(s.ring, contents.Home); err != nil {
+	file, err := s.dir.open(slotsFile, os.O_RDWR, maxSlotsFile)
+	if err != nil {
 		return err
 	}
+	if s.slots, err = store.OpenSlots(file); err != nil {
+		return errors.Join(err, file.Close())
+	}
+	var facts, servicePolicy []byte
+	if err := s.store.View(func(tx *store.Tx) (err error) {
+		if facts, err = tx.Facts(); err == nil {
+			servicePolicy, err = tx.ServicePolicy()
+		}
+		return err
+	}); err != nil {
+		return homeError(err)
+	}
+	if err := json.Unmarshal(facts, &s.facts); err != nil {
+		return fmt.Errorf("%w: %w", ErrDamagedHome, err)
+	}
 	s.names = names{s.facts.Name, s.facts.Account}
-	s.index, err = newIndex(contents, s.ring, s.names)
-	return err
+	return s.openPolicies(servicePolicy)
+}
+
+func (s *Service) openPolicies(servicePolicy []byte) (err error) {
+	if s.policies, err = newPolicies(s.names); err != nil {
+		return err
+	}
+	if servicePolicy == nil {
+		servicePolicy = []byte(standardServicePolicy(s.names))
+	}
+	document, err := policy.Parse(string(servicePolicy), s.facts.Account)
+	if err != nil {
+		return fmt.Errorf("%w: service policy: %w", ErrDamagedHome, err)
+	}
+	s.servicePolicy.Store(document)
+	return nil
 }
 
 func (s *Service) openLog() (err error) {
@@ -127,7 +168,8 @@ func (s *Service) Close() error {
 		return nil
 	}
 	// No call is under way now, and none comes any more.
-	return errors.Join(s.stopServing(), s.release())
+	s.stopAgenda()
+	return errors.Join(s.stopServing(), s.flushUsage(), s.release())
 }
 
 // release gives back what has been opened, the lock last.
@@ -139,13 +181,18 @@ func (s *Service) release() error {
 	if s.auditDir != nil {
 		errs = append(errs, s.auditDir.Close())
 	}
+	if s.slots != nil {
+		errs = append(errs, s.slots.Close())
+	}
 	if s.store != nil {
 		errs = append(errs, s.store.Close())
+	}
+	if s.ring != nil {
+		s.ring.wipe()
 	}
 	if s.rootKey != nil {
 		errs = append(errs, s.rootKey.close())
 	}
-	s.ring = nil
 	if s.lock != nil {
 		errs = append(errs, s.lock.Close())
 	}

@@ -2,14 +2,16 @@ package keyservice
 
 import "encoding/json"
 
-// EncryptInput asks for the encryption of 1 to 4096 bytes.
+// EncryptInput asks for the encryption of 1 to 4096 bytes; RSA keys take fewer.
 type EncryptInput struct {
 	// KeyId is a key's ID, ARN, alias or alias ARN.
-	KeyId               string
-	Plaintext           []byte
-	EncryptionContext   map[string]string `json:",omitempty"`
-	EncryptionAlgorithm string            `json:",omitempty"`
-	GrantTokens         []string          `json:",omitempty"`
+	KeyId     string
+	Plaintext []byte
+	// EncryptionContext is for symmetric keys only.
+	EncryptionContext map[string]string `json:",omitempty"`
+	// EncryptionAlgorithm is "SYMMETRIC_DEFAULT", which is the default, "RSAES_OAEP_SHA_1" or "RSAES_OAEP_SHA_256".
+	EncryptionAlgorithm string   `json:",omitempty"`
+	GrantTokens         []string `json:",omitempty"`
 	// DryRun has the call fail with DryRunOperationException where it would succeed.
 	DryRun bool `json:",omitempty"`
 }
@@ -26,21 +28,22 @@ type DecryptInput struct {
 	CiphertextBlob []byte
 	// EncryptionContext is the one that the ciphertext was made with, exactly.
 	EncryptionContext map[string]string `json:",omitempty"`
-	// KeyId is a key's ID, ARN, alias or alias ARN, which must be the ciphertext's; empty to take that.
+	// KeyId is a key's ID, ARN, alias or alias ARN, which must be the ciphertext's; empty to take that, unless the key is asymmetric.
 	KeyId               string          `json:",omitempty"`
 	EncryptionAlgorithm string          `json:",omitempty"`
 	GrantTokens         []string        `json:",omitempty"`
 	Recipient           json.RawMessage `json:",omitempty"`
 	DryRun              bool            `json:",omitempty"`
-	DryRunModifiers     []string        `json:",omitempty"`
+	// DryRunModifiers may have "IGNORE_CIPHERTEXT": a dry run then needs a KeyId, and no ciphertext.
+	DryRunModifiers []string `json:",omitempty"`
 }
 
-// DecryptOutput is the plaintext, and the ARN and material of the key it was under.
+// DecryptOutput is the plaintext, and the ARN and, of a symmetric key, the material of the key it was under.
 type DecryptOutput struct {
 	KeyId               string
 	Plaintext           []byte
 	EncryptionAlgorithm string
-	KeyMaterialId       string
+	KeyMaterialId       string `json:",omitempty"`
 }
 
 // ReEncryptInput asks for a ciphertext's encryption under another key, or in another context.
@@ -65,8 +68,8 @@ type ReEncryptOutput struct {
 	KeyId                          string
 	SourceEncryptionAlgorithm      string
 	DestinationEncryptionAlgorithm string
-	SourceKeyMaterialId            string
-	DestinationKeyMaterialId       string
+	SourceKeyMaterialId            string `json:",omitempty"`
+	DestinationKeyMaterialId       string `json:",omitempty"`
 }
 
 // GenerateDataKeyInput asks for a new data key. Exactly one of KeySpec and NumberOfBytes is set.
@@ -119,12 +122,166 @@ type GenerateRandomInput struct {
 // GenerateRandomOutput is the random bytes.
 type GenerateRandomOutput struct{ Plaintext []byte }
 
+// GenerateDataKeyPairInput asks for a new key pair, whose private key is encrypted under a symmetric key.
+type GenerateDataKeyPairInput struct {
+	// KeyId is a key's ID, ARN, alias or alias ARN.
+	KeyId             string
+	EncryptionContext map[string]string `json:",omitempty"`
+	// KeyPairSpec is an asymmetric key spec, such as "RSA_2048" or "ECC_NIST_P256".
+	KeyPairSpec string
+	GrantTokens []string        `json:",omitempty"`
+	Recipient   json.RawMessage `json:",omitempty"`
+	DryRun      bool            `json:",omitempty"`
+}
+
+// GenerateDataKeyPairOutput is the key pair: the private key as PKCS #8 in DER, in the clear and encrypted, the public one as SubjectPublicKeyInfo in DER.
+type GenerateDataKeyPairOutput struct {
+	PrivateKeyCiphertextBlob []byte
+	PrivateKeyPlaintext      []byte
+	PublicKey                []byte
+	KeyId                    string
+	KeyPairSpec              string
+	KeyMaterialId            string
+}
+
+// GenerateDataKeyPairWithoutPlaintextInput asks for a key pair whose private key nobody sees yet. Its fields are GenerateDataKeyPairInput's.
+type GenerateDataKeyPairWithoutPlaintextInput struct {
+	KeyId             string
+	EncryptionContext map[string]string `json:",omitempty"`
+	KeyPairSpec       string
+	GrantTokens       []string `json:",omitempty"`
+	DryRun            bool     `json:",omitempty"`
+}
+
+// GenerateDataKeyPairWithoutPlaintextOutput is GenerateDataKeyPairOutput without the private key in the clear.
+type GenerateDataKeyPairWithoutPlaintextOutput struct {
+	PrivateKeyCiphertextBlob []byte
+	PublicKey                []byte
+	KeyId                    string
+	KeyPairSpec              string
+	KeyMaterialId            string
+}
+
+// GenerateMacInput asks for a MAC of 1 to 4096 bytes.
+type GenerateMacInput struct {
+	// KeyId is an HMAC key's ID, ARN, alias or alias ARN.
+	KeyId   string
+	Message []byte
+	// MacAlgorithm is the key's, such as "HMAC_SHA_256".
+	MacAlgorithm string
+	GrantTokens  []string `json:",omitempty"`
+	DryRun       bool     `json:",omitempty"`
+}
+
+// GenerateMacOutput is the MAC.
+type GenerateMacOutput struct {
+	Mac          []byte
+	MacAlgorithm string
+	KeyId        string
+}
+
+// VerifyMacInput asks whether a MAC is a message's. Its fields are GenerateMacInput's, and the MAC.
+type VerifyMacInput struct {
+	KeyId        string
+	Message      []byte
+	MacAlgorithm string
+	Mac          []byte
+	GrantTokens  []string `json:",omitempty"`
+	DryRun       bool     `json:",omitempty"`
+}
+
+// VerifyMacOutput says that the MAC is right: a wrong one gives KMSInvalidMacException.
+type VerifyMacOutput struct {
+	KeyId        string
+	MacValid     bool
+	MacAlgorithm string
+}
+
+// SignInput asks for a signature of 1 to 4096 bytes, or of a digest.
+type SignInput struct {
+	// KeyId is an asymmetric key's ID, ARN, alias or alias ARN.
+	KeyId   string
+	Message []byte
+	// MessageType is "RAW", which is the default, or "DIGEST".
+	MessageType      string `json:",omitempty"`
+	SigningAlgorithm string
+	GrantTokens      []string `json:",omitempty"`
+	DryRun           bool     `json:",omitempty"`
+}
+
+// SignOutput is the signature; ECDSA's in DER.
+type SignOutput struct {
+	KeyId            string
+	Signature        []byte
+	SigningAlgorithm string
+}
+
+// VerifyInput asks whether a signature is a message's. Its fields are SignInput's, and the signature.
+type VerifyInput struct {
+	KeyId            string
+	Message          []byte
+	MessageType      string `json:",omitempty"`
+	Signature        []byte
+	SigningAlgorithm string
+	GrantTokens      []string `json:",omitempty"`
+	DryRun           bool     `json:",omitempty"`
+}
+
+// VerifyOutput says that the signature is right: a wrong one gives KMSInvalidSignatureException.
+type VerifyOutput struct {
+	KeyId            string
+	SignatureValid   bool
+	SigningAlgorithm string
+}
+
+// GetPublicKeyInput names an asymmetric key by ID, ARN, alias or alias ARN.
+type GetPublicKeyInput struct {
+	KeyId       string
+	GrantTokens []string `json:",omitempty"`
+}
+
+// GetPublicKeyOutput is the public key as SubjectPublicKeyInfo in DER, and what it is for.
+type GetPublicKeyOutput struct {
+	KeyId                  string
+	PublicKey              []byte
+	CustomerMasterKeySpec  string
+	KeySpec                string
+	KeyUsage               string
+	EncryptionAlgorithms   []string `json:",omitempty"`
+	SigningAlgorithms      []string `json:",omitempty"`
+	KeyAgreementAlgorithms []string `json:",omitempty"`
+}
+
+// DeriveSharedSecretInput asks for the secret that the key shares with a peer.
+type DeriveSharedSecretInput struct {
+	// KeyId is a key agreement key's ID, ARN, alias or alias ARN.
+	KeyId string
+	// KeyAgreementAlgorithm is "ECDH".
+	KeyAgreementAlgorithm string
+	// PublicKey is the peer's, of the same curve, as SubjectPublicKeyInfo in DER.
+	PublicKey   []byte
+	GrantTokens []string        `json:",omitempty"`
+	DryRun      bool            `json:",omitempty"`
+	Recipient   json.RawMessage `json:",omitempty"`
+}
+
+// DeriveSharedSecretOutput is the raw secret, the shared point's x coordinate.
+type DeriveSharedSecretOutput struct {
+	KeyId                 string
+	SharedSecret          []byte
+	KeyAgreementAlgorithm string
+	KeyOrigin             string
+}
+
 // wiper is an output that holds secrets.
 type wiper interface{ wipe() }
 
 func (o *DecryptOutput) wipe()         { clear(o.Plaintext) }
 func (o *GenerateDataKeyOutput) wipe() { clear(o.Plaintext) }
 func (o *GenerateRandomOutput) wipe()  { clear(o.Plaintext) }
+
+func (o *GenerateDataKeyPairOutput) wipe() { clear(o.PrivateKeyPlaintext) }
+func (o *DeriveSharedSecretOutput) wipe()  { clear(o.SharedSecret) }
 
 // withContexts is an input with encryption contexts.
 type withContexts interface{ contexts() []map[string]string }
@@ -146,6 +303,14 @@ func (in *GenerateDataKeyInput) contexts() []map[string]string {
 }
 
 func (in *GenerateDataKeyWithoutPlaintextInput) contexts() []map[string]string {
+	return []map[string]string{in.EncryptionContext}
+}
+
+func (in *GenerateDataKeyPairInput) contexts() []map[string]string {
+	return []map[string]string{in.EncryptionContext}
+}
+
+func (in *GenerateDataKeyPairWithoutPlaintextInput) contexts() []map[string]string {
 	return []map[string]string{in.EncryptionContext}
 }
 

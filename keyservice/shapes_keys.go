@@ -24,7 +24,7 @@ func (t *Timestamp) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// KeyMetadata describes a KMS key.
+// KeyMetadata describes a KMS key. Of the lists of algorithms it has the one that fits the key's usage.
 type KeyMetadata struct {
 	AWSAccountId string
 	KeyId        string
@@ -33,33 +33,50 @@ type KeyMetadata struct {
 	Enabled      bool
 	Description  string
 	KeyUsage     string
-	// KeyState is "Enabled" or "Disabled".
-	KeyState              string
-	Origin                string
-	KeyManager            string
-	CustomerMasterKeySpec string
-	KeySpec               string
-	EncryptionAlgorithms  []string
-	MultiRegion           bool
-	// CurrentKeyMaterialId names the material that encrypts: 64 hexadecimal digits.
-	CurrentKeyMaterialId string
+	// KeyState is "Enabled", "Disabled", "PendingDeletion", "PendingImport" or "Unavailable".
+	KeyState string
+	// DeletionDate is set while the key is pending deletion.
+	DeletionDate *Timestamp `json:",omitempty"`
+	// ValidTo is when imported key material expires.
+	ValidTo *Timestamp `json:",omitempty"`
+	// Origin is "AWS_KMS" for material made here, and "EXTERNAL" for imported.
+	Origin          string
+	ExpirationModel string `json:",omitempty"`
+	// KeyManager is "CUSTOMER", or "AWS" for the file system's own keys.
+	KeyManager             string
+	CustomerMasterKeySpec  string
+	KeySpec                string
+	EncryptionAlgorithms   []string `json:",omitempty"`
+	SigningAlgorithms      []string `json:",omitempty"`
+	KeyAgreementAlgorithms []string `json:",omitempty"`
+	MacAlgorithms          []string `json:",omitempty"`
+	MultiRegion            bool
+	// CurrentKeyMaterialId names the material of a symmetric key that encrypts: 64 hexadecimal digits.
+	CurrentKeyMaterialId string `json:",omitempty"`
 }
 
-// CreateKeyInput asks for a new KMS key. Empty fields stand for AWS's defaults; of what has no place here yet, nothing but the default is accepted.
+// Tag is a name and value that a key's owner gives it.
+type Tag struct{ TagKey, TagValue string }
+
+// CreateKeyInput asks for a new KMS key. Empty fields stand for AWS's defaults.
 type CreateKeyInput struct {
+	// Policy is the key policy; empty for the default one, by which the home's owner may do everything.
+	Policy string `json:",omitempty"`
 	// Description has at most 8192 characters.
-	Description           string          `json:",omitempty"`
-	KeySpec               string          `json:",omitempty"`
-	CustomerMasterKeySpec string          `json:",omitempty"`
-	KeyUsage              string          `json:",omitempty"`
-	Origin                string          `json:",omitempty"`
-	MultiRegion           bool            `json:",omitempty"`
-	Policy                string          `json:",omitempty"`
-	Tags                  json.RawMessage `json:",omitempty"`
-	CustomKeyStoreId      string          `json:",omitempty"`
-	XksKeyId              string          `json:",omitempty"`
-	// BypassPolicyLockoutSafetyCheck has no effect without a policy.
-	BypassPolicyLockoutSafetyCheck bool `json:",omitempty"`
+	Description string `json:",omitempty"`
+	// KeySpec is "SYMMETRIC_DEFAULT", "RSA_2048", "ECC_NIST_P256", "HMAC_256", ...; CustomerMasterKeySpec is its old name.
+	KeySpec               string `json:",omitempty"`
+	CustomerMasterKeySpec string `json:",omitempty"`
+	// KeyUsage is "ENCRYPT_DECRYPT", "SIGN_VERIFY", "GENERATE_VERIFY_MAC" or "KEY_AGREEMENT". Only symmetric keys have a default.
+	KeyUsage string `json:",omitempty"`
+	// Origin is "AWS_KMS" or, for material that is imported later, "EXTERNAL".
+	Origin                         string `json:",omitempty"`
+	Tags                           []Tag  `json:",omitempty"`
+	MultiRegion                    bool   `json:",omitempty"`
+	BypassPolicyLockoutSafetyCheck bool   `json:",omitempty"`
+	// CustomKeyStoreId and XksKeyId have no place here.
+	CustomKeyStoreId string `json:",omitempty"`
+	XksKeyId         string `json:",omitempty"`
 }
 
 // CreateKeyOutput describes the new key.
@@ -67,7 +84,7 @@ type CreateKeyOutput struct{ KeyMetadata KeyMetadata }
 
 // DescribeKeyInput names a key by ID, ARN, alias or alias ARN.
 type DescribeKeyInput struct {
-	KeyId       string   `json:",omitempty"`
+	KeyId       string
 	GrantTokens []string `json:",omitempty"`
 }
 
@@ -108,54 +125,85 @@ type DisableKeyInput struct {
 // DisableKeyOutput is empty.
 type DisableKeyOutput struct{}
 
-// CreateAliasInput gives a key a new alias.
-type CreateAliasInput struct {
-	// AliasName begins with "alias/".
-	AliasName string `json:",omitempty"`
-	// TargetKeyId is a key's ID or ARN.
-	TargetKeyId string `json:",omitempty"`
+// UpdateKeyDescriptionInput gives a key, named by ID or ARN, another description of at most 8192 characters.
+type UpdateKeyDescriptionInput struct {
+	KeyId       string
+	Description string
 }
 
-// CreateAliasOutput is empty.
-type CreateAliasOutput struct{}
+// UpdateKeyDescriptionOutput is empty.
+type UpdateKeyDescriptionOutput struct{}
 
-// UpdateAliasInput has an alias name another key. Its fields are CreateAliasInput's.
-type UpdateAliasInput struct {
-	AliasName   string `json:",omitempty"`
-	TargetKeyId string `json:",omitempty"`
+// ScheduleKeyDeletionInput has a key, named by ID or ARN, deleted after a waiting period.
+type ScheduleKeyDeletionInput struct {
+	KeyId string
+	// PendingWindowInDays is 7 to 30; nil stands for 30.
+	PendingWindowInDays *int32 `json:",omitempty"`
 }
 
-// UpdateAliasOutput is empty.
-type UpdateAliasOutput struct{}
-
-// DeleteAliasInput names an alias.
-type DeleteAliasInput struct {
-	AliasName string `json:",omitempty"`
+// ScheduleKeyDeletionOutput says when the key's material is destroyed.
+type ScheduleKeyDeletionOutput struct {
+	KeyId               string
+	DeletionDate        Timestamp
+	KeyState            string
+	PendingWindowInDays int32
 }
 
-// DeleteAliasOutput is empty.
-type DeleteAliasOutput struct{}
+// CancelKeyDeletionInput names a key that is pending deletion by ID or ARN.
+type CancelKeyDeletionInput struct{ KeyId string }
 
-// ListAliasesInput asks for a page of all aliases, or of one key's.
-type ListAliasesInput struct {
-	// KeyId is a key's ID or ARN, and empty for all aliases.
-	KeyId string `json:",omitempty"`
-	// Limit is 1 to 100 aliases; nil stands for 50.
+// CancelKeyDeletionOutput names the key, which is disabled.
+type CancelKeyDeletionOutput struct{ KeyId string }
+
+// TagResourceInput gives a key, named by ID or ARN, tags, or tags that it has other values.
+type TagResourceInput struct {
+	KeyId string
+	Tags  []Tag
+}
+
+// TagResourceOutput is empty.
+type TagResourceOutput struct{}
+
+// UntagResourceInput takes tags from a key, named by ID or ARN.
+type UntagResourceInput struct {
+	KeyId   string
+	TagKeys []string
+}
+
+// UntagResourceOutput is empty.
+type UntagResourceOutput struct{}
+
+// ListResourceTagsInput asks for a page of the tags of a key, named by ID or ARN.
+type ListResourceTagsInput struct {
+	KeyId string
+	// Limit is 1 to 50 tags; nil stands for 50.
 	Limit  *int32 `json:",omitempty"`
 	Marker string `json:",omitempty"`
 }
 
-// ListAliasesOutput is a page of aliases, in the order of their names.
-type ListAliasesOutput struct {
-	Aliases    []AliasListEntry
+// ListResourceTagsOutput is a page of tags, in the order of their keys.
+type ListResourceTagsOutput struct {
+	Tags       []Tag
 	NextMarker string `json:",omitempty"`
 	Truncated  bool
 }
 
-// AliasListEntry is an alias.
-type AliasListEntry struct {
-	AliasName, AliasArn string
-	// TargetKeyId is a key's ID.
-	TargetKeyId                   string
-	CreationDate, LastUpdatedDate Timestamp
+// GetKeyLastUsageInput names a key by ID or ARN.
+type GetKeyLastUsageInput struct{ KeyId string }
+
+// GetKeyLastUsageOutput says when the key was last used for a cryptographic operation that succeeded.
+type GetKeyLastUsageOutput struct {
+	KeyId        string
+	KeyLastUsage KeyLastUsage
+	// TrackingStartDate is since when uses are noted.
+	TrackingStartDate Timestamp
+	KeyCreationDate   Timestamp
+}
+
+// KeyLastUsage is the use; empty if there was none.
+type KeyLastUsage struct {
+	CloudTrailEventId string     `json:",omitempty"`
+	KmsRequestId      string     `json:",omitempty"`
+	Operation         string     `json:",omitempty"`
+	Timestamp         *Timestamp `json:",omitempty"`
 }

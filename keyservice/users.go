@@ -1,58 +1,154 @@
 package keyservice
 
 import (
+	"bufio"
 	"os"
 	"os/user"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
 
-// userLife is how long a user's name is believed before the system is asked again.
-const userLife = 5 * time.Minute
+const (
+	// nameLife is how long a name is believed before the system is asked again.
+	nameLife = 5 * time.Minute
+	// maxNames bounds the names that are remembered.
+	maxNames = 10_000
+)
 
-// users remembers the names of users.
+// users remembers the names of users and groups.
 type users struct {
-	mu    sync.Mutex
-	known map[uint32]knownUser
+	users, groups names32
+	// pid is this process's, and own the path of its program.
+	pid int32
+	own string
 }
 
-type knownUser struct {
+func newUsers() users {
+	own, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		own = ""
+	}
+	return users{pid: int32(os.Getpid()), own: own}
+}
+
+// names32 remembers the names of numbers.
+type names32 struct {
+	mu    sync.Mutex // guards known
+	known map[uint32]knownName
+}
+
+type knownName struct {
+	// name is empty if there is none.
 	name  string
 	until time.Time
 }
 
-// name is what the system calls the user, or "uid:N" if it doesn't know.
-func (u *users) name(uid uint32) string {
+// find returns the name of an ID, asking the system by look if it is not known.
+func (n *names32) find(id uint32, look func(id string) (name string, err error)) (string, bool) {
 	now := time.Now()
-	u.mu.Lock()
-	known, ok := u.known[uid]
-	u.mu.Unlock()
+	n.mu.Lock()
+	known, ok := n.known[id]
+	n.mu.Unlock()
 	if ok && now.Before(known.until) {
-		return known.name
+		return known.name, known.name != ""
 	}
-	name := "uid:" + strconv.FormatUint(uint64(uid), 10)
-	if found, err := user.LookupId(strconv.FormatUint(uint64(uid), 10)); err == nil {
-		name = found.Username
+	name, err := look(decimal(id))
+	if err != nil {
+		name = ""
 	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.known == nil || len(u.known) > 10_000 {
-		u.known = map[uint32]knownUser{}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.known == nil || len(n.known) >= maxNames {
+		n.known = map[uint32]knownName{}
 	}
-	u.known[uid] = knownUser{name, now.Add(userLife)}
-	return name
+	n.known[id] = knownName{name, now.Add(nameLife)}
+	return name, name != ""
 }
 
-// executable is the path of the process's program; empty if it can't be told. It is not remembered: a process can change its
-// program at any time.
-func executable(pid int32) string {
-	if pid <= 0 {
+// knownName is what the system calls the user.
+func (u *users) knownName(uid uint32) (string, bool) {
+	return u.users.find(uid, func(id string) (string, error) {
+		found, err := user.LookupId(id)
+		if err != nil {
+			return "", err
+		}
+		return found.Username, nil
+	})
+}
+
+// knownGroupName is what the system calls the group.
+func (u *users) knownGroupName(gid uint32) (string, bool) {
+	return u.groups.find(gid, func(id string) (string, error) {
+		found, err := user.LookupGroupId(id)
+		if err != nil {
+			return "", err
+		}
+		return found.Name, nil
+	})
+}
+
+// name is what the system calls the user, or "uid:N" if it doesn't know.
+func (u *users) name(uid uint32) string {
+	if name, ok := u.knownName(uid); ok {
+		return name
+	}
+	return "uid:" + decimal(uid)
+}
+
+// groupName is what the system calls the group, or "gid:N" if it doesn't know.
+func (u *users) groupName(gid uint32) string {
+	if name, ok := u.knownGroupName(gid); ok {
+		return name
+	}
+	return "gid:" + decimal(gid)
+}
+
+func decimal(id uint32) string { return strconv.FormatUint(uint64(id), 10) }
+
+func decimal64(n int64) string { return strconv.FormatInt(n, 10) }
+
+// executable is the path of the process's program; empty if it can't be told. Only this process's own is remembered: any other can
+// change its program at any time.
+func (u *users) executable(pid int32) string {
+	switch {
+	case pid <= 0:
 		return ""
+	case pid == u.pid:
+		return u.own
 	}
 	path, err := os.Readlink("/proc/" + strconv.Itoa(int(pid)) + "/exe")
 	if err != nil {
 		return ""
 	}
 	return path
+}
+
+// processGroups returns the supplementary groups of a process as the kernel has them; none if it can't be told.
+func processGroups(pid int32) []uint32 {
+	if pid <= 0 {
+		return nil
+	}
+	f, err := os.Open("/proc/" + strconv.Itoa(int(pid)) + "/status")
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if list, ok := strings.CutPrefix(lines.Text(), "Groups:"); ok {
+			return parseGroups(list)
+		}
+	}
+	return nil
+}
+
+func parseGroups(list string) []uint32 {
+	var groups []uint32
+	for text := range strings.FieldsSeq(list) {
+		if gid, err := strconv.ParseUint(text, 10, 32); err == nil {
+			groups = append(groups, uint32(gid))
+		}
+	}
+	return groups
 }

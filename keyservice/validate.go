@@ -7,12 +7,15 @@ import (
 	"unicode/utf8"
 )
 
-// What AWS KMS's model says of keys; there are no others yet.
+// specSymmetric is the spec of symmetric keys that encrypt, and the name of their algorithm.
+const specSymmetric = "SYMMETRIC_DEFAULT"
+
+// What keys are for.
 const (
-	specSymmetric   = "SYMMETRIC_DEFAULT"
 	usageEncryption = "ENCRYPT_DECRYPT"
-	originKMS       = "AWS_KMS"
-	managerCustomer = "CUSTOMER"
+	usageSigning    = "SIGN_VERIFY"
+	usageMAC        = "GENERATE_VERIFY_MAC"
+	usageAgreement  = "KEY_AGREEMENT"
 )
 
 // AWS KMS's limits.
@@ -84,26 +87,6 @@ func printable(value string) string {
 
 func checkIdentifier(member, id string) error { return checkLength(member, len(id), 1, maxIdentifier) }
 
-// checkAlgorithm refuses asymmetric algorithms: no key is of that kind.
-func checkAlgorithm(member, algorithm string) error {
-	err := checkEnum(member, algorithm, specSymmetric, "RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256", "SM2PKE")
-	if err == nil && algorithm != "" && algorithm != specSymmetric {
-		return refuse(CodeInvalidKeyUsage, "Algorithm %s is incompatible with key spec %s.", algorithm, specSymmetric)
-	}
-	return err
-}
-
-// checkGrantTokens refuses all tokens, as there are no grants.
-func checkGrantTokens(tokens []string) error {
-	switch {
-	case len(tokens) > maxGrantTokens:
-		return checkLength("grantTokens", len(tokens), 0, maxGrantTokens)
-	case len(tokens) > 0:
-		return refuse(CodeInvalidGrantToken, "The grant token is not one of this key service's.")
-	}
-	return nil
-}
-
 // checkUnsupported refuses a member that must not be ignored where it is given.
 func checkUnsupported(member string, given bool) error {
 	if given {
@@ -126,7 +109,7 @@ func checkAliasName(name string) error {
 		return refuse(CodeInvalidAliasName, "An alias needs a name behind \"alias/\"")
 	case !consistsOf(rest, "/_-"):
 		return refuse(CodeValidation, "%s contains invalid characters for an alias", printable(name))
-	case strings.HasPrefix(rest, "aws/") || strings.HasPrefix(rest, "kmsfs/"):
+	case strings.HasPrefix(rest, "aws/") || strings.HasPrefix(name, managedPrefix):
 		return &Error{Code: CodeNotAuthorized}
 	}
 	return nil

@@ -6,10 +6,11 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/google/uuid"
+
+	"kmsfs/keyservice/store"
 )
 
 // vector is a ciphertext blob with all that it is made of. Bytes are in hexadecimal digits.
@@ -54,7 +55,7 @@ func checkVector(t *testing.T, v *vector) {
 		context[string(fromHex(t, pair[0]))] = string(fromHex(t, pair[1]))
 	}
 	id := materialID(keyID, material)
-	if got := hexText(id); got != v.MaterialID {
+	if got := id.String(); got != v.MaterialID {
 		t.Errorf("material ID: got %s, want %s", got, v.MaterialID)
 	}
 	if got := hex.EncodeToString(appendContext(nil, context)); got != v.Canonical {
@@ -84,32 +85,55 @@ func fromHex(t *testing.T, digits string) []byte {
 	return b
 }
 
-// Key material is wrapped for its own place only, and its bytes lie nowhere else.
+// Key material opens with its own slot, in its own place, and not once the slot is erased; its bytes lie nowhere.
 func TestWrappedMaterial(t *testing.T) {
-	rootKey := bytes.Repeat([]byte{7}, rootKeySize)
-	ring, err := newKeyring(rootKey)
+	ring, err := newKeyring(bytes.Repeat([]byte{7}, rootKeySize))
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, other := uuid.New(), uuid.New()
-	made := ring.generate(key)
-	var secret []byte
-	if err := ring.use(newMaterial(key, made.ID, made.Wrapped), func(s []byte) error {
-		secret = bytes.Clone(s)
+	file, err := os.Create(filepath.Join(t.TempDir(), "slots"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	slots, err := store.OpenSlots(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = slots.Close() }()
+	key, other, secret := uuid.New(), uuid.New(), bytes.Repeat([]byte{9}, materialSize)
+	m := store.Material{ID: materialID(key, secret)}
+	wrapped, slot, err := ring.wrapSecret(slots, key, m.ID, secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	loaded, err := ring.load(slots, key, m, wrapped)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ring.use(loaded, func(got []byte) error {
+		if !bytes.Equal(got, secret) {
+			t.Errorf("got %x, want %x", got, secret)
+		}
 		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if len(secret) != materialSize || strings.Contains(string(made.Wrapped), string(secret)) {
-		t.Errorf("material %x lies in %x", secret, made.Wrapped)
+	if bytes.Contains(wrapped, secret) || bytes.Contains(loaded.wrapped, secret) {
+		t.Error("the material lies in the clear")
 	}
-	unused := func([]byte) error { t.Error("it opens"); return nil }
-	wrongID := made.ID
-	wrongID[31] ^= 1
-	for _, m := range []*material{newMaterial(other, made.ID, made.Wrapped), newMaterial(key, wrongID, made.Wrapped), newMaterial(key, made.ID, nil)} {
-		if err := ring.use(m, unused); err == nil {
-			t.Error("no error")
-		}
+	wrong := m
+	wrong.ID[31] ^= 1
+	if _, err := ring.load(slots, other, m, wrapped); err == nil {
+		t.Error("it opens as another key's")
+	}
+	if _, err := ring.load(slots, key, wrong, wrapped); err == nil {
+		t.Error("it opens as another material")
+	}
+	if err := slots.Erase(slot); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ring.load(slots, key, m, wrapped); err == nil {
+		t.Error("it opens without its slot")
 	}
 }
 

@@ -1,4 +1,6 @@
-// Package store keeps a key service's keys, wrapped materials and aliases durably, in a bbolt file.
+// Package store keeps a key service's keys, wrapped materials, aliases, policies and grants durably, in a bbolt file. Every record is sealed, so
+// that the file shows little and nothing in it can be made up, changed or put in another's place; only what is missing, or an
+// older whole file, is not noticed.
 //
 // keyservice/FORMAT.md specifies the file's contents.
 package store
@@ -19,32 +21,26 @@ import (
 var ErrDamaged = errors.New("damaged key store")
 
 // version is that of the layout.
-const version = 1
+const version = 2
 
 // lockPatience is how long to wait for somebody who has the file open without holding the home's lock.
 const lockPatience = time.Second
 
-// The buckets.
-const (
-	metaBucket     = "meta"
-	keyBucket      = "keys"
-	materialBucket = "materials"
-	aliasBucket    = "aliases"
-)
-
-// The keys in the meta bucket.
-const (
-	versionKey = "version"
-	homeKey    = "home"
-)
+// Sealer seals records. Table and ID are authenticated.
+type Sealer interface {
+	Seal(table string, id, plaintext []byte) []byte
+	// Open appends the plaintext to dst.
+	Open(dst []byte, table string, id, sealed []byte) ([]byte, error)
+}
 
 // Store is an open store. Its methods are safe for concurrent use.
 type Store struct {
-	db *bbolt.DB
+	db     *bbolt.DB
+	sealer Sealer
 }
 
-// Create makes a store with nothing in it but the home's sealed facts. There must be no such file.
-func Create(path string, home []byte) error {
+// Create makes a store with nothing in it but the home's facts. There must be no such file.
+func Create(path string, sealer Sealer, facts []byte) error {
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
 		Timeout: lockPatience,
 		OpenFile: func(path string, flag int, mode fs.FileMode) (*os.File, error) {
@@ -55,19 +51,19 @@ func Create(path string, home []byte) error {
 		return err
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range []string{metaBucket, keyBucket, materialBucket, aliasBucket} {
+		for _, name := range buckets {
 			if _, err := tx.CreateBucket([]byte(name)); err != nil {
 				return err
 			}
 		}
-		meta := tx.Bucket([]byte(metaBucket))
-		return errors.Join(meta.Put([]byte(versionKey), []byte{version}), meta.Put([]byte(homeKey), home))
+		t := &Tx{tx, sealer}
+		return errors.Join(t.bucket(metaBucket).Put([]byte(versionKey), []byte{version}), t.seal(metaBucket, []byte(factsKey), facts))
 	})
 	return errors.Join(err, db.Close())
 }
 
-// Open opens the store that Create made, by a function that opens its file, and returns its contents. It changes nothing.
-func Open(path string, open func(flag int) (*os.File, error)) (s *Store, contents *Contents, err error) {
+// Open opens the store that Create made, by a function that opens its file. It changes nothing, and reads next to nothing.
+func Open(path string, sealer Sealer, open func(flag int) (*os.File, error)) (s *Store, err error) {
 	var file *os.File
 	err = guard(func() error {
 		db, err := bbolt.Open(path, 0o600, &bbolt.Options{
@@ -81,10 +77,10 @@ func Open(path string, open func(flag int) (*os.File, error)) (s *Store, content
 		if err != nil {
 			return openError(err)
 		}
-		if contents, err = load(db); err != nil {
+		if err := db.View(check); err != nil {
 			return errors.Join(err, db.Close())
 		}
-		s = &Store{db}
+		s = &Store{db, sealer}
 		return nil
 	})
 	if err != nil {
@@ -93,9 +89,9 @@ func Open(path string, open func(flag int) (*os.File, error)) (s *Store, content
 			_ = unix.Flock(int(file.Fd()), unix.LOCK_UN) // fails if bbolt has closed it
 			file.Close()
 		}
-		return nil, nil, fmt.Errorf("open the key store: %w", err)
+		return nil, fmt.Errorf("open the key store: %w", err)
 	}
-	return s, contents, nil
+	return s, nil
 }
 
 // openExisting opens a file that has something in it, as bbolt makes a new store of one that has not.
@@ -123,13 +119,43 @@ func openError(err error) error {
 	return fmt.Errorf("%w: %w", ErrDamaged, err)
 }
 
+// check refuses files of another layout.
+func check(tx *bbolt.Tx) error {
+	for _, name := range buckets {
+		if tx.Bucket([]byte(name)) == nil {
+			return fmt.Errorf("%w: no bucket %s", ErrDamaged, name)
+		}
+	}
+	if got := tx.Bucket([]byte(metaBucket)).Get([]byte(versionKey)); len(got) != 1 || got[0] != version {
+		return fmt.Errorf("%w: layout version %x, want %x", ErrDamaged, got, version)
+	}
+	return nil
+}
+
 // Close closes the file. No other method may be called afterwards.
 func (s *Store) Close() error { return s.db.Close() }
 
 // Update makes a change: all of what f does, durably, or nothing of it if f returns an error.
 func (s *Store) Update(f func(*Tx) error) error {
 	return guard(func() error {
-		return s.db.Update(func(tx *bbolt.Tx) error { return f(&Tx{tx}) })
+		return s.db.Update(func(tx *bbolt.Tx) error { return f(&Tx{tx, s.sealer}) })
+	})
+}
+
+// View reads: f sees one state of the store.
+func (s *Store) View(f func(*Tx) error) error {
+	return guard(func() error {
+		return s.db.View(func(tx *bbolt.Tx) error { return f(&Tx{tx, s.sealer}) })
+	})
+}
+
+// WriteTo writes a copy of the file, of one state of the store.
+func (s *Store) WriteTo(f *os.File) error {
+	return guard(func() error {
+		return s.db.View(func(tx *bbolt.Tx) error {
+			_, err := tx.WriteTo(f)
+			return err
+		})
 	})
 }
 

@@ -1,0 +1,213 @@
+package keyservice
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"kmsfs/keyservice/store"
+)
+
+// agendaInterval is how often the clock is looked at, which may be set, and stands still for timers while the machine sleeps. Uses of keys are
+// stored at the same time.
+const agendaInterval = time.Minute
+
+// agenda sees to what falls due: the deletion of keys, the expiry of imported material and of grants, rotations.
+type agenda struct {
+	// wake says that something may fall due earlier than was thought; stop ends the work, and done says that it has ended.
+	wake, stop, done chan struct{}
+}
+
+func (s *Service) startAgenda() {
+	s.agenda = agenda{wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
+	next := s.doDue()
+	go func() {
+		defer close(s.agenda.done)
+		for {
+			timer := time.NewTimer(next)
+			select {
+			case <-s.agenda.stop:
+				timer.Stop()
+				return
+			case <-s.agenda.wake:
+				timer.Stop()
+			case <-timer.C:
+			}
+			_ = s.flushUsage() // what can't be stored now may be in a minute, and Close says so otherwise
+			next = s.doDue()
+		}
+	}()
+}
+
+func (s *Service) stopAgenda() {
+	close(s.agenda.stop)
+	<-s.agenda.done
+}
+
+// remind has the agenda look again, for something that a change has noted.
+func (s *Service) remind() {
+	select {
+	case s.agenda.wake <- struct{}{}:
+	default:
+	}
+}
+
+// doDue does all that is due, and returns how long to wait for more. What can't be done, as when no record of it can be written, stays due.
+func (s *Service) doDue() time.Duration {
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	for {
+		var next store.Due
+		var ok bool
+		err := s.store.View(func(tx *store.Tx) (err error) {
+			next, ok, err = tx.Next()
+			return err
+		})
+		wait := time.Until(next.Time)
+		if err != nil || !ok || wait > agendaInterval {
+			return agendaInterval
+		}
+		if wait > 0 {
+			return wait
+		}
+		if err := s.do(next); err != nil {
+			return agendaInterval
+		}
+	}
+}
+
+// do does what is due, unless it holds no more, and takes it off the agenda.
+func (s *Service) do(d store.Due) error {
+	r := s.internalRequest()
+	k, err := s.key(d.Key)
+	if err != nil {
+		return err
+	}
+	if k != nil {
+		switch d.Kind {
+		case store.DueDeletion:
+			err = s.deleteDueKey(r, k)
+		case store.DueExpiry:
+			err = s.expireMaterials(r, k)
+		case store.DueRotation:
+			err = s.rotateDueKey(r, k)
+		case store.DueGrantExpiry:
+			err = s.expireGrant(r, k, d.Grant)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return s.store.Update(func(tx *store.Tx) error { return tx.Forget(d) })
+}
+
+// internalRequest is a request of the service's own.
+func (s *Service) internalRequest() *request {
+	r := &request{ctx: context.Background(), id: uuid.New(), time: time.Now(), serviceEvent: true}
+	r.caller.UID, r.caller.PID = s.facts.Owner, s.users.pid
+	return r
+}
+
+// deleteDueKey deletes a key whose waiting period is over: first what its material can't be unwrapped without, and then all there is of it.
+func (s *Service) deleteDueKey(r *request, k *key) error {
+	if k.State != statePendingDeletion || r.time.Before(k.Deletion) {
+		return nil
+	}
+	var slots []uint32
+	err := s.store.View(func(tx *store.Tx) error {
+		return tx.Secrets(k.ID, func(_ store.MaterialID, wrapped []byte) error {
+			slot, _, err := secretSlot(wrapped)
+			slots = append(slots, slot)
+			return err
+		})
+	})
+	if err != nil {
+		return err
+	}
+	for _, slot := range slots {
+		if err := s.slots.Erase(slot); err != nil {
+			return err
+		}
+	}
+	r.name = "DeleteKey"
+	r.concerns(resourceKey, k.arn)
+	r.details = append(r.details, field("keyId", k.ID.String()))
+	err = s.change(r, func(tx *store.Tx) error { return tx.DeleteKey(k.ID) }, k.ID)
+	s.cache.forget(nil, k.aliases...)
+	return err
+}
+
+// expireMaterials destroys imported material whose time is over.
+func (s *Service) expireMaterials(r *request, k *key) error {
+	for _, m := range k.Materials {
+		if !m.Present || !isOver(m.ValidTo, r.time) {
+			continue
+		}
+		event := *r
+		event.name = "DeleteExpiredKeyMaterial"
+		event.concerns(resourceKey, k.arn)
+		event.details = append(event.details, field("keyId", k.ID.String()), field("keyMaterialId", m.ID.String()))
+		if err := s.dropMaterial(&event, k, m.ID); err != nil {
+			return err
+		}
+		changed, err := s.key(k.ID)
+		if err != nil {
+			return err
+		}
+		k = changed
+	}
+	return nil
+}
+
+// dropMaterial destroys imported material, so that the same can be imported again. Unless it only awaited its rotation, the key is good for nothing meanwhile.
+func (s *Service) dropMaterial(r *request, k *key, id store.MaterialID) error {
+	changed := k.Key
+	changed.Materials = slices.Clone(k.Materials)
+	for i := range changed.Materials {
+		m := &changed.Materials[i]
+		if m.ID != id {
+			continue
+		}
+		m.Present, m.ValidTo = false, time.Time{}
+		if !m.Pending && k.isIn(stateEnabled, stateDisabled) {
+			changed.State = statePendingImport
+		}
+	}
+	var wrapped []byte
+	if err := s.store.View(func(tx *store.Tx) (err error) {
+		wrapped, err = tx.Secret(k.ID, id)
+		return err
+	}); err != nil {
+		return err
+	}
+	if wrapped != nil {
+		slot, _, err := secretSlot(wrapped)
+		if err != nil {
+			return err
+		}
+		if err := s.slots.Erase(slot); err != nil {
+			return err
+		}
+	}
+	return s.change(r, func(tx *store.Tx) error {
+		return firstError(tx.DeleteSecret(k.ID, id), tx.PutKey(&changed))
+	}, k.ID)
+}
+
+// expireGrant removes a grant whose time is over; it allows nothing by then.
+func (s *Service) expireGrant(r *request, k *key, id store.GrantID) error {
+	var g *store.Grant
+	err := s.store.View(func(tx *store.Tx) (err error) {
+		g, err = tx.Grant(k.ID, id)
+		return err
+	})
+	if g == nil || err != nil || !isOver(g.Expires, r.time) {
+		return err
+	}
+	r.name = "DeleteExpiredGrant"
+	r.concerns(resourceKey, k.arn)
+	r.details = append(r.details, field("keyId", k.ID.String()), field("grantId", id.String()))
+	return s.change(r, func(tx *store.Tx) error { return tx.DeleteGrant(k.ID, id) }, k.ID)
+}

@@ -1,0 +1,167 @@
+package keyservice
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"maps"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"kmsfs/keyservice/store"
+)
+
+// contextPath is the pair of the encryption context that has a file's path.
+const contextPath = "kmsfs:path"
+
+// constraintsHold says whether an encryption context is one that the grant is for. Names and values are compared exactly.
+func constraintsHold(g *store.Grant, context map[string]string) bool {
+	if len(g.Equals) > 0 && len(g.Equals) != len(context) {
+		return false
+	}
+	if !isSubset(g.Equals, context) || !isSubset(g.Subset, context) {
+		return false
+	}
+	return g.PathPrefix == "" || isBeneath(context[contextPath], g.PathPrefix)
+}
+
+// isSubset says whether all of part is in whole.
+func isSubset(part, whole map[string]string) bool {
+	for key, value := range part {
+		if got, ok := whole[key]; !ok || got != value {
+			return false
+		}
+	}
+	return true
+}
+
+// isBeneath says whether a path is the prefix, or lies beneath it: /a/b and /a/b/c are beneath /a/b, and /a/bc is not.
+func isBeneath(path, prefix string) bool {
+	rest, ok := strings.CutPrefix(path, prefix)
+	return ok && (rest == "" || rest[0] == '/' || strings.HasSuffix(prefix, "/"))
+}
+
+// grantOperations are the operations that grants can be for, with the usage of the keys that they are for; empty for all keys.
+var grantOperations = map[string]string{
+	"Decrypt": usageEncryption, "Encrypt": usageEncryption, "ReEncryptFrom": usageEncryption, "ReEncryptTo": usageEncryption,
+	"GenerateDataKey": usageEncryption, "GenerateDataKeyWithoutPlaintext": usageEncryption,
+	"GenerateDataKeyPair": usageEncryption, "GenerateDataKeyPairWithoutPlaintext": usageEncryption,
+	"Sign": usageSigning, "Verify": usageSigning, "GenerateMac": usageMAC, "VerifyMac": usageMAC, "DeriveSharedSecret": usageAgreement,
+	"GetPublicKey": "", "CreateGrant": "", "RetireGrant": "", "DescribeKey": "",
+}
+
+// checkGrantOperations says whether a grant for the key can be for the operations.
+func (k *key) checkGrantOperations(operations []string) error {
+	for _, operation := range operations {
+		usage, ok := grantOperations[operation]
+		if !ok {
+			return invalid("operations", printable(operation), "Member must satisfy enum value set: [%s]", strings.Join(slices.Sorted(maps.Keys(grantOperations)), ", "))
+		}
+		unfit := usage != "" && usage != k.Usage ||
+			operation == "GetPublicKey" && !k.spec.Asymmetric() || strings.HasPrefix(operation, "GenerateDataKey") && !k.spec.Symmetric()
+		if unfit {
+			return refuse(CodeValidation, "Grant operation %s is not valid for a key of key spec %s and usage %s.", operation, k.Spec, k.Usage)
+		}
+	}
+	return nil
+}
+
+// AWS KMS's limits on constraints, and on grants.
+const (
+	maxPairs           = 8   // of a constraint
+	maxConstraintValue = 384 // characters
+	maxKeyGrants       = 50_000
+	maxGrantName       = 256 // characters
+	maxGrantID         = 128 // characters
+)
+
+// checkConstraints says whether the key can be granted under the constraints.
+func (k *key) checkConstraints(c *GrantConstraints) error {
+	if !k.spec.Symmetric() {
+		return refuse(CodeValidation, "Grant constraints are valid for symmetric encryption keys only.")
+	}
+	for _, pairs := range []map[string]string{c.EncryptionContextEquals, c.EncryptionContextSubset} {
+		if err := checkLength("constraints", len(pairs), 0, maxPairs); err != nil {
+			return err
+		}
+		for name, value := range pairs {
+			if err := firstError(
+				checkLength("constraints", len(name), 1, maxConstraintValue),
+				checkLength("constraints", utf8.RuneCountInString(value), 0, maxConstraintValue)); err != nil {
+				return err
+			}
+		}
+	}
+	if c.PathPrefix != "" && (c.PathPrefix[0] != '/' || len(c.PathPrefix) > maxConstraintValue) {
+		return invalid("constraints.pathPrefix", "", "Member must begin with / and have at most %d bytes", maxConstraintValue)
+	}
+	return nil
+}
+
+// narrows says whether a grant allows no more than another, in operations, contexts and time.
+func narrows(g, than *store.Grant) bool {
+	for _, operation := range g.Operations {
+		if !slices.Contains(than.Operations, operation) {
+			return false
+		}
+	}
+	if !than.Expires.IsZero() && (g.Expires.IsZero() || g.Expires.After(than.Expires)) {
+		return false
+	}
+	if len(than.Equals) > 0 && !maps.Equal(g.Equals, than.Equals) {
+		return false
+	}
+	if !isSubset(than.Subset, g.Subset) && !isSubset(than.Subset, g.Equals) {
+		return false
+	}
+	if than.PathPrefix == "" {
+		return true
+	}
+	return g.PathPrefix != "" && isBeneath(g.PathPrefix, than.PathPrefix) || isBeneath(g.Equals[contextPath], than.PathPrefix)
+}
+
+// A grant token is no secret: it names a grant, and a MAC keeps it from being made up. Nobody gains anything by it, as grants hold at once.
+const tokenNonce = 16 // bytes
+
+// grantToken makes one more token of a grant.
+func (k *keyring) grantToken(key store.KeyID, id store.GrantID) string {
+	token := slices.Concat(key[:], id[:], make([]byte, tokenNonce))
+	rand.Read(token[len(key)+len(id):])
+	return base64.RawURLEncoding.EncodeToString(append(token, k.tokenMAC(token)...))
+}
+
+func (k *keyring) tokenMAC(token []byte) []byte {
+	mac := hmac.New(sha256.New, k.tokens)
+	mac.Write(token)
+	return mac.Sum(nil)
+}
+
+// readGrantToken returns the grant that a token names, which may have ended.
+func (k *keyring) readGrantToken(text string) (key store.KeyID, id store.GrantID, err error) {
+	const size = 16 + 32 + tokenNonce
+	token, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil || len(token) != size+sha256.Size || !hmac.Equal(token[size:], k.tokenMAC(token[:size])) {
+		return key, id, refuse(CodeInvalidGrantToken, "The grant token is not one of this key service's.")
+	}
+	copy(key[:], token)
+	copy(id[:], token[len(key):])
+	return key, id, nil
+}
+
+// checkGrantTokens refuses tokens that the service never gave out. Others change nothing: grants hold at once, and for their grantees only.
+func (s *Service) checkGrantTokens(tokens []string) error {
+	if err := checkLength("grantTokens", len(tokens), 0, maxGrantTokens); err != nil {
+		return err
+	}
+	for _, token := range tokens {
+		if err := checkLength("grantTokens", len(token), 1, maxIdentifier*4); err != nil {
+			return err
+		}
+		if _, _, err := s.ring.readGrantToken(token); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,72 @@
+package keyservice
+
+import (
+	"slices"
+
+	"github.com/google/uuid"
+
+	"kmsfs/keyservice/store"
+)
+
+// managedPrefix is what the aliases of the file system's own keys begin with, in the place of AWS's alias/aws/.
+const managedPrefix = "alias/kmsfs/"
+
+// ownedPrefix is what the names of owned keys begin with. They are kept with the aliases, and are none.
+const ownedPrefix = "owned/"
+
+// managedRotation is the period in days in which service managed keys are rotated, as AWS's are.
+const managedRotation = 365
+
+// managedAliases are those that there are. The key comes to be when its alias is first asked for.
+func managedAliases() []string { return []string{managedPrefix + "fs"} }
+
+// managedKey makes the key of a predefined alias; false if the alias is none of them.
+func (s *Service) managedKey(r *request, alias string) (store.KeyID, bool, error) {
+	if !slices.Contains(managedAliases(), alias) {
+		return store.KeyID{}, false, nil
+	}
+	id, err := s.internalKey(alias, store.Key{
+		Description: "Default key that protects files when no other key is named", Manager: managerService,
+		RotationPeriod: managedRotation, NextRotation: millis(r.time).AddDate(0, 0, managedRotation),
+	})
+	return id, err == nil, err
+}
+
+// ownedKey is a symmetric key of the service's own, made when it is first needed.
+func (s *Service) ownedKey(name string) (*key, error) {
+	id, err := s.internalKey(ownedPrefix+name, store.Key{Manager: managerOwned})
+	if err != nil {
+		return nil, err
+	}
+	return s.existing(id)
+}
+
+// internalKey returns the key that a name stands for, and makes it, a symmetric one, if need be.
+func (s *Service) internalKey(name string, record store.Key) (store.KeyID, error) {
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	if id, ok, err := s.target(name); ok || err != nil {
+		return id, err
+	}
+	id, err := uuid.NewRandom()
+	if err != nil {
+		return id, err
+	}
+	r := s.internalRequest()
+	r.name = "CreateKey"
+	record.ID, record.Created, record.State = id, millis(r.time), stateEnabled
+	record.Spec, record.Usage, record.Origin = specSymmetric, usageEncryption, originKMS
+	made, err := s.generateMaterial(r, &record)
+	if err != nil {
+		return id, err
+	}
+	defer made.wipe()
+	r.concerns(resourceKey, s.names.key(id))
+	r.details = append(r.details, field("keyId", id.String()), field("name", name))
+	return id, s.changeMaterial(r, made, func(tx *store.Tx) error {
+		return firstError(
+			tx.AddKey(&record),
+			tx.PutAlias(&store.Alias{Name: name, Target: id, Created: record.Created, Updated: record.Created}),
+			noteDue(tx, &record))
+	}, id)
+}

@@ -1,0 +1,138 @@
+package keyservice
+
+import (
+	"context"
+	"fmt"
+	"os/user"
+	"strconv"
+	"strings"
+
+	"kmsfs/policy"
+)
+
+// ExplainAccess says whether somebody may do something with a KMS key, and what decides so.
+func (s *Service) ExplainAccess(ctx context.Context, c Caller, in *ExplainAccessInput) (*ExplainAccessOutput, error) {
+	return run(ctx, s, c, "ExplainAccess", in, (*Service).explainAccess)
+}
+
+func (s *Service) explainAccess(r *request, in *ExplainAccessInput) (*ExplainAccessOutput, error) {
+	r.textParam("keyId", in.KeyId)
+	r.textParam("principal", in.Principal)
+	r.textParam("action", in.Action)
+	r.contextParam("encryptionContext", in.EncryptionContext)
+	if err := firstError(
+		checkIdentifier("keyId", in.KeyId),
+		checkContext("encryptionContext", in.EncryptionContext),
+		checkLength("action", len(in.Action), 1, maxIdentifier)); err != nil {
+		return nil, err
+	}
+	asked, err := s.subjectOf("principal", in.Principal)
+	if err != nil {
+		return nil, err
+	}
+	k, err := s.anyKey(r, in.KeyId)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.admit(r, "kms:GetKeyPolicy", k); err != nil {
+		return nil, err
+	}
+	action := in.Action
+	if !strings.Contains(action, ":") {
+		action = actionPrefix + action
+	}
+	a := &attributes{s: s, key: k, context: in.EncryptionContext, alias: r.alias, subject: asked, time: r.time, via: in.ViaService}
+	v, err := s.decide(&question{subject: asked, action: action, attributes: a, grants: true})
+	if err != nil {
+		return nil, err
+	}
+	return explanation(k, v), nil
+}
+
+// subjectOf is somebody whom a caller names, with the groups that the system knows.
+func (s *Service) subjectOf(member, name string) (*subject, error) {
+	p, err := s.principal(member, name)
+	if err != nil {
+		return nil, err
+	}
+	u := &subject{users: &s.users, groups: func() []uint32 { return nil }}
+	switch p.Kind {
+	case policy.Account:
+		u.uid, u.owns = s.facts.Owner, true
+	case policy.UID:
+		u.uid, u.owns = p.ID, p.ID == s.facts.Owner
+	case policy.User:
+		found, err := user.Lookup(p.Name)
+		if err != nil {
+			return nil, refuse(CodeValidation, "There is no user %s.", p.Name)
+		}
+		uid, err := strconv.ParseUint(found.Uid, 10, 32)
+		if err != nil {
+			return nil, err
+		}
+		u.uid, u.owns = uint32(uid), uint32(uid) == s.facts.Owner
+	default:
+		return nil, refuse(CodeValidation, "%s is not a user: want user:NAME or uid:N.", name)
+	}
+	u.groups = func() []uint32 { return userGroups(u.uid) }
+	return u, nil
+}
+
+// userGroups are the groups of a user as the system's user database has them.
+func userGroups(uid uint32) []uint32 {
+	found, err := user.LookupId(decimal(uid))
+	if err != nil {
+		return nil
+	}
+	ids, err := found.GroupIds()
+	if err != nil {
+		return nil
+	}
+	return parseGroups(strings.Join(ids, " "))
+}
+
+// principal reads a principal in any of its forms.
+func (s *Service) principal(member, text string) (policy.Principal, error) {
+	if err := checkLength(member, len(text), 1, maxPrincipal); err != nil {
+		return policy.Principal{}, err
+	}
+	p, err := policy.ParsePrincipal(text, s.facts.Account)
+	if err != nil {
+		return p, refuse(CodeInvalidArn, "%v", err)
+	}
+	return p, nil
+}
+
+// maxPrincipal bounds a principal's name, in characters.
+const maxPrincipal = 256
+
+// explanation is a verdict in words.
+func explanation(k *key, v verdict) *ExplainAccessOutput {
+	out := &ExplainAccessOutput{Allowed: v.allowed, DecidedBy: v.by, Sid: v.statement.Sid, KeyId: k.arn}
+	verb := "denies"
+	if v.allowed {
+		verb = "allows"
+	}
+	statement := ""
+	if v.by != byGrant && v.statement.Statement >= 0 && v.by != byDefault {
+		number := int32(v.statement.Statement)
+		out.Statement = &number
+		statement = fmt.Sprintf("statement %d", number)
+		if v.statement.Sid != "" {
+			statement += fmt.Sprintf(" (%q)", v.statement.Sid)
+		}
+	}
+	switch v.by {
+	case byKeyPolicy:
+		out.Reason = fmt.Sprintf("%s of the key policy %s it", statement, verb)
+	case byServicePolicy:
+		out.Reason = fmt.Sprintf("%s of the service policy %s it", statement, verb)
+	case byGrant:
+		out.GrantId = v.grant.ID.String()
+		out.Reason = fmt.Sprintf("grant %s allows it", out.GrantId)
+	default:
+		out.Sid = ""
+		out.Reason = "neither the key policy nor a grant allows it"
+	}
+	return out
+}

@@ -1,0 +1,452 @@
+package keyservice
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+
+	"kmsfs/keyservice/store"
+	"kmsfs/policy"
+)
+
+// CreateGrant lets a principal use a KMS key.
+func (s *Service) CreateGrant(ctx context.Context, c Caller, in *CreateGrantInput) (*CreateGrantOutput, error) {
+	return run(ctx, s, c, "CreateGrant", in, (*Service).createGrant)
+}
+
+// ListGrants lists a KMS key's grants, a page at a time.
+func (s *Service) ListGrants(ctx context.Context, c Caller, in *ListGrantsInput) (*ListGrantsOutput, error) {
+	return run(ctx, s, c, "ListGrants", in, (*Service).listGrants)
+}
+
+// ListRetirableGrants lists the grants that a principal may retire, a page at a time.
+func (s *Service) ListRetirableGrants(ctx context.Context, c Caller, in *ListRetirableGrantsInput) (*ListRetirableGrantsOutput, error) {
+	return run(ctx, s, c, "ListRetirableGrants", in, (*Service).listRetirableGrants)
+}
+
+// RetireGrant ends a grant, for the one who has done with it. No call that comes after its return is allowed by the grant.
+func (s *Service) RetireGrant(ctx context.Context, c Caller, in *RetireGrantInput) (*RetireGrantOutput, error) {
+	return run(ctx, s, c, "RetireGrant", in, (*Service).retireGrant)
+}
+
+// RevokeGrant ends a grant, for the one who administers the key. No call that comes after its return is allowed by the grant.
+func (s *Service) RevokeGrant(ctx context.Context, c Caller, in *RevokeGrantInput) (*RevokeGrantOutput, error) {
+	return run(ctx, s, c, "RevokeGrant", in, (*Service).revokeGrant)
+}
+
+func (s *Service) createGrant(r *request, in *CreateGrantInput) (*CreateGrantOutput, error) {
+	r.readOnly = false
+	g, err := s.newGrant(r, in)
+	if err != nil {
+		return nil, err
+	}
+	s.describeGrant(r, g)
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	// The caller needs to be allowed in the grant's own context: AWS compares policies' conditions with its constraints.
+	k, err := s.namedIn(r, "kms:CreateGrant", in.KeyId, grantContext(g))
+	if err != nil {
+		return nil, err
+	}
+	g.Key = k.ID
+	if err := firstError(
+		k.checkGrantOperations(g.Operations), checkGrantConstraints(k, in.Constraints),
+		k.notIn(stateDisabled, statePendingDeletion, statePendingImport)); err != nil {
+		return nil, err
+	}
+	if parent := r.verdict.grant; parent != nil && !narrows(g, parent) {
+		return nil, refuse(CodeAccessDenied, "User: %s may grant no more than grant %s allows.", s.names.principal(s.users.name(r.caller.UID)), parent.ID)
+	}
+	if err := dryRun(r, in.DryRun); err != nil {
+		return nil, err
+	}
+	id, err := s.addGrant(r, k, g)
+	if err != nil {
+		return nil, err
+	}
+	return &CreateGrantOutput{s.ring.grantToken(k.ID, id), id.String()}, nil
+}
+
+func checkGrantConstraints(k *key, c *GrantConstraints) error {
+	if c == nil {
+		return nil
+	}
+	return k.checkConstraints(c)
+}
+
+// newGrant is the grant that is asked for, without an ID and a key.
+func (s *Service) newGrant(r *request, in *CreateGrantInput) (*store.Grant, error) {
+	grantee, err := s.grantPrincipal("granteePrincipal", in.GranteePrincipal)
+	if err != nil {
+		return nil, err
+	}
+	g := &store.Grant{Name: in.Name, Created: millis(r.time), Grantee: grantee}
+	if in.RetiringPrincipal != "" {
+		if g.Retirer, err = s.grantPrincipal("retiringPrincipal", in.RetiringPrincipal); err != nil {
+			return nil, err
+		}
+	}
+	if err := firstError(
+		checkLength("operations", len(in.Operations), 1, 2*len(grantOperations)),
+		checkLength("name", len(in.Name), 0, maxGrantName),
+		s.checkGrantTokens(in.GrantTokens)); err != nil {
+		return nil, err
+	}
+	if !consistsOf(in.Name, ":/_-") {
+		return nil, invalid("name", "", "Member must satisfy regular expression pattern: ^[a-zA-Z0-9:/_-]+$")
+	}
+	g.Operations = slices.Compact(slices.Sorted(slices.Values(in.Operations)))
+	if c := in.Constraints; c != nil {
+		g.Equals, g.Subset, g.PathPrefix = c.EncryptionContextEquals, c.EncryptionContextSubset, c.PathPrefix
+	}
+	if in.ExpirationDate != nil {
+		if g.Expires = millis(in.ExpirationDate.Time); !g.Expires.After(r.time) {
+			return nil, refuse(CodeValidation, "The expiration date must be in the future")
+		}
+	}
+	return g, nil
+}
+
+// grantPrincipal is the ARN of a principal that a grant names.
+func (s *Service) grantPrincipal(member, text string) (string, error) {
+	p, err := s.principal(member, text)
+	if err == nil && p.Kind == policy.Anyone {
+		err = refuse(CodeInvalidArn, "a grant can't be for everybody")
+	}
+	if err != nil {
+		return "", err
+	}
+	return p.ARN(s.facts.Account), nil
+}
+
+// describeGrant tells the audit log and the policies what grant is asked for.
+func (s *Service) describeGrant(r *request, g *store.Grant) {
+	r.param("granteePrincipal", g.Grantee)
+	r.textParam("retiringPrincipal", g.Retirer)
+	r.param("operations", strings.Join(g.Operations, ","))
+	r.textParam("name", g.Name)
+	r.contextParam("encryptionContextEquals", g.Equals)
+	r.contextParam("encryptionContextSubset", g.Subset)
+	r.textParam("pathPrefix", g.PathPrefix)
+	if !g.Expires.IsZero() {
+		r.param("expirationDate", g.Expires.Format("2006-01-02T15:04:05.000Z"))
+	}
+	r.about("kms:granteeprincipal", g.Grantee)
+	r.about("kms:retiringprincipal", g.Retirer)
+	r.aboutList("kms:grantoperations", g.Operations)
+	var kinds []string
+	if len(g.Equals) > 0 {
+		kinds = append(kinds, "EncryptionContextEquals")
+	}
+	if len(g.Subset) > 0 {
+		kinds = append(kinds, "EncryptionContextSubset")
+	}
+	if g.PathPrefix != "" {
+		kinds = append(kinds, "PathPrefix")
+	}
+	r.aboutList("kms:grantconstrainttype", kinds)
+}
+
+// grantContext is the encryption context that a grant is sure to be used in.
+func grantContext(g *store.Grant) map[string]string {
+	context := map[string]string{}
+	for _, pairs := range []map[string]string{g.Subset, g.Equals} {
+		for name, value := range pairs {
+			context[name] = value
+		}
+	}
+	if _, ok := context[contextPath]; !ok && g.PathPrefix != "" {
+		context[contextPath] = g.PathPrefix
+	}
+	return context
+}
+
+// addGrant stores a grant, unless one of that name with the same parameters is there. It returns the ID of the one that is.
+func (s *Service) addGrant(r *request, k *key, g *store.Grant) (store.GrantID, error) {
+	same := *g
+	same.Created = time.Time{} // whatever it is, the grant is the same
+	parameters, err := json.Marshal(same)
+	if err != nil {
+		return g.ID, err
+	}
+	if g.Name != "" {
+		var found *store.Grant
+		if err := s.store.View(func(tx *store.Tx) (err error) {
+			found, err = tx.NamedGrant(k.ID, string(parameters))
+			return err
+		}); err != nil {
+			return g.ID, err
+		}
+		if found != nil && !isOver(found.Expires, r.time) {
+			r.response = append(r.response, field("grantId", found.ID.String()))
+			return found.ID, nil
+		}
+	}
+	rand.Read(g.ID[:])
+	r.response = append(r.response, field("grantId", g.ID.String()))
+	defer s.remind()
+	return g.ID, s.change(r, func(tx *store.Tx) error {
+		if tx.GrantCount(k.ID) >= maxKeyGrants {
+			return refuse(CodeLimitExceeded, "%s has %d grants, which is the limit.", k.arn, maxKeyGrants)
+		}
+		if !g.Expires.IsZero() {
+			if err := tx.Remind(store.Due{Time: g.Expires, Kind: store.DueGrantExpiry, Key: k.ID, Grant: g.ID}); err != nil {
+				return err
+			}
+		}
+		return tx.AddGrant(g, string(parameters))
+	}, k.ID)
+}
+
+func (s *Service) grantEntry(g *store.Grant) GrantListEntry {
+	e := GrantListEntry{
+		KeyId: s.names.key(g.Key), GrantId: g.ID.String(), Name: g.Name, CreationDate: Timestamp{g.Created},
+		GranteePrincipal: g.Grantee, RetiringPrincipal: g.Retirer, IssuingAccount: s.names.root(), Operations: g.Operations,
+		ExpirationDate: given(g.Expires),
+	}
+	if len(g.Equals) > 0 || len(g.Subset) > 0 || g.PathPrefix != "" {
+		e.Constraints = &GrantConstraints{g.Equals, g.Subset, g.PathPrefix}
+	}
+	return e
+}
+
+// parseGrantID reads a grant's ID.
+func parseGrantID(text string) (id store.GrantID, err error) {
+	if err := checkLength("grantId", len(text), 1, maxGrantID); err != nil {
+		return id, err
+	}
+	var digits store.MaterialID // which has the same form
+	if err := digits.UnmarshalText([]byte(text)); err != nil || digits.String() != text {
+		return id, refuse(CodeInvalidGrantID, "The grant ID is malformed: want 64 hexadecimal digits.")
+	}
+	return store.GrantID(digits), nil
+}
+
+func (s *Service) listGrants(r *request, in *ListGrantsInput) (*ListGrantsOutput, error) {
+	limit, err := pageSize(in.Limit, 50, 100)
+	if err != nil {
+		return nil, err
+	}
+	k, err := s.named(r, "kms:ListGrants", in.KeyId)
+	if err != nil {
+		return nil, err
+	}
+	after, err := s.readGrantMarker("ListGrants", in.Marker, k)
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.grantLister(in, k.ID, after)
+	if err != nil {
+		return nil, err
+	}
+	out := &ListGrantsOutput{Grants: []GrantListEntry{}}
+	var last store.GrantID
+	err = s.store.View(func(tx *store.Tx) error {
+		return list(tx, func(g *store.Grant) bool {
+			if isOver(g.Expires, r.time) {
+				return true
+			}
+			if len(out.Grants) == limit {
+				out.Truncated = true
+				return false
+			}
+			last = g.ID
+			out.Grants = append(out.Grants, s.grantEntry(g))
+			return true
+		})
+	})
+	if out.Truncated {
+		out.NextMarker = s.ring.marker("ListGrants", slices.Concat(k.ID[:], last[:]))
+	}
+	return out, err
+}
+
+// grantLister returns what lists the grants that are asked for.
+func (s *Service) grantLister(in *ListGrantsInput, key store.KeyID, after *store.GrantID) (func(*store.Tx, func(*store.Grant) bool) error, error) {
+	switch {
+	case in.GrantId != "":
+		id, err := parseGrantID(in.GrantId)
+		if err != nil {
+			return nil, err
+		}
+		return func(tx *store.Tx, f func(*store.Grant) bool) error {
+			g, err := tx.Grant(key, id)
+			if g != nil {
+				f(g)
+			}
+			return err
+		}, nil
+	case in.GranteePrincipal != "":
+		grantee, err := s.grantPrincipal("granteePrincipal", in.GranteePrincipal)
+		if err != nil {
+			return nil, err
+		}
+		return func(tx *store.Tx, f func(*store.Grant) bool) error { return tx.GranteeGrants(key, grantee, after, f) }, nil
+	}
+	return func(tx *store.Tx, f func(*store.Grant) bool) error { return tx.Grants(key, after, f) }, nil
+}
+
+// readGrantMarker is the grant of the key that a marker names; nil for no marker.
+func (s *Service) readGrantMarker(operation, marker string, k *key) (*store.GrantID, error) {
+	last, err := s.markedKey(operation, marker, k)
+	if last == nil || err != nil {
+		return nil, err
+	}
+	var id store.GrantID
+	if len(last) != len(id) {
+		return nil, errInvalidMarker()
+	}
+	copy(id[:], last)
+	return &id, nil
+}
+
+func (s *Service) listRetirableGrants(r *request, in *ListRetirableGrantsInput) (*ListRetirableGrantsOutput, error) {
+	r.textParam("retiringPrincipal", in.RetiringPrincipal)
+	limit, err := pageSize(in.Limit, 50, 100)
+	if err != nil {
+		return nil, err
+	}
+	retirer, err := s.grantPrincipal("retiringPrincipal", in.RetiringPrincipal)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.admitAccount(r, "kms:ListRetirableGrants", retirer); err != nil {
+		return nil, err
+	}
+	var afterKey *store.KeyID
+	var after *store.GrantID
+	if in.Marker != "" {
+		last, err := s.ring.readMarker("ListRetirableGrants", in.Marker)
+		if err != nil || len(last) != 16+32 {
+			return nil, errInvalidMarker()
+		}
+		key, id := store.KeyID(last[:16]), store.GrantID(last[16:])
+		afterKey, after = &key, &id
+	}
+	out := &ListRetirableGrantsOutput{Grants: []GrantListEntry{}}
+	var last []byte
+	err = s.store.View(func(tx *store.Tx) error {
+		return tx.RetirableGrants(retirer, afterKey, after, func(g *store.Grant) bool {
+			if isOver(g.Expires, r.time) {
+				return true
+			}
+			if len(out.Grants) == limit {
+				out.Truncated = true
+				return false
+			}
+			last = slices.Concat(g.Key[:], g.ID[:])
+			out.Grants = append(out.Grants, s.grantEntry(g))
+			return true
+		})
+	})
+	if out.Truncated {
+		out.NextMarker = s.ring.marker("ListRetirableGrants", last)
+	}
+	return out, err
+}
+
+func (s *Service) revokeGrant(r *request, in *RevokeGrantInput) (*RevokeGrantOutput, error) {
+	r.readOnly = false
+	r.textParam("grantId", in.GrantId)
+	id, err := parseGrantID(in.GrantId)
+	if err != nil {
+		return nil, err
+	}
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	k, err := s.named(r, "kms:RevokeGrant", in.KeyId)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.existingGrant(k.ID, id); err != nil {
+		return nil, err
+	}
+	if err := dryRun(r, in.DryRun); err != nil {
+		return nil, err
+	}
+	return &RevokeGrantOutput{}, s.change(r, func(tx *store.Tx) error { return tx.DeleteGrant(k.ID, id) }, k.ID)
+}
+
+func (s *Service) existingGrant(key store.KeyID, id store.GrantID) (g *store.Grant, err error) {
+	err = s.store.View(func(tx *store.Tx) (err error) {
+		g, err = tx.Grant(key, id)
+		return err
+	})
+	if err == nil && g == nil {
+		err = refuse(CodeNotFound, "Grant %s does not exist", id)
+	}
+	return g, err
+}
+
+func (s *Service) retireGrant(r *request, in *RetireGrantInput) (*RetireGrantOutput, error) {
+	r.readOnly = false
+	key, id, err := s.retiring(r, in)
+	if err != nil {
+		return nil, err
+	}
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	k, err := s.existingKey(key)
+	if err != nil {
+		return nil, err
+	}
+	r.concerns(resourceKey, k.arn)
+	g, err := s.existingGrant(key, id)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.admitRetiring(r, k, g); err != nil {
+		return nil, err
+	}
+	if err := dryRun(r, in.DryRun); err != nil {
+		return nil, err
+	}
+	return &RetireGrantOutput{}, s.change(r, func(tx *store.Tx) error { return tx.DeleteGrant(key, id) }, key)
+}
+
+// retiring is the grant that a request to retire one names.
+func (s *Service) retiring(r *request, in *RetireGrantInput) (key store.KeyID, id store.GrantID, err error) {
+	r.textParam("keyId", in.KeyId)
+	r.textParam("grantId", in.GrantId)
+	switch {
+	case in.GrantToken != "" && in.KeyId == "" && in.GrantId == "":
+		return s.ring.readGrantToken(in.GrantToken)
+	case in.GrantToken != "" || in.KeyId == "" || in.GrantId == "":
+		return key, id, refuse(CodeValidation, "Specify either a grant token, or a key ARN and a grant ID.")
+	}
+	if id, err = parseGrantID(in.GrantId); err != nil {
+		return key, id, err
+	}
+	local, err := s.names.local(in.KeyId)
+	if err != nil {
+		return key, id, err
+	}
+	key, err = parseKeyID(local)
+	return key, id, err
+}
+
+// admitRetiring lets the grant's retiring principal, its grantee if it is for RetireGrant, and whom the service policy allows it, retire a grant.
+func (s *Service) admitRetiring(r *request, k *key, g *store.Grant) error {
+	a := &r.attributes
+	a.s, a.key = s, k
+	s.identify(r)
+	d := s.servicePolicy.Load().Decide(&policy.Request{Subject: &r.subject, Action: "kms:RetireGrant", Resource: k.arn, Attributes: a})
+	v := verdict{by: byServicePolicy, statement: d}
+	if d.Effect == policy.Deny {
+		return s.denial(r, "kms:RetireGrant", k.arn, v)
+	}
+	var room [16]policy.Principal
+	for _, p := range r.subject.principals(room[:0]) {
+		arn := p.ARN(s.facts.Account)
+		if arn == g.Retirer || arn == g.Grantee && slices.Contains(g.Operations, "RetireGrant") {
+			return nil
+		}
+	}
+	if d.Effect == policy.Allow {
+		return nil
+	}
+	return s.denial(r, "kms:RetireGrant", k.arn, v)
+}

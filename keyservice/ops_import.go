@@ -1,0 +1,381 @@
+package keyservice
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"slices"
+	"strconv"
+	"time"
+
+	"kmsfs/keyservice/keyspec"
+	"kmsfs/keyservice/store"
+)
+
+const (
+	// importTokenLife is how long an import token and its public key are good for: AWS KMS's 24 hours.
+	importTokenLife = 24 * time.Hour
+	// maxImportLife is how far ahead imported material may expire at most: AWS KMS's 365 days.
+	maxImportLife = 365 * 24 * time.Hour
+
+	// importKey is the owned key that import tokens are encrypted under.
+	importKey = "import"
+
+	expires                = "KEY_MATERIAL_EXPIRES"
+	neverEnds              = "KEY_MATERIAL_DOES_NOT_EXPIRE"
+	newOne                 = "NEW_KEY_MATERIAL"
+	existingOne            = "EXISTING_KEY_MATERIAL"
+	maxImport              = 6144 // bytes of a wrapped material, and of a token
+	maxMaterialDescription = 256  // characters of a material's description
+)
+
+// GetParametersForImport makes a public key to wrap key material with, and the token that goes with it.
+func (s *Service) GetParametersForImport(ctx context.Context, c Caller, in *GetParametersForImportInput) (*GetParametersForImportOutput, error) {
+	return run(ctx, s, c, "GetParametersForImport", in, (*Service).getParametersForImport)
+}
+
+// ImportKeyMaterial imports key material that was wrapped so.
+func (s *Service) ImportKeyMaterial(ctx context.Context, c Caller, in *ImportKeyMaterialInput) (*ImportKeyMaterialOutput, error) {
+	return run(ctx, s, c, "ImportKeyMaterial", in, (*Service).importKeyMaterial)
+}
+
+// DeleteImportedKeyMaterial destroys imported key material. The same can be imported again.
+func (s *Service) DeleteImportedKeyMaterial(ctx context.Context, c Caller, in *DeleteImportedKeyMaterialInput) (*DeleteImportedKeyMaterialOutput, error) {
+	return run(ctx, s, c, "DeleteImportedKeyMaterial", in, (*Service).deleteImportedKeyMaterial)
+}
+
+func expirationModel(validTo time.Time) string {
+	if validTo.IsZero() {
+		return neverEnds
+	}
+	return expires
+}
+
+// imports says whether material can be imported into the key.
+func (k *key) imports() error {
+	if k.Origin != originExternal {
+		return refuse(CodeUnsupportedOperation, "%s origin is %s which is not valid for this operation.", k.arn, k.Origin)
+	}
+	return nil
+}
+
+func (s *Service) getParametersForImport(r *request, in *GetParametersForImportInput) (*GetParametersForImportOutput, error) {
+	r.textParam("wrappingAlgorithm", in.WrappingAlgorithm)
+	r.textParam("wrappingKeySpec", in.WrappingKeySpec)
+	r.about("kms:wrappingalgorithm", in.WrappingAlgorithm)
+	r.about("kms:wrappingkeyspec", in.WrappingKeySpec)
+	if err := firstError(
+		checkGiven("wrappingAlgorithm", in.WrappingAlgorithm, "RSAES_PKCS1_V1_5", "RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256",
+			"RSA_AES_KEY_WRAP_SHA_1", "RSA_AES_KEY_WRAP_SHA_256", "SM2PKE"),
+		checkGiven("wrappingKeySpec", in.WrappingKeySpec, "RSA_2048", "RSA_3072", "RSA_4096", "SM2")); err != nil {
+		return nil, err
+	}
+	k, err := s.named(r, "kms:GetParametersForImport", in.KeyId)
+	if err != nil {
+		return nil, err
+	}
+	if err := firstError(
+		k.imports(), k.notIn(statePendingDeletion),
+		checkUnsupported("WrappingAlgorithm "+in.WrappingAlgorithm, in.WrappingAlgorithm == "RSAES_PKCS1_V1_5" || in.WrappingAlgorithm == "SM2PKE"),
+		checkUnsupported("WrappingKeySpec SM2", in.WrappingKeySpec == "SM2")); err != nil {
+		return nil, err
+	}
+	private, public, err := s.wrappingKey(r, in.WrappingKeySpec)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(private)
+	token := importToken{key: k.ID, algorithm: in.WrappingAlgorithm, spec: in.WrappingKeySpec, validTo: millis(r.time).Add(importTokenLife)}
+	sealed, err := s.sealToken(&token, private)
+	if err != nil {
+		return nil, err
+	}
+	return &GetParametersForImportOutput{k.arn, sealed, public, Timestamp{token.validTo}}, nil
+}
+
+// wrappingKey makes a key pair to wrap key material with; the caller wipes the private key.
+func (s *Service) wrappingKey(r *request, name string) (private, public []byte, err error) {
+	spec, ok := keyspec.Find(name)
+	if !ok {
+		return nil, nil, refuse(CodeInternal, "unknown key spec %s", name)
+	}
+	return s.pair(r, spec)
+}
+
+// checkGiven checks a text that has to be there.
+func checkGiven(member, value string, values ...string) error {
+	if value == "" {
+		return invalid(member, "", "Member must not be null")
+	}
+	return checkEnum(member, value, values...)
+}
+
+// importToken is what an import token says. The private key is with it, so that the service needn't remember any.
+type importToken struct {
+	key             store.KeyID
+	algorithm, spec string
+	validTo         time.Time
+}
+
+// context binds a token's parts to its ciphertext.
+func (t *importToken) context() map[string]string {
+	return map[string]string{
+		"kmsfs:import": t.key.String(), "algorithm": t.algorithm, "spec": t.spec, "validTo": strconv.FormatInt(t.validTo.UnixMilli(), 10),
+	}
+}
+
+// sealToken encrypts the private key under an owned key, with the rest in the clear before it: time, algorithm, spec.
+func (s *Service) sealToken(t *importToken, private []byte) ([]byte, error) {
+	k, err := s.ownedKey(importKey)
+	if err != nil {
+		return nil, err
+	}
+	var sealed []byte
+	err = s.ring.use(k.current(), func(secret []byte) (err error) {
+		sealed, err = sealBlob(secret, k.ID, k.current().ID, private, t.context())
+		return err
+	})
+	open := binary.BigEndian.AppendUint64(nil, uint64(t.validTo.UnixMilli()))
+	open = append(open, byte(len(t.algorithm)))
+	open = append(open, t.algorithm...)
+	open = append(open, byte(len(t.spec)))
+	open = append(open, t.spec...)
+	return append(open, sealed...), err
+}
+
+// openToken reverses sealToken, for the key that the token is used for.
+func (s *Service) openToken(id store.KeyID, token []byte, now time.Time) (*importToken, []byte, error) {
+	malformed := refuse(CodeInvalidImportToken, "The import token is not one of this key's.")
+	if len(token) < 9 {
+		return nil, nil, malformed
+	}
+	t := &importToken{key: id, validTo: time.UnixMilli(int64(binary.BigEndian.Uint64(token)))}
+	rest := token[8:]
+	for _, text := range []*string{&t.algorithm, &t.spec} {
+		if len(rest) == 0 || len(rest) <= int(rest[0]) {
+			return nil, nil, malformed
+		}
+		*text, rest = string(rest[1:1+rest[0]]), rest[1+rest[0]:]
+	}
+	parsed, err := parseBlob(rest)
+	if err != nil {
+		return nil, nil, malformed
+	}
+	k, err := s.ownedKey(importKey)
+	if err != nil {
+		return nil, nil, err
+	}
+	m := k.materials[parsed.material]
+	if m == nil || parsed.key != k.ID {
+		return nil, nil, malformed
+	}
+	var private []byte
+	if err := s.ring.use(m, func(secret []byte) (err error) {
+		private, err = parsed.open(secret, t.context())
+		return err
+	}); err != nil {
+		return nil, nil, malformed
+	}
+	if !now.Before(t.validTo) {
+		clear(private)
+		return nil, nil, refuse(CodeExpiredImportToken, "The import token has expired: get new parameters for import.")
+	}
+	return t, private, nil
+}
+
+func (s *Service) importKeyMaterial(r *request, in *ImportKeyMaterialInput) (*ImportKeyMaterialOutput, error) {
+	r.readOnly = false
+	validTo, err := importEnd(r, in)
+	if err := firstError(
+		err,
+		checkLength("importToken", len(in.ImportToken), 1, maxImport),
+		checkLength("encryptedKeyMaterial", len(in.EncryptedKeyMaterial), 1, maxImport),
+		checkEnum("importType", in.ImportType, newOne, existingOne),
+		checkLength("keyMaterialDescription", len(in.KeyMaterialDescription), 0, maxMaterialDescription),
+		checkMaterialID(in.KeyMaterialId)); err != nil {
+		return nil, err
+	}
+	// What is slow, and needs the owned key, comes before the lock; what it finds is checked again under it.
+	k, err := s.named(r, "kms:ImportKeyMaterial", in.KeyId)
+	if err != nil {
+		return nil, err
+	}
+	if err := firstError(k.imports(), k.notIn(statePendingDeletion)); err != nil {
+		return nil, err
+	}
+	secret, err := s.unwrapImport(k, in, r.time)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(secret)
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	if k, err = s.existingKey(k.ID); err != nil {
+		return nil, err
+	}
+	if err := k.notIn(statePendingDeletion); err != nil {
+		return nil, err
+	}
+	defer s.remind()
+	return s.addImported(r, k, in, secret, validTo)
+}
+
+func checkMaterialID(id string) error {
+	var parsed store.MaterialID
+	if id != "" && parsed.UnmarshalText([]byte(id)) != nil {
+		return invalid("keyMaterialId", "", "Member must satisfy regular expression pattern: ^[a-f0-9]{64}$")
+	}
+	return nil
+}
+
+// importEnd is when the material is to expire; zero for never.
+func importEnd(r *request, in *ImportKeyMaterialInput) (time.Time, error) {
+	model := in.ExpirationModel
+	if model == "" {
+		model = expires
+	}
+	r.textParam("expirationModel", in.ExpirationModel)
+	r.about("kms:expirationmodel", in.ExpirationModel)
+	if err := checkEnum("expirationModel", model, expires, neverEnds); err != nil {
+		return time.Time{}, err
+	}
+	switch {
+	case model == neverEnds && in.ValidTo != nil:
+		return time.Time{}, refuse(CodeValidation, "A validTo date must not be set if the ExpirationModel is KEY_MATERIAL_DOES_NOT_EXPIRE")
+	case model == neverEnds:
+		return time.Time{}, nil
+	case in.ValidTo == nil:
+		return time.Time{}, refuse(CodeValidation, "A validTo date must be set if the ExpirationModel is KEY_MATERIAL_EXPIRES")
+	}
+	end := millis(in.ValidTo.Time)
+	r.param("validTo", end.Format(time.RFC3339))
+	r.about("kms:validto", end.Format(time.RFC3339))
+	if !end.After(r.time) || end.After(r.time.Add(maxImportLife)) {
+		return end, refuse(CodeValidation, "The validTo date must be in the future, and at most 365 days ahead")
+	}
+	return end, nil
+}
+
+// unwrapImport is the key material in the clear, which the caller wipes.
+func (s *Service) unwrapImport(k *key, in *ImportKeyMaterialInput, now time.Time) ([]byte, error) {
+	token, private, err := s.openToken(k.ID, in.ImportToken, now)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(private)
+	var secret []byte
+	erasing(func() {
+		secret, err = keyspec.UnwrapImport(token.algorithm, private, in.EncryptedKeyMaterial)
+		if err == nil {
+			err = k.spec.Check(secret)
+		}
+	})
+	switch {
+	case errors.Is(err, keyspec.ErrDecryption):
+		return nil, errInvalidCiphertext()
+	case err != nil:
+		clear(secret)
+		return nil, refuse(CodeIncorrectKeyMaterial, "The key material is not what key spec %s needs.", k.Spec)
+	}
+	return secret, nil
+}
+
+// addImported stores imported material: the key's first, one that was there before, or the next.
+func (s *Service) addImported(r *request, k *key, in *ImportKeyMaterialInput, secret []byte, validTo time.Time) (*ImportKeyMaterialOutput, error) {
+	id := materialID(k.ID, secret)
+	if in.KeyMaterialId != "" && in.KeyMaterialId != id.String() {
+		return nil, refuse(CodeIncorrectKeyMaterial, "The key material is not that of ID %s.", in.KeyMaterialId)
+	}
+	changed := k.Key
+	changed.Materials = slices.Clone(k.Materials)
+	at := slices.IndexFunc(changed.Materials, func(m store.Material) bool { return m.ID == id })
+	switch {
+	case at < 0 && in.ImportType == existingOne, at < 0 && len(k.Materials) > 0 && in.ImportType != newOne:
+		return nil, refuse(CodeIncorrectKeyMaterial, "The key material is not the one that was imported before.")
+	case at < 0:
+		if err := k.takesNext(); err != nil {
+			return nil, err
+		}
+		at = len(changed.Materials)
+		changed.Materials = append(changed.Materials, store.Material{ID: id, Pending: at > 0})
+	}
+	m := &changed.Materials[at]
+	wasPresent := m.Present
+	m.Present, m.ValidTo = true, validTo
+	if in.KeyMaterialDescription != "" {
+		m.Description = in.KeyMaterialDescription
+	}
+	if changed.Current < 0 {
+		changed.Current = at
+	}
+	if err := setPublicKey(k, &changed, secret); err != nil {
+		return nil, err
+	}
+	if k.isIn(statePendingImport) && !(&key{Key: changed}).lacksMaterial() {
+		changed.State = stateEnabled
+	}
+	r.response = append(r.response, field("keyId", k.arn), field("keyMaterialId", id.String()))
+	var made *newMaterial
+	if !wasPresent {
+		made = &newMaterial{k.ID, id, bytes.Clone(secret)}
+		defer made.wipe()
+	}
+	err := s.changeMaterial(r, made, func(tx *store.Tx) error { return firstError(tx.PutKey(&changed), noteDue(tx, &changed)) }, k.ID)
+	if err != nil {
+		return nil, err
+	}
+	return &ImportKeyMaterialOutput{k.arn, id.String()}, nil
+}
+
+func setPublicKey(k *key, changed *store.Key, secret []byte) (err error) {
+	if k.spec.Asymmetric() {
+		changed.PublicKey, err = k.spec.PublicKey(secret)
+	}
+	return err
+}
+
+// takesNext says whether new material can be imported: only symmetric keys ever have more than one, and one at a time awaits its rotation.
+func (k *key) takesNext() error {
+	switch {
+	case len(k.Materials) == 0:
+		return nil
+	case !k.spec.Symmetric():
+		return refuse(CodeIncorrectKeyMaterial, "The key material is not the one that was imported before.")
+	case slices.ContainsFunc(k.Materials, func(m store.Material) bool { return m.Pending }):
+		return refuse(CodeInvalidState, "%s has key material that is pending rotation already.", k.arn)
+	}
+	return nil
+}
+
+func (s *Service) deleteImportedKeyMaterial(r *request, in *DeleteImportedKeyMaterialInput) (*DeleteImportedKeyMaterialOutput, error) {
+	r.readOnly = false
+	if err := checkMaterialID(in.KeyMaterialId); err != nil {
+		return nil, err
+	}
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	k, err := s.named(r, "kms:DeleteImportedKeyMaterial", in.KeyId)
+	if err != nil {
+		return nil, err
+	}
+	if err := k.imports(); err != nil {
+		return nil, err
+	}
+	if k.Current < 0 {
+		return &DeleteImportedKeyMaterialOutput{KeyId: k.arn}, nil // as AWS, without effect
+	}
+	id := k.Materials[k.Current].ID
+	if in.KeyMaterialId != "" {
+		if err := id.UnmarshalText([]byte(in.KeyMaterialId)); err != nil {
+			return nil, err
+		}
+	}
+	if !slices.ContainsFunc(k.Materials, func(m store.Material) bool { return m.ID == id }) {
+		return nil, refuse(CodeNotFound, "%s has no key material %s", k.arn, id)
+	}
+	if err := s.dropMaterial(r, k, id); err != nil {
+		return nil, err
+	}
+	return &DeleteImportedKeyMaterialOutput{k.arn, id.String()}, nil
+}

@@ -1,0 +1,224 @@
+package keyservice
+
+import (
+	"context"
+	"encoding/binary"
+	"slices"
+	"time"
+
+	"kmsfs/keyservice/store"
+)
+
+// AWS KMS's rules of rotation, in days.
+const (
+	minRotationPeriod     = 90
+	maxRotationPeriod     = 2560
+	defaultRotationPeriod = 365
+
+	maxOnDemandRotations = 25 // of one key
+)
+
+// How a rotation came about.
+const (
+	rotationAutomatic = "AUTOMATIC"
+	rotationOnDemand  = "ON_DEMAND"
+)
+
+// EnableKeyRotation has a KMS key rotated by itself.
+func (s *Service) EnableKeyRotation(ctx context.Context, c Caller, in *EnableKeyRotationInput) (*EnableKeyRotationOutput, error) {
+	return run(ctx, s, c, "EnableKeyRotation", in, (*Service).enableKeyRotation)
+}
+
+// DisableKeyRotation ends that.
+func (s *Service) DisableKeyRotation(ctx context.Context, c Caller, in *DisableKeyRotationInput) (*DisableKeyRotationOutput, error) {
+	return run(ctx, s, c, "DisableKeyRotation", in, (*Service).disableKeyRotation)
+}
+
+// GetKeyRotationStatus says whether a KMS key is rotated by itself.
+func (s *Service) GetKeyRotationStatus(ctx context.Context, c Caller, in *GetKeyRotationStatusInput) (*GetKeyRotationStatusOutput, error) {
+	return run(ctx, s, c, "GetKeyRotationStatus", in, (*Service).getKeyRotationStatus)
+}
+
+// RotateKeyOnDemand gives a KMS key new material, or the imported material that awaits it. What the old material encrypted stays readable.
+func (s *Service) RotateKeyOnDemand(ctx context.Context, c Caller, in *RotateKeyOnDemandInput) (*RotateKeyOnDemandOutput, error) {
+	return run(ctx, s, c, "RotateKeyOnDemand", in, (*Service).rotateKeyOnDemand)
+}
+
+// ListKeyRotations lists a KMS key's rotations, a page at a time.
+func (s *Service) ListKeyRotations(ctx context.Context, c Caller, in *ListKeyRotationsInput) (*ListKeyRotationsOutput, error) {
+	return run(ctx, s, c, "ListKeyRotations", in, (*Service).listKeyRotations)
+}
+
+// rotates says whether keys of its kind are rotated at all.
+func (k *key) rotates() error {
+	if !k.spec.Symmetric() {
+		return refuse(CodeUnsupportedOperation, "%s key spec is %s which is not valid for this operation.", k.arn, k.Spec)
+	}
+	return nil
+}
+
+// rotatesItself says whether a key of its kind can be rotated by itself: imported material can't.
+func (k *key) rotatesItself() error {
+	if err := k.rotates(); err != nil {
+		return err
+	}
+	if k.Origin == originExternal {
+		return refuse(CodeUnsupportedOperation, "%s origin is %s which is not valid for this operation.", k.arn, k.Origin)
+	}
+	return nil
+}
+
+func (s *Service) enableKeyRotation(r *request, in *EnableKeyRotationInput) (*EnableKeyRotationOutput, error) {
+	period := int32(defaultRotationPeriod)
+	if in.RotationPeriodInDays != nil {
+		period = *in.RotationPeriodInDays
+	}
+	r.param("rotationPeriodInDays", int64(period))
+	r.aboutNumber("kms:rotationperiodindays", int64(period))
+	if err := checkNumber("rotationPeriodInDays", &period, minRotationPeriod, maxRotationPeriod); err != nil {
+		return nil, err
+	}
+	return &EnableKeyRotationOutput{}, s.alter(r, "kms:EnableKeyRotation", in.KeyId, func(k *key, changed *store.Key) error {
+		changed.RotationPeriod, changed.NextRotation = int(period), millis(r.time).AddDate(0, 0, int(period))
+		return firstError(k.rotatesItself(), k.notIn(stateDisabled, statePendingDeletion, statePendingImport))
+	})
+}
+
+func (s *Service) disableKeyRotation(r *request, in *DisableKeyRotationInput) (*DisableKeyRotationOutput, error) {
+	return &DisableKeyRotationOutput{}, s.alter(r, "kms:DisableKeyRotation", in.KeyId, func(k *key, changed *store.Key) error {
+		changed.RotationPeriod, changed.NextRotation = 0, time.Time{}
+		return firstError(k.rotatesItself(), k.notIn(stateDisabled, statePendingDeletion, statePendingImport))
+	})
+}
+
+func (s *Service) getKeyRotationStatus(r *request, in *GetKeyRotationStatusInput) (*GetKeyRotationStatusOutput, error) {
+	k, err := s.named(r, "kms:GetKeyRotationStatus", in.KeyId)
+	if err != nil {
+		return nil, err
+	}
+	if err := k.rotatesItself(); err != nil {
+		return nil, err
+	}
+	out := &GetKeyRotationStatusOutput{KeyId: k.arn}
+	if k.RotationPeriod > 0 && !k.isIn(statePendingDeletion) {
+		out.KeyRotationEnabled, out.RotationPeriodInDays, out.NextRotationDate = true, int32(k.RotationPeriod), given(k.NextRotation)
+	}
+	return out, nil
+}
+
+func (s *Service) rotateKeyOnDemand(r *request, in *RotateKeyOnDemandInput) (*RotateKeyOnDemandOutput, error) {
+	r.readOnly = false
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	k, err := s.named(r, "kms:RotateKeyOnDemand", in.KeyId)
+	if err != nil {
+		return nil, err
+	}
+	if err := firstError(k.rotates(), k.notIn(stateDisabled, statePendingDeletion, statePendingImport)); err != nil {
+		return nil, err
+	}
+	if k.OnDemandRotations >= maxOnDemandRotations {
+		return nil, refuse(CodeLimitExceeded, "%s has been rotated on demand %d times, which is the limit.", k.arn, maxOnDemandRotations)
+	}
+	changed := k.Key
+	changed.OnDemandRotations++
+	r.response = append(r.response, field("keyId", k.arn))
+	if err := s.rotate(r, k, &changed, rotationOnDemand); err != nil {
+		return nil, err
+	}
+	return &RotateKeyOnDemandOutput{KeyId: k.arn}, nil
+}
+
+// rotate makes a new material the current one; for imported material, the one that awaits it.
+func (s *Service) rotate(r *request, k *key, changed *store.Key, how string) error {
+	changed.Materials = slices.Clone(k.Materials)
+	var made *newMaterial
+	if k.Origin == originExternal {
+		next := slices.IndexFunc(changed.Materials, func(m store.Material) bool { return m.Pending && m.Present })
+		if next < 0 {
+			return refuse(CodeInvalidState, "%s has no key material that is pending rotation.", k.arn)
+		}
+		changed.Materials[next].Pending, changed.Current = false, next
+	} else {
+		var err error
+		if made, err = s.generateMaterial(r, changed); err != nil {
+			return err
+		}
+		defer made.wipe()
+	}
+	current := &changed.Materials[changed.Current]
+	current.Rotated, current.Rotation = millis(r.time), how
+	return s.changeMaterial(r, made, func(tx *store.Tx) error {
+		return firstError(tx.PutKey(changed), noteDue(tx, changed))
+	}, k.ID)
+}
+
+// rotateDueKey rotates a key whose rotation is due. That of a disabled key waits until it is enabled.
+func (s *Service) rotateDueKey(r *request, k *key) error {
+	if k.State != stateEnabled || k.RotationPeriod == 0 || r.time.Before(k.NextRotation) {
+		return nil
+	}
+	changed := k.Key
+	changed.NextRotation = millis(r.time).AddDate(0, 0, k.RotationPeriod)
+	r.name = "RotateKey"
+	r.concerns(resourceKey, k.arn)
+	r.details = append(r.details, field("keyId", k.ID.String()), field("rotationType", rotationAutomatic), field("previousKeyMaterialId", k.currentID))
+	return s.rotate(r, k, &changed, rotationAutomatic)
+}
+
+func (s *Service) listKeyRotations(r *request, in *ListKeyRotationsInput) (*ListKeyRotationsOutput, error) {
+	limit, err := pageSize(in.Limit, 100, 1000)
+	if err := firstError(err, checkEnum("includeKeyMaterial", in.IncludeKeyMaterial, "ALL_KEY_MATERIAL", "ROTATIONS_ONLY")); err != nil {
+		return nil, err
+	}
+	k, err := s.named(r, "kms:ListKeyRotations", in.KeyId)
+	if err != nil {
+		return nil, err
+	}
+	if err := k.rotates(); err != nil {
+		return nil, err
+	}
+	after, err := s.markedKey("ListKeyRotations", in.Marker, k)
+	if err != nil {
+		return nil, err
+	}
+	from := 0
+	if len(after) == 4 {
+		from = int(binary.BigEndian.Uint32(after)) // materials are only ever added behind the others
+	}
+	out := &ListKeyRotationsOutput{Rotations: []RotationsListEntry{}}
+	for i := from; i < len(k.Materials); i++ {
+		if in.IncludeKeyMaterial != "ALL_KEY_MATERIAL" && k.Materials[i].Rotated.IsZero() {
+			continue
+		}
+		if len(out.Rotations) == limit {
+			out.Truncated = true
+			out.NextMarker = s.ring.marker("ListKeyRotations", binary.BigEndian.AppendUint32(k.ID[:], uint32(i)))
+			break
+		}
+		out.Rotations = append(out.Rotations, k.rotation(i))
+	}
+	return out, nil
+}
+
+// rotation describes one of the key's materials.
+func (k *key) rotation(at int) RotationsListEntry {
+	m := &k.Materials[at]
+	e := RotationsListEntry{
+		KeyId: k.ID.String(), KeyMaterialId: m.ID.String(), KeyMaterialState: "NON_CURRENT", KeyMaterialDescription: m.Description,
+		RotationDate: given(m.Rotated), RotationType: m.Rotation,
+	}
+	switch {
+	case m.Pending:
+		e.KeyMaterialState = "PENDING_ROTATION"
+	case at == k.Current:
+		e.KeyMaterialState = "CURRENT"
+	}
+	if k.Origin == originExternal {
+		e.ImportState = "PENDING_IMPORT"
+		if m.Present {
+			e.ImportState, e.ExpirationModel, e.ValidTo = "IMPORTED", expirationModel(m.ValidTo), given(m.ValidTo)
+		}
+	}
+	return e
+}
