@@ -1,7 +1,6 @@
 package keyservice
 
 import (
-	"errors"
 	"strings"
 
 	"github.com/google/uuid"
@@ -19,11 +18,15 @@ const (
 type names struct {
 	// home is the home's name, in the place of AWS's region, and account its twelve digits.
 	home, account string
+	// prefix is what the ARNs of keys and aliases begin with.
+	prefix string
 }
 
-func (n names) resource(r string) string {
-	return "arn:kmsfs:kms:" + n.home + ":" + n.account + ":" + r
+func newNames(home, account string) names {
+	return names{home, account, "arn:kmsfs:kms:" + home + ":" + account + ":"}
 }
+
+func (n names) resource(r string) string { return n.prefix + r }
 
 func (n names) key(id store.KeyID) string    { return n.resource(keyPrefix + id.String()) }
 func (n names) alias(name string) string     { return n.resource(name) }
@@ -34,6 +37,9 @@ func (n names) principal(user string) string { return "arn:kmsfs:iam::" + n.acco
 func (n names) local(id string) (string, error) {
 	if !strings.HasPrefix(id, arnPrefix) {
 		return id, nil
+	}
+	if local, ok := strings.CutPrefix(id, n.prefix); ok && strings.HasPrefix(local, keyPrefix) {
+		return local[len(keyPrefix):], nil // as nearly all are
 	}
 	parts := strings.SplitN(id, ":", 6)
 	switch {
@@ -57,10 +63,7 @@ func (n names) local(id string) (string, error) {
 // parseKeyID reads a key's ID in the one form that it is written in.
 func parseKeyID(id string) (store.KeyID, error) {
 	parsed, err := uuid.Parse(id)
-	if err == nil && parsed.String() != id {
-		err = errors.New("not in canonical form")
-	}
-	if err != nil {
+	if err != nil || len(id) != 36 || strings.ToLower(id) != id {
 		return parsed, refuse(CodeNotFound, "Invalid keyId '%s'", id)
 	}
 	return parsed, nil

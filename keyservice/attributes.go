@@ -118,7 +118,7 @@ func (a *attributes) appendAWS(values []string, key string) []string {
 	}
 	switch key {
 	case "aws:principalarn":
-		return append(values, a.s.names.principal(a.s.users.name(a.subject.uid)))
+		return append(values, a.s.users.principal(a.subject.uid))
 	case "aws:principalaccount", "aws:sourceaccount":
 		return append(values, a.s.facts.Account)
 	case "aws:username":

@@ -194,7 +194,7 @@ func (s *Service) denial(r *request, action, resource string, v verdict) error {
 	if v.by == byServicePolicy || v.statement.Effect == policy.Delegate {
 		based = "identity-based"
 	}
-	user := s.names.principal(s.users.name(r.caller.UID))
+	user := s.users.principal(r.caller.UID)
 	if v.statement.Effect == policy.Deny {
 		return refuse(CodeAccessDenied, "User: %s is not authorized to perform: %s on resource: %s with an explicit deny in a %s policy",
 			user, action, resource, based)

@@ -3,7 +3,7 @@ package keyservice
 import (
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/hkdf"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
@@ -113,13 +113,13 @@ func (b *blob) additional(context map[string]string) []byte {
 // aead derives the blob's own key from the material, so that no number of blobs wears the material out. The material is uniformly random
 // already, so HKDF's second half is enough (RFC 5869, section 3.3).
 func (b *blob) aead(material []byte) (cipher.AEAD, error) {
-	info := blobLabel + string(b.header[blobMaterial:blobIV])
-	key, err := hkdf.Expand(sha256.New, material, info, materialSize)
-	if err != nil {
-		return nil, err
-	}
-	defer clear(key)
-	return newGCM(key)
+	mac := hmac.New(sha256.New, material)
+	mac.Write([]byte(blobLabel))
+	mac.Write(b.header[blobMaterial:blobIV])
+	mac.Write([]byte{1}) // HKDF's counter: it ends with its first block
+	var key [sha256.Size]byte
+	defer clear(key[:])
+	return newGCM(mac.Sum(key[:0]))
 }
 
 func newGCM(key []byte) (cipher.AEAD, error) {

@@ -58,9 +58,11 @@ func foldsTogether(context map[string]string) bool {
 		}
 		return len(folded) < len(context)
 	}
-	for a := range context {
-		for b := range context {
-			if a < b && strings.EqualFold(a, b) {
+	var few [8]string
+	keys := slices.AppendSeq(few[:0], maps.Keys(context))
+	for i, a := range keys {
+		for _, b := range keys[:i] {
+			if strings.EqualFold(a, b) {
 				return true
 			}
 		}

@@ -58,7 +58,7 @@ func (s *Service) createGrant(r *request, in *CreateGrantInput) (*CreateGrantOut
 		return nil, err
 	}
 	if parent := r.verdict.grant; parent != nil && !narrows(g, parent) {
-		return nil, refuse(CodeAccessDenied, "User: %s may grant no more than grant %s allows.", s.names.principal(s.users.name(r.caller.UID)), parent.ID)
+		return nil, refuse(CodeAccessDenied, "User: %s may grant no more than grant %s allows.", s.users.principal(r.caller.UID), parent.ID)
 	}
 	if err := dryRun(r, in.DryRun); err != nil {
 		return nil, err

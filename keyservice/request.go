@@ -2,6 +2,7 @@ package keyservice
 
 import (
 	"context"
+	"crypto/rand"
 	"strconv"
 	"strings"
 	"time"
@@ -49,6 +50,8 @@ type request struct {
 		about      [4]attribute
 	}
 
+	// written is the call's record, which needs no memory of its own here.
+	written audit.Record
 	// recorded says that the call's record is written already, as that of a change is before the change takes effect.
 	recorded bool
 }
@@ -102,7 +105,7 @@ func run[I, O any](ctx context.Context, s *Service, c Caller, name string, in *I
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	r := &request{ctx: ctx, caller: c, id: uuid.New(), name: name, time: time.Now(), readOnly: true}
+	r := &request{ctx: ctx, caller: c, id: newRequestID(), name: name, time: time.Now(), readOnly: true}
 	r.params, r.additional, r.resources = r.space.params[:0], r.space.additional[:0], r.space.resources[:0]
 	r.attributes.about = r.space.about[:0]
 	if in == nil {
@@ -125,6 +128,13 @@ func run[I, O any](ctx context.Context, s *Service, c Caller, name string, in *I
 		return nil, err
 	}
 	return out, nil
+}
+
+// newRequestID makes a random UUID (RFC 9562, version 4).
+func newRequestID() (id uuid.UUID) {
+	rand.Read(id[:])
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
+	return id
 }
 
 // record writes the call's record, unless that is done.
@@ -161,19 +171,20 @@ func (s *Service) change(r *request, f func(*store.Tx) error, keys ...store.KeyI
 
 // describe is the call as the audit log has it.
 func (s *Service) describe(r *request, refusal *Error) *audit.Record {
-	user := s.users.name(r.caller.UID)
-	record := &audit.Record{
+	user := s.users.user(r.caller.UID)
+	r.written = audit.Record{
 		Time: r.time, RequestID: r.id, Event: r.name, ServiceEvent: r.serviceEvent, ReadOnly: r.readOnly,
 		Account: s.facts.Account, Region: s.facts.Name,
 		Identity: audit.Identity{
-			UID: r.caller.UID, GID: r.caller.GID, UserName: user, ARN: s.names.principal(user),
+			UID: r.caller.UID, GID: r.caller.GID, UserName: user.shown, ARN: user.arn,
 			PID: r.caller.PID, Executable: s.users.executable(r.caller.PID),
 			Operation: r.caller.Operation[:min(len(r.caller.Operation), maxOperation)],
 		},
 		Request: r.params, Response: r.response, Additional: r.additional, Details: r.details, Resources: r.resources,
 	}
+	record := &r.written
 	if r.caller.ViaFileSystem {
-		record.Identity.InvokedBy = "fs.kmsfs"
+		record.Identity.InvokedBy = fileSystemService
 	}
 	if refusal != nil {
 		record.ErrorCode, record.ErrorMessage = recordedCode(refusal.Code), refusal.Message

@@ -119,7 +119,8 @@ func (s *Service) openStore() (err error) {
 	if err := json.Unmarshal(facts, &s.facts); err != nil {
 		return fmt.Errorf("%w: %w", ErrDamagedHome, err)
 	}
-	s.names = names{s.facts.Name, s.facts.Account}
+	s.names = newNames(s.facts.Name, s.facts.Account)
+	s.users.arn = s.names.principal
 	return s.openPolicies(servicePolicy)
 }
 

@@ -93,30 +93,6 @@ func code(err error) string {
 	return ""
 }
 
-func BenchmarkGenerateDataKey(b *testing.B) {
-	s := newService(b)
-	in := &keyservice.GenerateDataKeyInput{KeyId: newKey(b, s), KeySpec: "AES_256", EncryptionContext: fileContext()}
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := s.GenerateDataKey(b.Context(), viaFileSystem(), in); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-func BenchmarkDecrypt(b *testing.B) {
-	s := newService(b)
-	key := newKey(b, s)
-	made := generate(b, s, key, fileContext())
-	in := &keyservice.DecryptInput{KeyId: key, CiphertextBlob: made.CiphertextBlob, EncryptionContext: fileContext()}
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := s.Decrypt(b.Context(), viaFileSystem(), in); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
 // fileContext is an encryption context as the file system makes them.
 func fileContext() map[string]string {
 	return map[string]string{

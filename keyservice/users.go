@@ -20,6 +20,8 @@ const (
 // users remembers the names of users and groups.
 type users struct {
 	users, groups names32
+	// arn makes a user's ARN of its name.
+	arn func(name string) string
 	// pid is this process's, and own the path of its program.
 	pid int32
 	own string
@@ -43,67 +45,69 @@ type knownName struct {
 	// name is empty if there is none.
 	name  string
 	until time.Time
+	// shown is what stands for the ID in any case, and arn the ARN of a user.
+	shown, arn string
 }
 
 // find returns the name of an ID, asking the system by look if it is not known.
-func (n *names32) find(id uint32, look func(id string) (name string, err error)) (string, bool) {
+func (n *names32) find(id uint32, look func(id uint32) knownName) knownName {
 	now := time.Now()
 	n.mu.Lock()
 	known, ok := n.known[id]
 	n.mu.Unlock()
 	if ok && now.Before(known.until) {
-		return known.name, known.name != ""
+		return known
 	}
-	name, err := look(decimal(id))
-	if err != nil {
-		name = ""
-	}
+	known = look(id)
+	known.until = now.Add(nameLife)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.known == nil || len(n.known) >= maxNames {
 		n.known = map[uint32]knownName{}
 	}
-	n.known[id] = knownName{name, now.Add(nameLife)}
-	return name, name != ""
+	n.known[id] = known
+	return known
+}
+
+func (u *users) user(uid uint32) knownName { return u.users.find(uid, u.lookUser) }
+
+func (u *users) lookUser(uid uint32) knownName {
+	known := knownName{shown: "uid:" + decimal(uid)}
+	if found, err := user.LookupId(decimal(uid)); err == nil {
+		known.name, known.shown = found.Username, found.Username
+	}
+	known.arn = u.arn(known.shown)
+	return known
+}
+
+func lookGroup(gid uint32) knownName {
+	known := knownName{shown: "gid:" + decimal(gid)}
+	if found, err := user.LookupGroupId(decimal(gid)); err == nil {
+		known.name, known.shown = found.Name, found.Name
+	}
+	return known
 }
 
 // knownName is what the system calls the user.
 func (u *users) knownName(uid uint32) (string, bool) {
-	return u.users.find(uid, func(id string) (string, error) {
-		found, err := user.LookupId(id)
-		if err != nil {
-			return "", err
-		}
-		return found.Username, nil
-	})
+	known := u.user(uid)
+	return known.name, known.name != ""
 }
 
 // knownGroupName is what the system calls the group.
 func (u *users) knownGroupName(gid uint32) (string, bool) {
-	return u.groups.find(gid, func(id string) (string, error) {
-		found, err := user.LookupGroupId(id)
-		if err != nil {
-			return "", err
-		}
-		return found.Name, nil
-	})
+	known := u.groups.find(gid, lookGroup)
+	return known.name, known.name != ""
 }
 
 // name is what the system calls the user, or "uid:N" if it doesn't know.
-func (u *users) name(uid uint32) string {
-	if name, ok := u.knownName(uid); ok {
-		return name
-	}
-	return "uid:" + decimal(uid)
-}
+func (u *users) name(uid uint32) string { return u.user(uid).shown }
+
+// principal is the user's ARN.
+func (u *users) principal(uid uint32) string { return u.user(uid).arn }
 
 // groupName is what the system calls the group, or "gid:N" if it doesn't know.
-func (u *users) groupName(gid uint32) string {
-	if name, ok := u.knownGroupName(gid); ok {
-		return name
-	}
-	return "gid:" + decimal(gid)
-}
+func (u *users) groupName(gid uint32) string { return u.groups.find(gid, lookGroup).shown }
 
 func decimal(id uint32) string { return strconv.FormatUint(uint64(id), 10) }
 

@@ -25,11 +25,11 @@ func Decode(body []byte, in any) error {
 	if err := checkText(body); err != nil {
 		return err
 	}
-	members, err := memberNames(reflect.TypeOf(in))
-	if err != nil {
-		return err
+	t := reflect.TypeOf(in)
+	if t == nil || t.Kind() != reflect.Pointer || t.Elem().Kind() != reflect.Struct {
+		return fmt.Errorf("decode into %v: want a pointer to a struct", t)
 	}
-	if err := checkStructure(body, members); err != nil {
+	if err := checkStructure(body, t.Elem()); err != nil {
 		return err
 	}
 	return json.Unmarshal(body, in)
@@ -78,30 +78,50 @@ func codeUnit(text []byte) uint64 {
 
 func isLowSurrogate(unit uint64) bool { return unit >= 0xdc00 && unit <= 0xdfff }
 
-// memberNames returns the JSON names of the fields of the struct that t points to.
-func memberNames(t reflect.Type) (map[string]bool, error) {
-	if t == nil || t.Kind() != reflect.Pointer || t.Elem().Kind() != reflect.Struct {
-		return nil, fmt.Errorf("decode into %v: want a pointer to a struct", t)
+// members returns the types of a struct's fields by their JSON names; nil for a type that names no members, such as a map.
+func members(t reflect.Type) map[string]reflect.Type {
+	if t == nil || t.Kind() != reflect.Struct || reflect.PointerTo(t).Implements(unmarshaler) {
+		return nil
 	}
-	names := make(map[string]bool, t.Elem().NumField())
-	for field := range t.Elem().Fields() {
+	fields := make(map[string]reflect.Type, t.NumField())
+	for field := range t.Fields() {
 		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 		if name == "" {
 			name = field.Name
 		}
-		names[name] = true
+		fields[name] = field.Type
 	}
-	return names, nil
+	return fields
+}
+
+// unmarshaler is what types implement that read their JSON themselves.
+var unmarshaler = reflect.TypeFor[json.Unmarshaler]()
+
+// elem is the type of a value's items, or of what a pointer points to; nil if it has none.
+func elem(t reflect.Type) reflect.Type {
+	if t == nil {
+		return nil
+	}
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice, reflect.Map:
+		return t.Elem()
+	}
+	return nil
 }
 
 // level is an object or array that checkStructure is in.
 type level struct {
-	names map[string]bool // nil for an array
-	key   bool            // the next token is a member's name
+	// seen are the names so far; nil for an array.
+	seen map[string]bool
+	// members are those that an object may have; nil for any.
+	members map[string]reflect.Type
+	// item is the type of the next value; nil if it is not known.
+	item reflect.Type
+	key  bool // the next token is a member's name
 }
 
-// checkStructure refuses what Decode's comment says, in valid JSON.
-func checkStructure(body []byte, members map[string]bool) error {
+// checkStructure refuses what Decode's comment says, in valid JSON for the type.
+func checkStructure(body []byte, t reflect.Type) error {
 	d := json.NewDecoder(bytes.NewReader(body))
 	var stack []level
 	for {
@@ -115,30 +135,37 @@ func checkStructure(body []byte, members map[string]bool) error {
 		if len(stack) == 0 && token != json.Delim('{') {
 			return errors.New("not an object")
 		}
-		if stack, err = step(stack, token, members); err != nil {
+		if stack, err = step(stack, token, t); err != nil {
 			return err
 		}
 	}
 }
 
-func step(stack []level, token json.Token, members map[string]bool) ([]level, error) {
+func step(stack []level, token json.Token, t reflect.Type) ([]level, error) {
+	n := len(stack)
 	if delim, ok := token.(json.Delim); ok && (delim == '}' || delim == ']') {
-		return valueDone(stack[:len(stack)-1]), nil
+		return valueDone(stack[:n-1]), nil
 	}
-	if n := len(stack); n > 0 && stack[n-1].key {
-		return stack, nameMember(&stack[n-1], token, n == 1, members)
+	if n > 0 {
+		if stack[n-1].key {
+			return stack, nameMember(&stack[n-1], token)
+		}
+		t = stack[n-1].item
+	}
+	for t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
 	}
 	switch token {
 	case json.Delim('{'), json.Delim('['):
-		if len(stack) == maxDepth {
+		if n == maxDepth {
 			return nil, fmt.Errorf("nested deeper than %d levels", maxDepth)
 		}
 		if token == json.Delim('{') {
-			return append(stack, level{names: map[string]bool{}, key: true}), nil
+			return append(stack, level{seen: map[string]bool{}, members: members(t), item: elem(t), key: true}), nil
 		}
-		return append(stack, level{}), nil
+		return append(stack, level{item: elem(t)}), nil
 	case nil:
-		if len(stack) > 1 {
+		if n > 1 {
 			return nil, errors.New("null inside a member")
 		}
 	}
@@ -147,22 +174,27 @@ func step(stack []level, token json.Token, members map[string]bool) ([]level, er
 
 // valueDone notes that a value is complete, so that in an object a name comes next.
 func valueDone(stack []level) []level {
-	if n := len(stack); n > 0 && stack[n-1].names != nil {
+	if n := len(stack); n > 0 && stack[n-1].seen != nil {
 		stack[n-1].key = true
 	}
 	return stack
 }
 
-func nameMember(l *level, token json.Token, top bool, members map[string]bool) error {
+func nameMember(l *level, token json.Token) error {
 	name, ok := token.(string)
 	switch {
 	case !ok:
 		return errors.New("invalid JSON")
-	case l.names[name]:
+	case l.seen[name]:
 		return fmt.Errorf("duplicate member %q", name)
-	case top && !members[name]:
-		return fmt.Errorf("unknown member %q", name)
 	}
-	l.names[name], l.key = true, false
+	if l.members != nil {
+		t, known := l.members[name]
+		if !known {
+			return fmt.Errorf("unknown member %q", name)
+		}
+		l.item = t
+	}
+	l.seen[name], l.key = true, false
 	return nil
 }

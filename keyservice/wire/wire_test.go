@@ -24,6 +24,12 @@ type input struct {
 	Plaintext         []byte            `json:",omitempty"`
 	Recipient         json.RawMessage   `json:",omitempty"`
 	Limit             *int32            `json:",omitempty"`
+	Constraints       *constraints      `json:",omitempty"`
+	Tags              []constraints     `json:",omitempty"`
+}
+
+type constraints struct {
+	Equals map[string]string
 }
 
 func TestDecode(t *testing.T) {
@@ -47,6 +53,10 @@ func TestDecode(t *testing.T) {
 		{"deep duplicate", `{"Recipient":[{"a":1,"a":2}]}`, "duplicate"},
 		{"other capitals", `{"keyid":"a"}`, "unknown member"},
 		{"unknown member", `{"Recipients":{}}`, "unknown member"},
+		{"members below", `{"Constraints":{"Equals":{"any":"b"}},"Tags":[{"Equals":{}},{}]}`, ""},
+		{"unknown member below", `{"Constraints":{"Equals":{},"SourceArn":"x"}}`, "unknown member"},
+		{"other capitals below", `{"Constraints":{"equals":{}}}`, "unknown member"},
+		{"unknown member in a list", `{"Tags":[{},{"x":1}]}`, "unknown member"},
 		{"invalid UTF-8", "{\"KeyId\":\"\xff\"}", "invalid UTF-8"},
 		{"lone high surrogate", `{"KeyId":"\ud83d"}`, "lone surrogate"},
 		{"lone low surrogate", `{"KeyId":"\ude00"}`, "lone surrogate"},
