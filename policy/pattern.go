@@ -64,9 +64,11 @@ func parsePattern(text string, wildcards, variables bool) (pattern, error) {
 			rest = rest[end:]
 		}
 	}
-	p.isPlain = len(p.parts) == 0 || len(p.parts) == 1 && p.parts[0].kind == literal
-	if p.isPlain {
-		p.plain = text
+	switch {
+	case len(p.parts) == 0:
+		p.isPlain = true
+	case len(p.parts) == 1 && p.parts[0].kind == literal:
+		p.isPlain, p.plain = true, p.parts[0].text
 	}
 	return p, nil
 }
