@@ -103,7 +103,7 @@ func (s *Service) do(d store.Due) error {
 
 // internalRequest is a request of the service's own.
 func (s *Service) internalRequest() *request {
-	r := &request{ctx: context.Background(), id: newRequestID(), time: time.Now(), serviceEvent: true}
+	r := &request{ctx: context.Background(), id: newID(), time: time.Now(), serviceEvent: true}
 	r.caller.UID, r.caller.PID = s.facts.Owner, s.users.pid
 	return r
 }

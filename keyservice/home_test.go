@@ -330,9 +330,7 @@ func TestDamagedStore(t *testing.T) {
 		if err == nil && string(out.Plaintext) != string(blob.Plaintext) {
 			t.Error("another data key comes out")
 		}
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
+		_ = s.Close() // it stores the key's last use, which may fail now
 	}
 }
 

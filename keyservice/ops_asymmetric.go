@@ -130,6 +130,7 @@ func (s *Service) use(r *request, id, usage string) (*key, error) {
 	if err := s.admit(r, actionPrefix+r.name, k); err != nil {
 		return nil, err
 	}
+	r.uses(k)
 	return k, firstError(k.serves(r.name, usage), k.usable())
 }
 

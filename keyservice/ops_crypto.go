@@ -127,6 +127,7 @@ func checkFits(k *key, algorithm string, plaintext []byte) error {
 
 // seal encrypts under the key's current material.
 func (s *Service) seal(r *request, k *key, e *encryption, plaintext []byte, materialName string) (sealed []byte, err error) {
+	r.uses(k)
 	if !k.spec.Symmetric() {
 		return k.spec.Encrypt(e.algorithm, k.PublicKey, plaintext)
 	}
@@ -246,6 +247,7 @@ func (s *Service) blobKey(r *request, c *ciphertext, parsed *blob) (*key, error)
 
 // unseal decrypts the ciphertext; parsed is nil for an asymmetric key's. The material's ID is empty for such.
 func (s *Service) unseal(r *request, k *key, c *ciphertext, parsed *blob, materialName string) (plaintext []byte, materialID string, err error) {
+	r.uses(k)
 	m := k.current()
 	if parsed != nil {
 		if m = k.materials[parsed.material]; m == nil {
@@ -353,6 +355,8 @@ func specError(k *key, algorithm string, err error) error {
 		return &Error{Code: CodeInvalidMac}
 	case errors.Is(err, keyspec.ErrDecryption):
 		return errInvalidCiphertext()
+	case errors.Is(err, keyspec.ErrMaterial):
+		return refuse(CodeInternal, "the key material is damaged")
 	}
 	return refuse(CodeValidation, "%v", err)
 }

@@ -24,12 +24,13 @@ const maxOperation = 64
 
 // request is a call under way. The operation adds what is worth a record as it finds it out.
 type request struct {
-	ctx      context.Context
-	caller   Caller
-	id       uuid.UUID
-	name     string
-	time     time.Time
-	readOnly bool
+	ctx    context.Context
+	caller Caller
+	// id names the call, and eventID its last record.
+	id, eventID uuid.UUID
+	name        string
+	time        time.Time
+	readOnly    bool
 
 	// alias is the alias that names the key, if one does.
 	alias string
@@ -52,6 +53,8 @@ type request struct {
 
 	// written is the call's record, which needs no memory of its own here.
 	written audit.Record
+	// used are the keys that a cryptographic operation has used.
+	used [2]*key
 	// recorded says that the call's record is written already, as that of a change is before the change takes effect.
 	recorded bool
 }
@@ -105,7 +108,7 @@ func run[I, O any](ctx context.Context, s *Service, c Caller, name string, in *I
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	r := &request{ctx: ctx, caller: c, id: newRequestID(), name: name, time: time.Now(), readOnly: true}
+	r := &request{ctx: ctx, caller: c, id: newID(), name: name, time: time.Now(), readOnly: true}
 	r.params, r.additional, r.resources = r.space.params[:0], r.space.additional[:0], r.space.resources[:0]
 	r.attributes.about = r.space.about[:0]
 	if in == nil {
@@ -127,11 +130,12 @@ func run[I, O any](ctx context.Context, s *Service, c Caller, name string, in *I
 	if err != nil {
 		return nil, err
 	}
+	s.noteUses(r)
 	return out, nil
 }
 
-// newRequestID makes a random UUID (RFC 9562, version 4).
-func newRequestID() (id uuid.UUID) {
+// newID makes a random UUID (RFC 9562, version 4).
+func newID() (id uuid.UUID) {
 	rand.Read(id[:])
 	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
 	return id
@@ -172,8 +176,9 @@ func (s *Service) change(r *request, f func(*store.Tx) error, keys ...store.KeyI
 // describe is the call as the audit log has it.
 func (s *Service) describe(r *request, refusal *Error) *audit.Record {
 	user := s.users.user(r.caller.UID)
+	r.eventID = newID()
 	r.written = audit.Record{
-		Time: r.time, RequestID: r.id, Event: r.name, ServiceEvent: r.serviceEvent, ReadOnly: r.readOnly,
+		Time: r.time, RequestID: r.id, EventID: r.eventID, Event: r.name, ServiceEvent: r.serviceEvent, ReadOnly: r.readOnly,
 		Account: s.facts.Account, Region: s.facts.Name,
 		Identity: audit.Identity{
 			UID: r.caller.UID, GID: r.caller.GID, UserName: user.shown, ARN: user.arn,

@@ -23,6 +23,24 @@ func (u *usage) note(id store.KeyID, use store.Usage) {
 	u.last[id] = use
 }
 
+// uses notes that the request uses the key.
+func (r *request) uses(k *key) {
+	if r.used[0] == nil {
+		r.used[0] = k
+	} else {
+		r.used[1] = k
+	}
+}
+
+// noteUses remembers what a request that has succeeded has used.
+func (s *Service) noteUses(r *request) {
+	for _, k := range r.used {
+		if k != nil {
+			s.usage.note(k.ID, store.Usage{Time: millis(r.time), Operation: r.name, EventID: r.eventID, RequestID: r.id})
+		}
+	}
+}
+
 // get returns what is remembered of a key.
 func (u *usage) get(id store.KeyID) (store.Usage, bool) {
 	u.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 
@@ -19,8 +20,8 @@ const (
 	lookInterval = time.Second
 	// maxRecord bounds a record's line in bytes, far above what the service's limits on requests allow.
 	maxRecord = 256 << 10
-	// spareBuffer is the largest buffer in bytes that is kept for the next record.
-	spareBuffer = 16 << 10
+	// spareBuffer is the largest buffer in bytes that is kept for the next records.
+	spareBuffer = 256 << 10
 )
 
 var (
@@ -32,30 +33,54 @@ var (
 )
 
 // Log is an open audit log, which nobody else writes to. It is safe for concurrent use.
+//
+// Those who append at the same time write together: the first of them writes for all that have come by then, while the next ones collect behind it.
 type Log struct {
 	dir  int // the directory's descriptor, not owned
 	name string
 	file *os.File
 
-	mu      sync.Mutex // guards what follows, and that records are written one by one
+	mu      sync.Mutex // guards what follows; never held while the file is written or synced
+	changed *sync.Cond // on mu: writing, syncing or a group has come to an end
 	closed  bool
-	size    int64     // of the whole records, in bytes
-	torn    bool      // a part of a record may lie behind them
-	looked  time.Time // when the name was last checked
-	buffer  []byte
-	pending *time.Timer // for the next sync; nil if everything is synced or being synced
-	syncErr error       // of the last sync
+	next    *group // collects records while others are written; nil if there are none
+	writing bool   // somebody writes; what belongs to the writer is the writer's meanwhile
+	syncing bool   // somebody syncs
+	written int64  // bytes of whole records in the file
+	synced  int64  // of those, the bytes that are on disk
+	pending *time.Timer
+	syncErr error // of the last sync
+
+	writer  writer
+	buffers sync.Pool // of *[]byte, for lines
+}
+
+// writer is what the one who writes needs.
+type writer struct {
+	torn   bool      // a part of a record may lie behind the whole ones
+	looked time.Time // when the file's name was last checked
+	spare  []byte    // a buffer for the next group
+}
+
+// group is records that are written together.
+type group struct {
+	lines []byte
+	done  bool
+	end   int64 // of the records in the file, once done
+	err   error
 }
 
 // Open opens the log of that name in the directory, whose descriptor stays the caller's and open; the file must be there. A part of a record at
 // its end, left by a power cut in the middle of a call that was never answered, is cut off.
 func Open(dir int, name string, file *os.File) (*Log, error) {
 	l := &Log{dir: dir, name: name, file: file}
+	l.changed = sync.NewCond(&l.mu)
+	l.buffers.New = func() any { return new([]byte) }
 	end, size, err := lastRecordEnd(file)
 	if err != nil {
 		return nil, fmt.Errorf("open the audit log: %w", err)
 	}
-	l.size, l.torn = end, end != size
+	l.written, l.synced, l.writer.torn = end, end, end != size
 	return l, nil
 }
 
@@ -85,61 +110,117 @@ func lastRecordEnd(f *os.File) (end, size int64, err error) {
 // second. If it can't be written, nothing of it is left in the file, or will be once the file can be written again; if it
 // can't be synced, it stays.
 func (l *Log) Append(r *Record, durable bool) error {
-	if err := l.append(r, durable); err != nil {
+	buffer := l.buffers.Get().(*[]byte)
+	defer l.buffers.Put(buffer)
+	*buffer = r.appendTo((*buffer)[:0])
+	if len(*buffer) > maxRecord {
+		*buffer = nil
+		return fmt.Errorf("write the audit log: %w", ErrTooLong)
+	}
+	end, err := l.append(*buffer)
+	if err != nil {
 		return fmt.Errorf("write the audit log: %w", err)
 	}
 	if !durable {
 		return nil
 	}
-	if err := l.sync(); err != nil {
+	if err := l.sync(end); err != nil {
 		return fmt.Errorf("sync the audit log: %w", err)
 	}
 	return nil
 }
 
-// append writes the record to the file.
-func (l *Log) append(r *Record, durable bool) error {
+// append has the line written, and returns where it ends in the file.
+func (l *Log) append(line []byte) (end int64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.ready(); err != nil {
-		return err
+	if l.closed {
+		return 0, errClosed
 	}
-	line := r.appendTo(l.buffer[:0])
-	if len(line) > maxRecord {
-		return ErrTooLong
+	if l.next == nil {
+		l.next = &group{lines: l.writer.take()}
 	}
-	if cap(line) <= spareBuffer {
-		l.buffer = line
-	}
-	n, err := l.file.Write(line)
-	if err != nil {
-		if l.torn = n > 0; l.torn {
-			_ = l.mend() // or before the next record
+	g := l.next
+	g.lines = append(g.lines, line...)
+	for !g.done {
+		if l.writing {
+			l.changed.Wait()
+			continue
 		}
-		return err
+		l.lead(g)
 	}
-	l.size += int64(n)
-	if !durable && l.pending == nil {
-		l.pending = time.AfterFunc(syncDelay, func() { _ = l.sync() }) // the next Append sees the error
+	return g.end, g.err
+}
+
+// lead writes the group, which nobody else writes. l.mu is held at its beginning and end.
+func (l *Log) lead(g *group) {
+	l.writing = true
+	l.mu.Unlock()
+	runtime.Gosched() // those who are about to append come along: with one processor, nobody would otherwise
+	l.mu.Lock()
+	l.next = nil
+	written, syncErr := l.written, l.syncErr
+	l.mu.Unlock()
+
+	err := l.ready(written, syncErr)
+	if err == nil {
+		err = l.write(g.lines, written)
 	}
-	return nil
+
+	l.mu.Lock()
+	if err == nil {
+		l.written += int64(len(g.lines))
+		if syncErr != nil && errors.Is(l.syncErr, syncErr) {
+			l.syncErr = nil
+		}
+		if l.pending == nil {
+			l.pending = time.AfterFunc(syncDelay, l.syncLater)
+		}
+	}
+	g.done, g.end, g.err = true, l.written, err
+	l.writer.give(g.lines)
+	g.lines = nil
+	l.writing = false
+	l.changed.Broadcast()
+}
+
+// take returns a buffer for a group.
+func (w *writer) take() []byte {
+	buffer := w.spare
+	w.spare = nil
+	return buffer[:0]
+}
+
+// give takes a group's buffer back.
+func (w *writer) give(buffer []byte) {
+	if cap(buffer) <= spareBuffer {
+		w.spare = buffer
+	}
+}
+
+// write writes lines behind the whole records.
+func (l *Log) write(lines []byte, written int64) error {
+	n, err := l.file.Write(lines)
+	if err != nil {
+		if l.writer.torn = n > 0; l.writer.torn {
+			_ = l.mend(written) // or before the next record
+		}
+	}
+	return err
 }
 
 // ready finds out whether records may be written.
-func (l *Log) ready() error {
-	if l.closed {
-		return errClosed
-	}
+func (l *Log) ready(written int64, syncErr error) error {
 	if err := l.look(); err != nil {
 		return err
 	}
-	if l.syncErr != nil {
-		if l.syncErr = l.file.Sync(); l.syncErr != nil {
-			return l.syncErr
+	if syncErr != nil {
+		if err := l.file.Sync(); err != nil {
+			return err
 		}
 	}
-	if l.torn {
-		return l.mend()
+	if l.writer.torn {
+		return l.mend(written)
 	}
 	return nil
 }
@@ -154,7 +235,7 @@ func (l *Log) look() error {
 		return ErrGone
 	}
 	now := time.Now()
-	if now.Sub(l.looked) < lookInterval {
+	if now.Sub(l.writer.looked) < lookInterval {
 		return nil
 	}
 	err := unix.Fstatat(l.dir, l.name, &named, unix.AT_SYMLINK_NOFOLLOW)
@@ -162,40 +243,58 @@ func (l *Log) look() error {
 		return ErrGone
 	}
 	if err == nil {
-		l.looked = now
+		l.writer.looked = now
 	}
 	return err
 }
 
-// mend removes what is left of a record that could not be written.
-func (l *Log) mend() error {
-	if err := l.file.Truncate(l.size); err != nil {
+// mend removes what is left of records that could not be written.
+func (l *Log) mend(written int64) error {
+	if err := l.file.Truncate(written); err != nil {
 		return err
 	}
-	l.torn = false
+	l.writer.torn = false
 	return nil
 }
 
-// sync puts on disk what was written before.
-func (l *Log) sync() error {
+// syncLater puts on disk what nobody waits for. The next Append sees its error.
+func (l *Log) syncLater() {
 	l.mu.Lock()
-	if l.closed {
-		l.mu.Unlock()
-		return errClosed
-	}
 	l.pending = nil // records from here on need a sync of their own
+	end := l.written
 	l.mu.Unlock()
-
-	err := l.file.Sync()
-	if err != nil {
-		l.mu.Lock()
-		l.syncErr = err
-		l.mu.Unlock()
-	}
-	return err
+	_ = l.sync(end)
 }
 
-// Close syncs and closes the log. Records are refused from then on.
+// sync returns when the file is on disk up to the end, with those that wait for the same.
+func (l *Log) sync(end int64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.synced < end {
+		if l.closed {
+			return errClosed
+		}
+		if l.syncing {
+			l.changed.Wait()
+			continue
+		}
+		l.syncing = true
+		reached := l.written
+		l.mu.Unlock()
+		err := l.file.Sync()
+		l.mu.Lock()
+		l.syncing = false
+		l.changed.Broadcast()
+		if err != nil {
+			l.syncErr = err
+			return err
+		}
+		l.synced = reached
+	}
+	return nil
+}
+
+// Close syncs and closes the log, after those that are writing to it. Records are refused from then on.
 func (l *Log) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -203,6 +302,9 @@ func (l *Log) Close() error {
 		return nil
 	}
 	l.closed = true
+	for l.writing || l.syncing || l.next != nil {
+		l.changed.Wait()
+	}
 	if l.pending != nil {
 		l.pending.Stop()
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,7 +15,7 @@ import (
 	"kmsfs/keyservice/audit"
 )
 
-func openLog(t *testing.T) (l *audit.Log, path string) {
+func openLog(t testing.TB) (l *audit.Log, path string) {
 	t.Helper()
 	dir, err := os.Open(t.TempDir())
 	if err != nil {
@@ -118,5 +119,83 @@ func TestClosedLog(t *testing.T) {
 	}
 	if err := l.Append(&audit.Record{}, false); err == nil {
 		t.Error("a record is written")
+	}
+}
+
+// Records of many callers are whole, each in the file when Append returns, and each caller's in the order of its calls.
+func TestTogether(t *testing.T) {
+	l, path := openLog(t)
+	reader, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	const callers, records = 32, 50
+	var group sync.WaitGroup
+	for c := range callers {
+		group.Go(func() {
+			for n := range records {
+				if err := l.Append(&audit.Record{Time: time.Now(), Event: fmt.Sprintf("%d/%d", c, n)}, n%25 == 0); err != nil {
+					t.Error(err)
+				}
+				if n%10 > 0 {
+					continue
+				}
+				text, err := os.ReadFile(path)
+				if err != nil || !strings.Contains(string(text), fmt.Sprintf(`"eventName":"%d/%d"`, c, n)) {
+					t.Errorf("record %d/%d is not in the file yet: %v", c, n, err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	seen := map[int]int{}
+	for d := json.NewDecoder(reader); ; {
+		var r struct{ EventName string }
+		if err := d.Decode(&r); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		var c, n int
+		if _, err := fmt.Sscanf(r.EventName, "%d/%d", &c, &n); err != nil || seen[c] != n {
+			t.Fatalf("%s behind %d: %v", r.EventName, seen[c], err)
+		}
+		seen[c]++
+	}
+	for c := range callers {
+		if seen[c] != records {
+			t.Errorf("%d records of caller %d", seen[c], c)
+		}
+	}
+}
+
+func BenchmarkAppend(b *testing.B) {
+	record := &audit.Record{
+		Time: time.Now(), Event: "Decrypt", ReadOnly: true, Account: "123456789012", Region: "local",
+		Identity: audit.Identity{UserName: "alice", ARN: "arn:kmsfs:iam::123456789012:user/alice", PID: 4711, Executable: "/usr/bin/libreoffice", Operation: "open", InvokedBy: "fs.kmsfs"},
+		Request: []audit.Field{
+			{Name: "keyId", Value: "arn:kmsfs:kms:local:123456789012:key/3f2b8c1e-0000-4000-8000-000000000000"},
+			{Name: "encryptionContext", Value: map[string]string{"kmsfs:volume": "3f2b8c1e-0000-4000-8000-000000000000", "kmsfs:path": "/home/alice/reports/q1.ods", "kmsfs:owner": "uid:1000"}},
+		},
+		Resources: []audit.Resource{{Type: "AWS::KMS::Key", ARN: "arn:kmsfs:kms:local:123456789012:key/3f2b8c1e-0000-4000-8000-000000000000"}},
+	}
+	for _, callers := range []int{1, 8} {
+		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
+			l, _ := openLog(b)
+			b.ReportAllocs()
+			var group sync.WaitGroup
+			for i := range callers {
+				group.Go(func() {
+					for range (b.N + i) / callers {
+						if err := l.Append(record, false); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			group.Wait()
+		})
 	}
 }

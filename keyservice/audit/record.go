@@ -17,6 +17,8 @@ type Record struct {
 	Time time.Time
 	// RequestID names the call; records of the same call share it.
 	RequestID uuid.UUID
+	// EventID names the record.
+	EventID uuid.UUID
 	// Event is the operation's name, or the service event's.
 	Event string
 	// ServiceEvent marks what the service, or the file system, found or did of itself.
@@ -82,7 +84,7 @@ func (r *Record) appendTo(b []byte) []byte {
 	b = append(b, `,"requestID":"`...)
 	b = appendUUID(b, r.RequestID)
 	b = append(b, `","eventID":"`...)
-	b = appendUUID(b, uuid.New())
+	b = appendUUID(b, r.EventID)
 	b = append(b, `","readOnly":`...)
 	b = strconv.AppendBool(b, r.ReadOnly)
 	b = r.appendResources(b)
@@ -201,7 +203,10 @@ func appendField(b []byte, f Field) []byte {
 
 func appendMap(b []byte, m map[string]string) []byte {
 	b = append(b, '{')
-	for i, name := range slices.Sorted(maps.Keys(m)) {
+	var few [8]string // encryption contexts have fewer, and need no memory
+	names := slices.AppendSeq(few[:0], maps.Keys(m))
+	slices.Sort(names)
+	for i, name := range names {
 		if i > 0 {
 			b = append(b, ',')
 		}

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -128,6 +129,25 @@ func check(tx *bbolt.Tx) error {
 	}
 	if got := tx.Bucket([]byte(metaBucket)).Get([]byte(versionKey)); len(got) != 1 || got[0] != version {
 		return fmt.Errorf("%w: layout version %x, want %x", ErrDamaged, got, version)
+	}
+	return checkPages(tx)
+}
+
+// checkPages refuses pages whose headers are impossible: bbolt believes them, and would do endless work for a wrong one.
+func checkPages(tx *bbolt.Tx) error {
+	end := int(tx.Size()) / tx.DB().Info().PageSize
+	for id := 0; id < end; id++ {
+		page, err := tx.Page(id)
+		if page == nil || err != nil {
+			return err
+		}
+		switch {
+		case page.Type == "free":
+			continue
+		case id+page.OverflowCount >= end || strings.HasPrefix(page.Type, "unknown"):
+			return fmt.Errorf("%w: page %d, %s, overflows by %d of %d", ErrDamaged, id, page.Type, page.OverflowCount, end)
+		}
+		id += page.OverflowCount
 	}
 	return nil
 }
