@@ -17,9 +17,43 @@ type command struct {
 	arguments, summary, details string
 	// prepare declares the options and returns what runs the command once they are parsed, with the arguments left over.
 	prepare func(flags *pflag.FlagSet) (run func(args []string) error)
+	// commands are those that the name stands before; a command has either them or prepare.
+	commands []command
 }
 
+// execute runs the command, or the one of its own that the arguments name.
 func (c command) execute(args []string) error {
+	if c.commands == nil {
+		return c.run(args)
+	}
+	switch {
+	case len(args) == 0:
+		return usagef(c.name, "no command given")
+	case args[0] == "-h" || args[0] == "--help" || args[0] == "help":
+		fmt.Print(c.overview())
+		return nil
+	}
+	for _, sub := range c.commands {
+		if sub.name == args[0] {
+			sub.name = c.name + " " + sub.name
+			return sub.execute(args[1:])
+		}
+	}
+	return usagef(c.name, "unknown command %q", args[0])
+}
+
+// overview is the help text of a command that has others.
+func (c command) overview() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Usage: kmsfs %s COMMAND [OPTIONS] [ARGUMENTS]\n\n%s\n\nCommands:\n", c.name, strings.TrimSpace(c.details))
+	for _, sub := range c.commands {
+		fmt.Fprintf(&b, "  %-18s %s\n", sub.name, sub.summary)
+	}
+	fmt.Fprintf(&b, "\n\"kmsfs %s COMMAND --help\" says more.\n", c.name)
+	return b.String()
+}
+
+func (c command) run(args []string) error {
 	flags := pflag.NewFlagSet(c.name, pflag.ContinueOnError)
 	flags.SortFlags = false
 	flags.Usage = func() {}

@@ -3,6 +3,7 @@
 //
 //   - main.go: dispatch; command.go: what a command is, usage errors and exit codes; hint.go: what to do about errors
 //   - init.go, mount.go, umount.go, inspect.go, version.go: one command each
+//   - key.go, key_policy.go, alias.go, grant.go, crypto.go: commands for the key service; service.go: what they share
 //   - options.go: mount options; helper.go: being called by mount(8)
 //   - home.go, secret.go, keys.go: where the keys are, what opens them, and how the file system asks for them
 //   - daemon.go, log.go, mountinfo.go: the process that serves a mount, where it logs, and how it is found
@@ -21,7 +22,11 @@ func main() {
 
 // commands lists the commands in the order in which a user meets them.
 func commands() []command {
-	return []command{initCommand(), mountCommand(), umountCommand(), inspectCommand(), versionCommand()}
+	return []command{
+		initCommand(), mountCommand(), umountCommand(), inspectCommand(),
+		keyCommand(), aliasCommand(), grantCommand(), dataKeyCommand(), encryptCommand(), decryptCommand(), homeCommand(),
+		versionCommand(),
+	}
 }
 
 // run runs the command that the arguments, and the name that the program was called by, ask for.
