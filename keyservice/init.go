@@ -52,7 +52,12 @@ func Init(o InitOptions) error {
 	if o.Sealer == nil {
 		return errors.New("a key service home needs a sealer")
 	}
-	dir, err := homePlace(o.Dir)
+	return makeHome(o.Dir, func(made string) error { return fill(made, o) })
+}
+
+// makeHome has f fill a new directory, and puts it in a home's place.
+func makeHome(dir string, f func(made string) error) error {
+	dir, err := homePlace(dir)
 	if err != nil {
 		return err
 	}
@@ -61,7 +66,7 @@ func Init(o InitOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := fill(made, o); err != nil {
+	if err := f(made); err != nil {
 		return errors.Join(err, os.RemoveAll(made))
 	}
 	if err := unix.Rename(made, dir); err != nil {

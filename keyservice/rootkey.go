@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"path/filepath"
 
 	"kmsfs/keyservice/sealer"
 )
@@ -23,18 +23,13 @@ type sealedRootKey struct {
 }
 
 func (d *homeDir) readRootKey() (*sealedRootKey, error) {
-	f, err := d.open(rootKeyFile, os.O_RDONLY, maxRootKeyFile)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxRootKeyFile))
+	text, err := d.readFile(rootKeyFile, maxRootKeyFile)
 	if err != nil {
 		return nil, err
 	}
 	root, err := parseRootKey(text)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrDamagedHome, f.Name(), err)
+		return nil, fmt.Errorf("%w: %s: %w", ErrDamagedHome, filepath.Join(d.Name(), rootKeyFile), err)
 	}
 	return root, nil
 }
