@@ -15,6 +15,8 @@ func hints() []hint {
 	return []hint{
 		{is(keyservice.ErrNoHome), "make one with kmsfs init, or name another with --home or KMSFS_HOME"},
 		{is(keyservice.ErrLocked), "unmount what that process serves, or wait until it has ended"},
+		{is(errHomeServed), "unmount what it serves, and try again"},
+		{is(keyservice.ErrDamagedBackup), "take another backup"},
 		{is(errHolderStopped), "run the command again"},
 		{is(keyservice.ErrWrongSecret), "give the one that the home was made with, or name another home with --home"},
 		{is(keyservice.ErrSealerMismatch), "open it with what it was made with: a passphrase, a key file or a systemd credential"},

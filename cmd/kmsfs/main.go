@@ -3,7 +3,7 @@
 //
 //   - main.go: dispatch; command.go: what a command is, usage errors and exit codes; hint.go: what to do about errors
 //   - init.go, mount.go, umount.go, inspect.go, version.go: one command each
-//   - key.go, key_policy.go, alias.go, grant.go, crypto.go: commands for the key service; service.go: what they share
+//   - key.go, key_policy.go, alias.go, grant.go, crypto.go, home_command.go, home_backup.go: commands for the key service; service.go: what they share
 //   - options.go: mount options; helper.go: being called by mount(8)
 //   - home.go, secret.go, keys.go: where the keys are, what opens them, and how the file system asks for them
 //   - daemon.go, log.go, mountinfo.go: the process that serves a mount, where it logs, and how it is found

@@ -201,3 +201,23 @@ func TestNestedHelp(t *testing.T) {
 		}
 	}
 }
+
+// A home comes back from its backup, with what opened it then; another secret opens it after passwd, and the old one doesn't.
+func TestHomeCommands(t *testing.T) {
+	p := withService(t)
+	arn := p.line("key", "create")
+	p.must("home", "backup", "backup")
+	p.fails("a second time", "file exists", "home", "backup", "backup")
+	p.fails("over a home", "something is there already", "home", "restore", "backup")
+	p.must("home", "restore", "--home", p.path("restored"), "backup")
+	if got := p.line("key", "describe", "--home", p.path("restored"), arn); !strings.Contains(got, arn) {
+		t.Errorf("got %s", got)
+	}
+	p.must("home", "passwd", "--new-passphrase-file", p.write("passphrase", passphrase))
+	p.fails("the old key file", "sealed by something else", "key", "list")
+	p.must("key", "list", "--passphrase-file", p.path("passphrase"))
+	p.fails("a wrong passphrase", "wrong passphrase", "home", "passwd", "--passphrase-file", p.write("wrong", "wrong"), "--new-key-file", p.path("other"))
+	p.must("home", "passwd", "--passphrase-file", p.path("passphrase"), "--new-key-file", p.path("other"))
+	p.must("key", "list", "--key-file", p.path("other"))
+	p.fails("no backup", "not an intact backup", "home", "restore", "--home", p.path("nothing"), p.write("garbage", "garbage"))
+}
