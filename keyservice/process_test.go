@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -23,7 +24,7 @@ import (
 const childVariable = "KMSFS_TEST_CHILD"
 
 func TestMain(m *testing.M) {
-	children := map[string]func(args []string) error{"create": createForever, "call": callFromOutside, "full": fillDisk}
+	children := map[string]func(args []string) error{"change": changeForever, "call": callFromOutside, "full": fillDisk}
 	if child := children[os.Getenv(childVariable)]; child != nil {
 		if err := child(os.Args[1:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -42,8 +43,8 @@ func child(t *testing.T, name string, args ...string) *exec.Cmd {
 	return c
 }
 
-// createForever opens the home and prints every key and alias that it has made, as soon as it has.
-func createForever(args []string) error {
+// changeForever opens the home and prints every change that it has made, as soon as it has: what, the key's ID, and more.
+func changeForever(args []string) error {
 	secret, err := sealer.NewKeyFile(args[1])
 	if err != nil {
 		return err
@@ -52,20 +53,43 @@ func createForever(args []string) error {
 	if err != nil {
 		return err
 	}
+	ctx, me := context.Background(), self()
 	for i := 0; ; i++ {
-		key, err := s.CreateKey(context.Background(), self(), nil)
+		created, err := s.CreateKey(ctx, me, nil)
 		if err != nil {
 			return err
 		}
-		fmt.Println(key.KeyMetadata.KeyId)
+		key := created.KeyMetadata.KeyId
+		fmt.Println("key", key)
 		alias := fmt.Sprintf("alias/%d-%d", os.Getpid(), i)
-		if _, err := s.CreateAlias(context.Background(), self(), &keyservice.CreateAliasInput{AliasName: alias, TargetKeyId: key.KeyMetadata.KeyId}); err != nil {
+		if _, err := s.CreateAlias(ctx, me, &keyservice.CreateAliasInput{AliasName: alias, TargetKeyId: key}); err != nil {
 			return err
 		}
-		fmt.Println(alias)
+		fmt.Println("alias", key, alias)
+		grant, err := s.CreateGrant(ctx, me, &keyservice.CreateGrantInput{KeyId: key, GranteePrincipal: "uid:1", Operations: []string{"Decrypt"}})
+		if err != nil {
+			return err
+		}
+		fmt.Println("grant", key, grant.GrantId)
+		if _, err := s.RotateKeyOnDemand(ctx, me, &keyservice.RotateKeyOnDemandInput{KeyId: key}); err != nil {
+			return err
+		}
+		fmt.Println("rotation", key)
+		if _, err := s.TagResource(ctx, me, &keyservice.TagResourceInput{KeyId: key, Tags: []keyservice.Tag{{TagKey: "a", TagValue: alias}}}); err != nil {
+			return err
+		}
+		fmt.Println("tag", key, alias)
+		if _, err := s.UpdateKeyDescription(ctx, me, &keyservice.UpdateKeyDescriptionInput{KeyId: key, Description: alias}); err != nil {
+			return err
+		}
+		fmt.Println("description", key, alias)
 	}
 }
 
+// changesVariable says how many changes TestKilledWhileChanging makes, if more than usual.
+const changesVariable = "KMSFS_TEST_CHANGES"
+
+// A process that is killed has made every change that it has acknowledged, and none by halves.
 func TestKilledWhileChanging(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "home")
 	keyFile := filepath.Join(t.TempDir(), "key")
@@ -79,31 +103,97 @@ func TestKilledWhileChanging(t *testing.T) {
 	if err := keyservice.Init(keyservice.InitOptions{Dir: dir, Sealer: secret, Owner: uint32(os.Geteuid())}); err != nil {
 		t.Fatal(err)
 	}
+	wanted := 200
+	if text := os.Getenv(changesVariable); text != "" {
+		if wanted, err = strconv.Atoi(text); err != nil {
+			t.Fatal(err)
+		}
+	}
 	var made []string
-	for round := range 5 {
+	for round := 0; len(made) < wanted; round++ {
 		made = append(made, killAfter(t, 3+7*round, dir, keyFile)...)
 		s := openHome(t, dir, secret)
-		for _, name := range made {
-			if _, err := s.GenerateDataKey(t.Context(), self(), &keyservice.GenerateDataKeyInput{KeyId: name, KeySpec: "AES_256"}); err != nil {
-				t.Errorf("round %d: %s was acknowledged: %v", round, name, err)
+		for _, change := range made {
+			if err := checkChange(t.Context(), s, strings.Fields(change)); err != nil {
+				t.Errorf("round %d: %s was acknowledged: %v", round, change, err)
 			}
 		}
+		checkWhole(t, s)
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	log := readLog(t, dir)
-	for _, name := range made {
-		if !strings.Contains(log, name) {
-			t.Errorf("the audit log lacks %s", name)
+	for _, change := range made {
+		if key := strings.Fields(change)[1]; !strings.Contains(log, key) {
+			t.Errorf("the audit log lacks %s", key)
 		}
 	}
 }
 
-// killAfter kills a child that has acknowledged n creations, and returns what it has acknowledged.
+// checkChange says whether a change that changeForever printed is there.
+func checkChange(ctx context.Context, s *keyservice.Service, change []string) error {
+	what, key := change[0], change[1]
+	switch what {
+	case "alias":
+		key = change[2]
+	case "grant":
+		out, err := s.ListGrants(ctx, self(), &keyservice.ListGrantsInput{KeyId: key, GrantId: change[2]})
+		if err == nil && len(out.Grants) != 1 {
+			err = errors.New("it is not listed")
+		}
+		return err
+	case "rotation":
+		out, err := s.ListKeyRotations(ctx, self(), &keyservice.ListKeyRotationsInput{KeyId: key})
+		if err == nil && len(out.Rotations) != 1 {
+			err = fmt.Errorf("%d rotations", len(out.Rotations))
+		}
+		return err
+	case "tag":
+		out, err := s.ListResourceTags(ctx, self(), &keyservice.ListResourceTagsInput{KeyId: key})
+		if err == nil && (len(out.Tags) != 1 || out.Tags[0].TagValue != change[2]) {
+			err = fmt.Errorf("tags %v", out.Tags)
+		}
+		return err
+	case "description":
+		out, err := s.DescribeKey(ctx, self(), &keyservice.DescribeKeyInput{KeyId: key})
+		if err == nil && out.KeyMetadata.Description != change[2] {
+			err = fmt.Errorf("description %q", out.KeyMetadata.Description)
+		}
+		return err
+	}
+	_, err := s.GenerateDataKey(ctx, self(), &keyservice.GenerateDataKeyInput{KeyId: key, KeySpec: "AES_256"})
+	return err
+}
+
+// checkWhole uses every key that is listed, and follows every alias.
+func checkWhole(t *testing.T, s *keyservice.Service) {
+	t.Helper()
+	use := func(name string) {
+		if _, err := s.GenerateDataKey(t.Context(), self(), &keyservice.GenerateDataKeyInput{KeyId: name, KeySpec: "AES_256"}); err != nil {
+			t.Errorf("%s is there by halves: %v", name, err)
+		}
+	}
+	keys, err := s.ListKeys(t.Context(), self(), &keyservice.ListKeysInput{Limit: new(int32(1000))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range keys.Keys {
+		use(k.KeyId)
+	}
+	aliases, err := s.ListAliases(t.Context(), self(), &keyservice.ListAliasesInput{Limit: new(int32(100))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range aliases.Aliases {
+		use(a.AliasName)
+	}
+}
+
+// killAfter kills a child that has acknowledged n changes, and returns what it has acknowledged.
 func killAfter(t *testing.T, n int, args ...string) []string {
 	t.Helper()
-	c := child(t, "create", args...)
+	c := child(t, "change", args...)
 	out, err := c.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
