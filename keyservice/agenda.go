@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/store"
 )
 
@@ -131,7 +132,7 @@ func (s *Service) deleteDueKey(r *request, k *key) error {
 	}
 	r.name = "DeleteKey"
 	r.concerns(resourceKey, k.arn)
-	r.details = append(r.details, field("keyId", k.ID.String()))
+	r.details = append(r.details, audit.Text("keyId", k.ID.String()))
 	err = s.change(r, func(tx *store.Tx) error { return tx.DeleteKey(k.ID) }, k.ID)
 	s.cache.forget(nil, k.aliases...)
 	return err
@@ -146,7 +147,7 @@ func (s *Service) expireMaterials(r *request, k *key) error {
 		event := *r
 		event.name = "DeleteExpiredKeyMaterial"
 		event.concerns(resourceKey, k.arn)
-		event.details = append(event.details, field("keyId", k.ID.String()), field("keyMaterialId", m.ID.String()))
+		event.details = append(event.details, audit.Text("keyId", k.ID.String()), audit.Text("keyMaterialId", m.ID.String()))
 		if err := s.dropMaterial(&event, k, m.ID); err != nil {
 			return err
 		}
@@ -206,6 +207,6 @@ func (s *Service) expireGrant(r *request, k *key, id store.GrantID) error {
 	}
 	r.name = "DeleteExpiredGrant"
 	r.concerns(resourceKey, k.arn)
-	r.details = append(r.details, field("keyId", k.ID.String()), field("grantId", id.String()))
+	r.details = append(r.details, audit.Text("keyId", k.ID.String()), audit.Text("grantId", id.String()))
 	return s.change(r, func(tx *store.Tx) error { return tx.DeleteGrant(k.ID, id) }, k.ID)
 }

@@ -118,11 +118,11 @@ func (a *attributes) appendAWS(values []string, key string) []string {
 	}
 	switch key {
 	case "aws:principalarn":
-		return append(values, a.s.users.principal(a.subject.uid))
+		return append(values, a.subject.names().arn)
 	case "aws:principalaccount", "aws:sourceaccount":
 		return append(values, a.s.facts.Account)
 	case "aws:username":
-		return append(values, a.s.users.name(a.subject.uid))
+		return append(values, a.subject.names().shown)
 	case "aws:userid":
 		return append(values, "uid:"+decimal(a.subject.uid))
 	case "aws:currenttime":

@@ -171,7 +171,7 @@ func (s *Service) identify(r *request) {
 		return
 	}
 	c := &r.caller
-	r.subject = subject{users: &s.users, uid: c.UID, owns: c.UID == s.facts.Owner, groups: c.groups}
+	r.subject = subject{users: &s.users, time: r.time, uid: c.UID, owns: c.UID == s.facts.Owner, groups: c}
 	if c.ViaFileSystem {
 		r.subject.uid, r.subject.owns = s.facts.Owner, true
 		a.via = fileSystemService
@@ -194,7 +194,7 @@ func (s *Service) denial(r *request, action, resource string, v verdict) error {
 	if v.by == byServicePolicy || v.statement.Effect == policy.Delegate {
 		based = "identity-based"
 	}
-	user := s.users.principal(r.caller.UID)
+	user := s.users.user(r.caller.UID, r.time).arn
 	if v.statement.Effect == policy.Deny {
 		return refuse(CodeAccessDenied, "User: %s is not authorized to perform: %s on resource: %s with an explicit deny in a %s policy",
 			user, action, resource, based)

@@ -41,11 +41,11 @@ type BlobInfo struct {
 
 // ParseBlob reads a ciphertext blob's header.
 func ParseBlob(b []byte) (BlobInfo, error) {
-	blob, err := parseBlob(b)
+	parsed, err := parseBlob(b)
 	if err != nil {
 		return BlobInfo{}, err
 	}
-	return BlobInfo{blob.key.String(), blob.material.String()}, nil
+	return BlobInfo{parsed.key.String(), parsed.material.String()}, nil
 }
 
 // blob is a ciphertext blob in its parts.
@@ -58,16 +58,16 @@ type blob struct {
 
 func (b *blob) iv() []byte { return b.header[blobIV:blobHeader] }
 
-func parseBlob(b []byte) (*blob, error) {
+func parseBlob(b []byte) (blob, error) {
 	switch {
 	case len(b) <= blobHeader+blobTag || len(b) > blobHeader+maxPlaintext+blobTag:
-		return nil, fmt.Errorf("ciphertext blob of %d bytes: want %d to %d", len(b), blobHeader+blobTag+1, blobHeader+maxPlaintext+blobTag)
+		return blob{}, fmt.Errorf("ciphertext blob of %d bytes: want %d to %d", len(b), blobHeader+blobTag+1, blobHeader+maxPlaintext+blobTag)
 	case b[0] != blobVersion:
-		return nil, fmt.Errorf("ciphertext blob of version %d: want %d", b[0], blobVersion)
+		return blob{}, fmt.Errorf("ciphertext blob of version %d: want %d", b[0], blobVersion)
 	case b[1] != blobAlgorithm:
-		return nil, fmt.Errorf("ciphertext blob of algorithm %d: want %d", b[1], blobAlgorithm)
+		return blob{}, fmt.Errorf("ciphertext blob of algorithm %d: want %d", b[1], blobAlgorithm)
 	}
-	parsed := &blob{header: b[:blobHeader:blobHeader], sealed: b[blobHeader:]}
+	parsed := blob{header: b[:blobHeader:blobHeader], sealed: b[blobHeader:]}
 	copy(parsed.material[:], b[blobMaterial:])
 	copy(parsed.key[:], b[blobKey:])
 	return parsed, nil

@@ -5,6 +5,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/store"
 )
 
@@ -62,7 +63,7 @@ func (s *Service) internalKey(name string, record store.Key) (store.KeyID, error
 	}
 	defer made.wipe()
 	r.concerns(resourceKey, s.names.key(id))
-	r.details = append(r.details, field("keyId", id.String()), field("name", name))
+	r.details = append(r.details, audit.Text("keyId", id.String()), audit.Text("name", name))
 	return id, s.changeMaterial(r, made, func(tx *store.Tx) error {
 		return firstError(
 			tx.AddKey(&record),

@@ -3,6 +3,7 @@ package keyservice
 import (
 	"runtime"
 
+	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/keyspec"
 	"kmsfs/keyservice/store"
 )
@@ -40,7 +41,7 @@ func (s *Service) generateMaterial(r *request, k *store.Key) (*newMaterial, erro
 	k.Materials = append(k.Materials, store.Material{ID: made.id, Present: true})
 	k.Current = len(k.Materials) - 1
 	if spec.Symmetric() {
-		r.response = append(r.response, field("keyMaterialId", made.id.String()))
+		r.response = append(r.response, audit.Text("keyMaterialId", made.id.String()))
 	}
 	return made, nil
 }

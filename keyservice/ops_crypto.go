@@ -7,6 +7,7 @@ import (
 
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/keyspec"
+	"kmsfs/keyservice/store"
 )
 
 // Encrypt encrypts up to 4096 bytes under a KMS key.
@@ -24,8 +25,6 @@ func (s *Service) ReEncrypt(ctx context.Context, c Caller, in *ReEncryptInput) (
 	return run(ctx, s, c, "ReEncrypt", in, (*Service).reEncrypt)
 }
 
-func field(name string, value any) audit.Field { return audit.Field{Name: name, Value: value} }
-
 // ignoreCiphertext is the modifier by which a dry run needs no ciphertext.
 const ignoreCiphertext = "IGNORE_CIPHERTEXT"
 
@@ -37,11 +36,11 @@ type encryption struct {
 	action, keyMember, algorithmMember, contextMember string
 }
 
-func newEncryption(e encryption) *encryption {
+func newEncryption(e encryption) encryption {
 	if e.algorithm == "" {
 		e.algorithm = specSymmetric
 	}
-	return &e
+	return e
 }
 
 func (e *encryption) describe(r *request) {
@@ -100,14 +99,14 @@ func (s *Service) encrypt(r *request, in *EncryptInput) (*EncryptOutput, error) 
 	if err := firstError(e.check(), checkLength("plaintext", len(in.Plaintext), 1, maxPlaintext), s.checkGrantTokens(in.GrantTokens)); err != nil {
 		return nil, err
 	}
-	k, err := s.admitEncryption(r, e)
+	k, err := s.admitEncryption(r, &e)
 	if err != nil {
 		return nil, err
 	}
 	if err := firstError(checkFits(k, e.algorithm, in.Plaintext), dryRun(r, in.DryRun)); err != nil {
 		return nil, err
 	}
-	sealed, err := s.seal(r, k, e, in.Plaintext, "keyMaterialId")
+	sealed, err := s.seal(r, k, &e, in.Plaintext, "keyMaterialId")
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +135,7 @@ func (s *Service) seal(r *request, k *key, e *encryption, plaintext []byte, mate
 		sealed, err = sealBlob(secret, k.ID, m.ID, plaintext, e.context)
 		return err
 	})
-	r.additional = append(r.additional, field(materialName, k.currentID))
+	r.additional = append(r.additional, audit.Text(materialName, k.currentID))
 	return sealed, err
 }
 
@@ -145,7 +144,7 @@ func dryRun(r *request, only bool) error {
 	if !only {
 		return nil
 	}
-	r.additional = append(r.additional, field("dryRun", true))
+	r.additional = append(r.additional, audit.Bool("dryRun", true))
 	return refuse(CodeDryRun, "The request would have succeeded, but the DryRun option is set.")
 }
 
@@ -157,8 +156,8 @@ type ciphertext struct {
 	absent bool
 }
 
-func newCiphertext(e encryption, blob []byte, dryRun bool, modifiers []string) *ciphertext {
-	return &ciphertext{*newEncryption(e), blob, dryRun && slices.Contains(modifiers, ignoreCiphertext)}
+func newCiphertext(e encryption, blob []byte, dryRun bool, modifiers []string) ciphertext {
+	return ciphertext{newEncryption(e), blob, dryRun && slices.Contains(modifiers, ignoreCiphertext)}
 }
 
 func (c *ciphertext) check(modifiers []string) error {
@@ -188,14 +187,14 @@ func (s *Service) decrypt(r *request, in *DecryptInput) (*DecryptOutput, error) 
 		checkUnsupported("Recipient", isGiven(in.Recipient))); err != nil {
 		return nil, err
 	}
-	k, parsed, err := s.source(r, c)
+	k, parsed, err := s.source(r, &c)
 	if err != nil {
 		return nil, err
 	}
 	if c.absent {
 		return nil, dryRun(r, true)
 	}
-	plaintext, materialID, err := s.unseal(r, k, c, parsed, "keyMaterialId")
+	plaintext, materialID, err := s.unseal(r, k, &c, parsed, "keyMaterialId")
 	if err != nil {
 		return nil, err
 	}
@@ -207,31 +206,29 @@ func (s *Service) decrypt(r *request, in *DecryptInput) (*DecryptOutput, error) 
 }
 
 // source finds the ciphertext's key and lets the caller use it.
-func (s *Service) source(r *request, c *ciphertext) (*key, *blob, error) {
-	var parsed *blob
-	if c.algorithm == specSymmetric && !c.absent {
-		var err error
+func (s *Service) source(r *request, c *ciphertext) (k *key, parsed blob, err error) {
+	isBlob := c.algorithm == specSymmetric && !c.absent
+	if isBlob {
 		if parsed, err = parseBlob(c.blob); err != nil {
-			return nil, nil, errInvalidCiphertext()
+			return nil, blob{}, errInvalidCiphertext()
 		}
 	}
 	if c.keyID == "" {
-		k, err := s.blobKey(r, c, parsed)
+		k, err := s.blobKey(r, c, parsed.key)
 		return k, parsed, err
 	}
-	k, err := s.admitEncryption(r, &c.encryption)
-	if err != nil {
-		return nil, nil, err
+	if k, err = s.admitEncryption(r, &c.encryption); err != nil {
+		return nil, blob{}, err
 	}
-	if parsed != nil && k.ID != parsed.key {
-		return nil, nil, refuse(CodeIncorrectKey, "The key ID in the request does not identify a CMK that can perform this operation.")
+	if isBlob && k.ID != parsed.key {
+		return nil, blob{}, refuse(CodeIncorrectKey, "The key ID in the request does not identify a CMK that can perform this operation.")
 	}
 	return k, parsed, nil
 }
 
-// blobKey is the key that the blob names. A caller without permission doesn't learn whether there is such a key.
-func (s *Service) blobKey(r *request, c *ciphertext, parsed *blob) (*key, error) {
-	k, err := s.existingKey(parsed.key)
+// blobKey is the key of that ID, which a blob names. A caller without permission doesn't learn whether there is such a key.
+func (s *Service) blobKey(r *request, c *ciphertext, id store.KeyID) (*key, error) {
+	k, err := s.existingKey(id)
 	if err == nil {
 		r.about("kms:encryptionalgorithm", c.algorithm)
 		err = s.admitIn(r, c.action, k, c.context)
@@ -245,11 +242,12 @@ func (s *Service) blobKey(r *request, c *ciphertext, parsed *blob) (*key, error)
 	return k, firstError(k.fits(r.name, c.algorithm, c.contextMember, c.context), k.usable())
 }
 
-// unseal decrypts the ciphertext; parsed is nil for an asymmetric key's. The material's ID is empty for such.
-func (s *Service) unseal(r *request, k *key, c *ciphertext, parsed *blob, materialName string) (plaintext []byte, materialID string, err error) {
+// unseal decrypts the ciphertext; parsed is empty for an asymmetric key's. The material's ID is empty for such.
+func (s *Service) unseal(r *request, k *key, c *ciphertext, parsed blob, materialName string) (plaintext []byte, materialID string, err error) {
 	r.uses(k)
 	m := k.current()
-	if parsed != nil {
+	isBlob := parsed.header != nil
+	if isBlob {
 		if m = k.materials[parsed.material]; m == nil {
 			return nil, "", errInvalidCiphertext()
 		}
@@ -259,7 +257,7 @@ func (s *Service) unseal(r *request, k *key, c *ciphertext, parsed *blob, materi
 		}
 	}
 	err = s.ring.use(m, func(secret []byte) (err error) {
-		if parsed != nil {
+		if isBlob {
 			plaintext, err = parsed.open(secret, c.context)
 		} else {
 			plaintext, err = k.spec.Decrypt(c.algorithm, secret, c.blob)
@@ -270,7 +268,7 @@ func (s *Service) unseal(r *request, k *key, c *ciphertext, parsed *blob, materi
 		return nil
 	})
 	if err == nil && materialID != "" {
-		r.additional = append(r.additional, field(materialName, materialID))
+		r.additional = append(r.additional, audit.Text(materialName, materialID))
 	}
 	return plaintext, materialID, err
 }
@@ -289,14 +287,14 @@ func (s *Service) reEncrypt(r *request, in *ReEncryptInput) (*ReEncryptOutput, e
 	if err := firstError(c.check(in.DryRunModifiers), e.check(), s.checkGrantTokens(in.GrantTokens)); err != nil {
 		return nil, err
 	}
-	from, parsed, to, err := s.admitReEncryption(r, c, e)
+	from, parsed, to, err := s.admitReEncryption(r, &c, &e)
 	if err != nil {
 		return nil, err
 	}
 	if c.absent {
 		return nil, dryRun(r, true)
 	}
-	plaintext, source, err := s.unseal(r, from, c, parsed, "sourceKeyMaterialId")
+	plaintext, source, err := s.unseal(r, from, &c, parsed, "sourceKeyMaterialId")
 	if err != nil {
 		return nil, err
 	}
@@ -304,7 +302,7 @@ func (s *Service) reEncrypt(r *request, in *ReEncryptInput) (*ReEncryptOutput, e
 	if err := firstError(checkFits(to, e.algorithm, plaintext), dryRun(r, in.DryRun)); err != nil {
 		return nil, err
 	}
-	sealed, err := s.seal(r, to, e, plaintext, "destinationKeyMaterialId")
+	sealed, err := s.seal(r, to, &e, plaintext, "destinationKeyMaterialId")
 	if err != nil {
 		return nil, err
 	}
@@ -316,12 +314,12 @@ func (s *Service) reEncrypt(r *request, in *ReEncryptInput) (*ReEncryptOutput, e
 }
 
 // admitReEncryption finds both keys and lets the caller use them.
-func (s *Service) admitReEncryption(r *request, c *ciphertext, e *encryption) (from *key, parsed *blob, to *key, err error) {
+func (s *Service) admitReEncryption(r *request, c *ciphertext, e *encryption) (from *key, parsed blob, to *key, err error) {
 	// Both are needed for the condition that they are the same, and whether the caller may know of them is decided below.
 	sameKey := s.namesSameKey(r, c, e)
 	r.aboutBool("kms:reencryptonsamekey", sameKey)
 	if from, parsed, err = s.source(r, c); err != nil {
-		return nil, nil, nil, err
+		return nil, blob{}, nil, err
 	}
 	r.attributes.about = r.attributes.about[:1]
 	to, err = s.admitEncryption(r, e)

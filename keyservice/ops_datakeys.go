@@ -40,7 +40,7 @@ func (s *Service) newDataKey(r *request, action string, in *GenerateDataKeyInput
 	r.textParam("keyId", in.KeyId)
 	r.textParam("keySpec", in.KeySpec)
 	if in.NumberOfBytes != nil {
-		r.param("numberOfBytes", int64(*in.NumberOfBytes))
+		r.paramNumber("numberOfBytes", int64(*in.NumberOfBytes))
 	}
 	r.contextParam("encryptionContext", in.EncryptionContext)
 	size, err := dataKeySize(in.KeySpec, in.NumberOfBytes)
@@ -102,7 +102,7 @@ func dataKeySize(spec string, bytes *int32) (int, error) {
 
 func (s *Service) generateRandom(r *request, in *GenerateRandomInput) (*GenerateRandomOutput, error) {
 	if in.NumberOfBytes != nil {
-		r.param("numberOfBytes", int64(*in.NumberOfBytes))
+		r.paramNumber("numberOfBytes", int64(*in.NumberOfBytes))
 	}
 	if err := firstError(
 		checkNumber("numberOfBytes", in.NumberOfBytes, 1, maxDataKey),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/store"
 )
 
@@ -28,7 +29,7 @@ func (s *Service) scheduleKeyDeletion(r *request, in *ScheduleKeyDeletionInput) 
 	if in.PendingWindowInDays != nil {
 		window = *in.PendingWindowInDays
 	}
-	r.param("pendingWindowInDays", int64(window))
+	r.paramNumber("pendingWindowInDays", int64(window))
 	r.aboutNumber("kms:schedulekeydeletionpendingwindowindays", int64(window))
 	if err := checkNumber("pendingWindowInDays", &window, minPendingWindow, maxPendingWindow); err != nil {
 		return nil, err
@@ -37,8 +38,8 @@ func (s *Service) scheduleKeyDeletion(r *request, in *ScheduleKeyDeletionInput) 
 	err := s.alter(r, "kms:ScheduleKeyDeletion", in.KeyId, func(k *key, changed *store.Key) error {
 		changed.State, changed.Deletion = statePendingDeletion, millis(r.time).AddDate(0, 0, int(window))
 		out.KeyId, out.DeletionDate = k.arn, Timestamp{changed.Deletion}
-		r.response = append(r.response, field("keyId", k.arn), field("keyState", changed.State),
-			field("deletionDate", changed.Deletion.Format(time.RFC3339)), field("pendingWindowInDays", int64(window)))
+		r.response = append(r.response, audit.Text("keyId", k.arn), audit.Text("keyState", changed.State),
+			audit.Text("deletionDate", changed.Deletion.Format(time.RFC3339)), audit.Number("pendingWindowInDays", int64(window)))
 		return k.notIn(statePendingDeletion)
 	})
 	return out, err
@@ -55,7 +56,7 @@ func (s *Service) cancelKeyDeletion(r *request, in *CancelKeyDeletionInput) (*Ca
 			changed.State = statePendingImport
 		}
 		out.KeyId = k.arn
-		r.response = append(r.response, field("keyId", k.arn))
+		r.response = append(r.response, audit.Text("keyId", k.arn))
 		return nil
 	})
 	return out, err

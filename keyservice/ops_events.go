@@ -66,10 +66,10 @@ func checkEvent(e *Event) error {
 func eventDetails(e *Event) []audit.Field {
 	var fields []audit.Field
 	if len(e.EncryptionContext) > 0 {
-		fields = append(fields, field(contextField, e.EncryptionContext))
+		fields = append(fields, audit.Pairs(contextField, e.EncryptionContext))
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.Details)) {
-		fields = append(fields, field(name, e.Details[name]))
+		fields = append(fields, audit.Text(name, e.Details[name]))
 	}
 	return fields
 }

@@ -26,7 +26,7 @@ func (s *Service) explainAccess(r *request, in *ExplainAccessInput) (*ExplainAcc
 		checkLength("action", len(in.Action), 1, maxIdentifier)); err != nil {
 		return nil, err
 	}
-	asked, err := s.subjectOf("principal", in.Principal)
+	asked, err := s.subjectOf(r, "principal", in.Principal)
 	if err != nil {
 		return nil, err
 	}
@@ -50,12 +50,12 @@ func (s *Service) explainAccess(r *request, in *ExplainAccessInput) (*ExplainAcc
 }
 
 // subjectOf is somebody whom a caller names, with the groups that the system knows.
-func (s *Service) subjectOf(member, name string) (*subject, error) {
+func (s *Service) subjectOf(r *request, member, name string) (*subject, error) {
 	p, err := s.principal(member, name)
 	if err != nil {
 		return nil, err
 	}
-	u := &subject{users: &s.users, groups: func() []uint32 { return nil }}
+	u := &subject{users: &s.users, time: r.time}
 	switch p.Kind {
 	case policy.Account:
 		u.uid, u.owns = s.facts.Owner, true
@@ -74,13 +74,15 @@ func (s *Service) subjectOf(member, name string) (*subject, error) {
 	default:
 		return nil, refuse(CodeValidation, "%s is not a user: want user:NAME or uid:N.", name)
 	}
-	u.groups = func() []uint32 { return userGroups(u.uid) }
+	u.groups = listedUser(u.uid)
 	return u, nil
 }
 
-// userGroups are the groups of a user as the system's user database has them.
-func userGroups(uid uint32) []uint32 {
-	found, err := user.LookupId(decimal(uid))
+// listedUser is a user who has the groups that the system's user database says.
+type listedUser uint32
+
+func (u listedUser) groups() []uint32 {
+	found, err := user.LookupId(decimal(uint32(u)))
 	if err != nil {
 		return nil
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/store"
 	"kmsfs/policy"
 )
@@ -58,7 +59,7 @@ func (s *Service) createGrant(r *request, in *CreateGrantInput) (*CreateGrantOut
 		return nil, err
 	}
 	if parent := r.verdict.grant; parent != nil && !narrows(g, parent) {
-		return nil, refuse(CodeAccessDenied, "User: %s may grant no more than grant %s allows.", s.users.principal(r.caller.UID), parent.ID)
+		return nil, refuse(CodeAccessDenied, "User: %s may grant no more than grant %s allows.", s.users.user(r.caller.UID, r.time).arn, parent.ID)
 	}
 	if err := dryRun(r, in.DryRun); err != nil {
 		return nil, err
@@ -181,12 +182,12 @@ func (s *Service) addGrant(r *request, k *key, g *store.Grant) (store.GrantID, e
 			return g.ID, err
 		}
 		if found != nil && !isOver(found.Expires, r.time) {
-			r.response = append(r.response, field("grantId", found.ID.String()))
+			r.response = append(r.response, audit.Text("grantId", found.ID.String()))
 			return found.ID, nil
 		}
 	}
 	rand.Read(g.ID[:])
-	r.response = append(r.response, field("grantId", g.ID.String()))
+	r.response = append(r.response, audit.Text("grantId", g.ID.String()))
 	defer s.remind()
 	return g.ID, s.change(r, func(tx *store.Tx) error {
 		if tx.GrantCount(k.ID) >= maxKeyGrants {

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/keyspec"
 	"kmsfs/keyservice/store"
 )
@@ -315,7 +316,7 @@ func (s *Service) addImported(r *request, k *key, in *ImportKeyMaterialInput, se
 	if k.isIn(statePendingImport) && !(&key{Key: changed}).lacksMaterial() {
 		changed.State = stateEnabled
 	}
-	r.response = append(r.response, field("keyId", k.arn), field("keyMaterialId", id.String()))
+	r.response = append(r.response, audit.Text("keyId", k.arn), audit.Text("keyMaterialId", id.String()))
 	var made *newMaterial
 	if !wasPresent {
 		made = &newMaterial{k.ID, id, bytes.Clone(secret)}

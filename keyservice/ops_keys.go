@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/keyspec"
 	"kmsfs/keyservice/store"
 )
@@ -196,7 +197,7 @@ func (s *Service) addKey(r *request, record *store.Key, policy string) (*key, er
 	defer s.changes.Unlock()
 	arn := s.names.key(id)
 	r.concerns(resourceKey, arn)
-	r.response = append(r.response, field("keyId", arn))
+	r.response = append(r.response, audit.Text("keyId", arn))
 	err = s.changeMaterial(r, made, func(tx *store.Tx) error {
 		if tx.KeyCount() >= maxKeys {
 			return refuse(CodeLimitExceeded, "There are %d keys, which is the limit.", maxKeys)

@@ -64,7 +64,7 @@ func checkPolicyName(name string) error {
 func (s *Service) putKeyPolicy(r *request, in *PutKeyPolicyInput) (*PutKeyPolicyOutput, error) {
 	r.readOnly = false
 	r.textParam("policyName", in.PolicyName)
-	r.param("bypassPolicyLockoutSafetyCheck", in.BypassPolicyLockoutSafetyCheck)
+	r.paramBool("bypassPolicyLockoutSafetyCheck", in.BypassPolicyLockoutSafetyCheck)
 	if len(in.Policy) <= maxPolicy {
 		r.param("policy", in.Policy)
 	}
@@ -165,7 +165,7 @@ func (s *Service) putServicePolicy(r *request, in *PutServicePolicyInput) (*PutS
 	if len(in.Policy) <= maxPolicy {
 		r.param("policy", in.Policy)
 	}
-	r.param("bypassPolicyLockoutSafetyCheck", in.BypassPolicyLockoutSafetyCheck)
+	r.paramBool("bypassPolicyLockoutSafetyCheck", in.BypassPolicyLockoutSafetyCheck)
 	s.changes.Lock()
 	defer s.changes.Unlock()
 	const action = "kmsfs:PutServicePolicy"

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/store"
 )
 
@@ -73,7 +74,7 @@ func (s *Service) enableKeyRotation(r *request, in *EnableKeyRotationInput) (*En
 	if in.RotationPeriodInDays != nil {
 		period = *in.RotationPeriodInDays
 	}
-	r.param("rotationPeriodInDays", int64(period))
+	r.paramNumber("rotationPeriodInDays", int64(period))
 	r.aboutNumber("kms:rotationperiodindays", int64(period))
 	if err := checkNumber("rotationPeriodInDays", &period, minRotationPeriod, maxRotationPeriod); err != nil {
 		return nil, err
@@ -122,7 +123,7 @@ func (s *Service) rotateKeyOnDemand(r *request, in *RotateKeyOnDemandInput) (*Ro
 	}
 	changed := k.Key
 	changed.OnDemandRotations++
-	r.response = append(r.response, field("keyId", k.arn))
+	r.response = append(r.response, audit.Text("keyId", k.arn))
 	if err := s.rotate(r, k, &changed, rotationOnDemand); err != nil {
 		return nil, err
 	}
@@ -162,7 +163,7 @@ func (s *Service) rotateDueKey(r *request, k *key) error {
 	changed.NextRotation = millis(r.time).AddDate(0, 0, k.RotationPeriod)
 	r.name = "RotateKey"
 	r.concerns(resourceKey, k.arn)
-	r.details = append(r.details, field("keyId", k.ID.String()), field("rotationType", rotationAutomatic), field("previousKeyMaterialId", k.currentID))
+	r.details = append(r.details, audit.Text("keyId", k.ID.String()), audit.Text("rotationType", rotationAutomatic), audit.Text("previousKeyMaterialId", k.currentID))
 	return s.rotate(r, k, &changed, rotationAutomatic)
 }
 

@@ -59,8 +59,14 @@ type request struct {
 	recorded bool
 }
 
-func (r *request) param(name string, value any) {
-	r.params = append(r.params, audit.Field{Name: name, Value: value})
+func (r *request) param(name, value string) { r.params = append(r.params, audit.Text(name, value)) }
+
+func (r *request) paramNumber(name string, value int64) {
+	r.params = append(r.params, audit.Number(name, value))
+}
+
+func (r *request) paramBool(name string, value bool) {
+	r.params = append(r.params, audit.Bool(name, value))
 }
 
 // textParam records a text that is given and not unduly long.
@@ -73,7 +79,7 @@ func (r *request) textParam(name, value string) {
 // contextParam records an encryption context that is given and not too long.
 func (r *request) contextParam(name string, context map[string]string) {
 	if len(context) > 0 && contextSize(context) <= maxContext {
-		r.param(name, context)
+		r.params = append(r.params, audit.Pairs(name, context))
 	}
 }
 
@@ -108,9 +114,8 @@ func run[I, O any](ctx context.Context, s *Service, c Caller, name string, in *I
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	r := &request{ctx: ctx, caller: c, id: newID(), name: name, time: time.Now(), readOnly: true}
-	r.params, r.additional, r.resources = r.space.params[:0], r.space.additional[:0], r.space.resources[:0]
-	r.attributes.about = r.space.about[:0]
+	r := s.newRequest(ctx, c, name)
+	defer s.endRequest(r)
 	if in == nil {
 		in = new(I)
 	}
@@ -132,6 +137,23 @@ func run[I, O any](ctx context.Context, s *Service, c Caller, name string, in *I
 	}
 	s.noteUses(r)
 	return out, nil
+}
+
+// newRequest takes a request from those that are over. Nothing that outlives a call may point to it.
+func (s *Service) newRequest(ctx context.Context, c Caller, name string) *request {
+	r, ok := s.requests.Get().(*request)
+	if !ok {
+		r = new(request)
+	}
+	r.ctx, r.caller, r.id, r.name, r.time, r.readOnly = ctx, c, newID(), name, time.Now(), true
+	r.params, r.additional, r.resources = r.space.params[:0], r.space.additional[:0], r.space.resources[:0]
+	r.attributes.about = r.space.about[:0]
+	return r
+}
+
+func (s *Service) endRequest(r *request) {
+	*r = request{}
+	s.requests.Put(r)
 }
 
 // newID makes a random UUID (RFC 9562, version 4).
@@ -175,7 +197,7 @@ func (s *Service) change(r *request, f func(*store.Tx) error, keys ...store.KeyI
 
 // describe is the call as the audit log has it.
 func (s *Service) describe(r *request, refusal *Error) *audit.Record {
-	user := s.users.user(r.caller.UID)
+	user := s.users.user(r.caller.UID, r.time)
 	r.eventID = newID()
 	r.written = audit.Record{
 		Time: r.time, RequestID: r.id, EventID: r.eventID, Event: r.name, ServiceEvent: r.serviceEvent, ReadOnly: r.readOnly,

@@ -38,6 +38,7 @@ type Service struct {
 	cache         cache
 	usage         usage
 	agenda        agenda
+	requests      sync.Pool // of *request, for use again
 	// generating has as many places as key pairs may be made at a time.
 	generating chan struct{}
 

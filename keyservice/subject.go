@@ -1,20 +1,26 @@
 package keyservice
 
 import (
+	"time"
+
 	"kmsfs/policy"
 )
 
 // subject is who asks, as policies and grants see it.
 type subject struct {
 	users *users
+	time  time.Time
 	uid   uint32
 	// owns says that it has the rights of the home's owner.
 	owns bool
-	// groups returns the IDs of all groups it belongs to. It is called only if somebody wants to know.
-	groups func() []uint32
+	// groups knows the IDs of all groups it belongs to. It is asked only if somebody wants to know.
+	groups interface{ groups() []uint32 }
 	// known are the groups once they were asked for.
 	known []uint32
 	asked bool
+	// user has the names of uid once somebody wanted to know.
+	user  knownName
+	named bool
 }
 
 var _ policy.Subject = (*subject)(nil)
@@ -28,10 +34,10 @@ func (u *subject) Is(p policy.Principal) bool {
 	case policy.UID:
 		return p.ID == u.uid
 	case policy.User:
-		return p.Name == u.users.name(u.uid)
+		return p.Name == u.names().shown
 	case policy.GID, policy.Group:
 		for _, gid := range u.allGroups() {
-			if p.Kind == policy.GID && p.ID == gid || p.Kind == policy.Group && p.Name == u.users.groupName(gid) {
+			if p.Kind == policy.GID && p.ID == gid || p.Kind == policy.Group && p.Name == u.users.group(gid, u.time).shown {
 				return true
 			}
 		}
@@ -41,20 +47,28 @@ func (u *subject) Is(p policy.Principal) bool {
 
 func (u *subject) allGroups() []uint32 {
 	if !u.asked {
-		u.known, u.asked = u.groups(), true
+		u.known, u.asked = u.groups.groups(), true
 	}
 	return u.known
+}
+
+// names are those of the subject's user.
+func (u *subject) names() *knownName {
+	if !u.named {
+		u.user, u.named = u.users.user(u.uid, u.time), true
+	}
+	return &u.user
 }
 
 // principals appends all principals that it is.
 func (u *subject) principals(all []policy.Principal) []policy.Principal {
 	all = append(all, policy.Principal{Kind: policy.UID, ID: u.uid})
-	if name, ok := u.users.knownName(u.uid); ok {
+	if name := u.names().name; name != "" {
 		all = append(all, policy.Principal{Kind: policy.User, Name: name})
 	}
 	for _, gid := range u.allGroups() {
 		all = append(all, policy.Principal{Kind: policy.GID, ID: gid})
-		if name, ok := u.users.knownGroupName(gid); ok {
+		if name := u.users.group(gid, u.time).name; name != "" {
 			all = append(all, policy.Principal{Kind: policy.Group, Name: name})
 		}
 	}

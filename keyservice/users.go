@@ -45,13 +45,12 @@ type knownName struct {
 	// name is empty if there is none.
 	name  string
 	until time.Time
-	// shown is what stands for the ID in any case, and arn the ARN of a user.
+	// shown is the name, or "uid:N" or "gid:N" if there is none, and arn the ARN of a user.
 	shown, arn string
 }
 
 // find returns the name of an ID, asking the system by look if it is not known.
-func (n *names32) find(id uint32, look func(id uint32) knownName) knownName {
-	now := time.Now()
+func (n *names32) find(id uint32, now time.Time, look func(id uint32) knownName) knownName {
 	n.mu.Lock()
 	known, ok := n.known[id]
 	n.mu.Unlock()
@@ -69,7 +68,9 @@ func (n *names32) find(id uint32, look func(id uint32) knownName) knownName {
 	return known
 }
 
-func (u *users) user(uid uint32) knownName { return u.users.find(uid, u.lookUser) }
+func (u *users) user(uid uint32, now time.Time) knownName { return u.users.find(uid, now, u.lookUser) }
+
+func (u *users) group(gid uint32, now time.Time) knownName { return u.groups.find(gid, now, lookGroup) }
 
 func (u *users) lookUser(uid uint32) knownName {
 	known := knownName{shown: "uid:" + decimal(uid)}
@@ -87,27 +88,6 @@ func lookGroup(gid uint32) knownName {
 	}
 	return known
 }
-
-// knownName is what the system calls the user.
-func (u *users) knownName(uid uint32) (string, bool) {
-	known := u.user(uid)
-	return known.name, known.name != ""
-}
-
-// knownGroupName is what the system calls the group.
-func (u *users) knownGroupName(gid uint32) (string, bool) {
-	known := u.groups.find(gid, lookGroup)
-	return known.name, known.name != ""
-}
-
-// name is what the system calls the user, or "uid:N" if it doesn't know.
-func (u *users) name(uid uint32) string { return u.user(uid).shown }
-
-// principal is the user's ARN.
-func (u *users) principal(uid uint32) string { return u.user(uid).arn }
-
-// groupName is what the system calls the group, or "gid:N" if it doesn't know.
-func (u *users) groupName(gid uint32) string { return u.groups.find(gid, lookGroup).shown }
 
 func decimal(id uint32) string { return strconv.FormatUint(uint64(id), 10) }
 

@@ -1,8 +1,6 @@
 // Package policy reads and evaluates policies in AWS's policy language, and says who calls.
 package policy
 
-import "strings"
-
 // Subject is who asks.
 type Subject interface {
 	// Is says whether p is the subject's user or UID, or a group or GID of its. It is not asked about Anyone and Account.
@@ -61,7 +59,7 @@ type statement struct {
 	// principals are those meant, or, if notPrincipals is set, those not meant.
 	principals    []Principal
 	notPrincipals bool
-	// actions are in lower case.
+	// actions fold case.
 	actions, resources matcher
 	conditions         []condition
 }
@@ -75,11 +73,10 @@ type matcher struct {
 // Decide answers a request: a Deny wins over everything.
 func (d *Document) Decide(r *Request) Decision {
 	decision := Decision{Statement: -1}
-	action := strings.ToLower(r.Action)
 	for i := range d.statements {
 		s := &d.statements[i]
 		effect := s.effect(r.Subject)
-		if effect <= decision.Effect || !s.appliesTo(r, action) {
+		if effect <= decision.Effect || !s.appliesTo(r) {
 			continue
 		}
 		decision = Decision{effect, i, s.sid}
@@ -129,8 +126,8 @@ func means(p Principal, subject Subject) Effect {
 	return None
 }
 
-func (s *statement) appliesTo(r *Request, action string) bool {
-	if !s.actions.matches(action, nil) || !s.resources.matches(r.Resource, r.Attributes) {
+func (s *statement) appliesTo(r *Request) bool {
+	if !s.actions.matches(r.Action, nil) || !s.resources.matches(r.Resource, r.Attributes) {
 		return false
 	}
 	for i := range s.conditions {

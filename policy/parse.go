@@ -295,6 +295,7 @@ func (p *parser) patterns(place string, value any, actions bool) []pattern {
 			}
 		}
 		parsed, err := parsePattern(text, true, p.variables && !actions)
+		parsed.fold = actions
 		if err != nil {
 			p.fail(place, "%v", err)
 		}

@@ -12,6 +12,10 @@ type pattern struct {
 	// plain is the whole text if there is neither a wildcard nor a variable in it, as is usual.
 	plain   string
 	isPlain bool
+	// variables says that there are some among the parts.
+	variables bool
+	// fold says that upper and lower case are the same. The parts are in lower case then.
+	fold bool
 }
 
 // part is a piece of a pattern.
@@ -48,6 +52,7 @@ func parsePattern(text string, wildcards, variables bool) (pattern, error) {
 				return p, err
 			}
 			p.add(v)
+			p.variables = p.variables || v.kind == variable
 			rest = rest[end+1:]
 		case wildcards && rest[0] == '*':
 			p.add(part{kind: anyText})
@@ -117,12 +122,17 @@ func isKey(text string) bool {
 
 // matches says whether the text is one of those that the pattern means. A variable that is absent and has no default means none.
 func (p *pattern) matches(text string, attributes Attributes) bool {
-	if p.isPlain {
+	switch {
+	case p.isPlain && p.fold:
+		return strings.EqualFold(text, p.plain)
+	case p.isPlain:
 		return text == p.plain
+	case !p.variables:
+		return match(p.parts, text, p.fold)
 	}
 	var room [16]part
 	parts, ok := p.resolve(room[:0], attributes)
-	return ok && match(parts, text)
+	return ok && match(parts, text, p.fold)
 }
 
 // resolve appends the parts with literals in the place of variables.
@@ -152,7 +162,7 @@ func (v *part) value(attributes Attributes) (string, bool) {
 }
 
 // match matches without going back further than to the last star, so in time proportional to the two lengths' product at most.
-func match(parts []part, text string) bool {
+func match(parts []part, text string, fold bool) bool {
 	at, starAt, starText := 0, -1, ""
 	for {
 		if at == len(parts) {
@@ -162,6 +172,9 @@ func match(parts []part, text string) bool {
 		} else {
 			switch next := parts[at]; {
 			case next.kind == anyText:
+				if at == len(parts)-1 {
+					return true
+				}
 				starAt, starText = at, text
 				at++
 				continue
@@ -169,7 +182,7 @@ func match(parts []part, text string) bool {
 				text = text[firstRune(text):]
 				at++
 				continue
-			case next.kind == literal && strings.HasPrefix(text, next.text):
+			case next.kind == literal && hasPrefix(text, next.text, fold):
 				text = text[len(next.text):]
 				at++
 				continue
@@ -181,6 +194,13 @@ func match(parts []part, text string) bool {
 		starText = starText[firstRune(starText):]
 		at, text = starAt+1, starText
 	}
+}
+
+func hasPrefix(text, prefix string, fold bool) bool {
+	if fold {
+		return len(text) >= len(prefix) && strings.EqualFold(text[:len(prefix)], prefix)
+	}
+	return strings.HasPrefix(text, prefix)
 }
 
 // firstRune is the size in bytes of a text's first character.

@@ -21,7 +21,7 @@ var _ fs.KeyService = keys{}
 // refusals are the codes by which the key service says that a key may not be used, now or by this caller.
 var refusals = []string{
 	keyservice.CodeAccessDenied, keyservice.CodeDisabled, keyservice.CodeInvalidState,
-	keyservice.CodeNotFound, keyservice.CodeKeyUnavailable,
+	keyservice.CodeNotFound, keyservice.CodeKeyUnavailable, keyservice.CodeInvalidKeyUsage,
 }
 
 func (k keys) GenerateDataKey(ctx context.Context, call fs.Call, key string, encryptionContext map[string]string) (fs.DataKey, error) {

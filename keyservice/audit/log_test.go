@@ -44,7 +44,9 @@ func FuzzRecord(f *testing.F) {
 	f.Add("", "\xff\xc3", false)
 	f.Fuzz(func(t *testing.T, name, value string, event bool) {
 		l, path := openLog(t)
-		fields := []audit.Field{{Name: "f" + name, Value: value}, {Name: "m", Value: map[string]string{name: value, "x": "y"}}, {Name: "n", Value: int64(-1)}, {Name: "b", Value: true}}
+		fields := []audit.Field{
+			audit.Text("f"+name, value), audit.Pairs("m", map[string]string{name: value, "x": "y"}), audit.Number("n", -1), audit.Bool("b", true),
+		}
 		r := &audit.Record{
 			Time: time.Now(), Event: name, ServiceEvent: event, ErrorMessage: value, Request: fields, Details: fields,
 			Identity: audit.Identity{UserName: value, Executable: value}, Resources: []audit.Resource{{Type: name, ARN: value}, {}},
@@ -175,8 +177,8 @@ func BenchmarkAppend(b *testing.B) {
 		Time: time.Now(), Event: "Decrypt", ReadOnly: true, Account: "123456789012", Region: "local",
 		Identity: audit.Identity{UserName: "alice", ARN: "arn:kmsfs:iam::123456789012:user/alice", PID: 4711, Executable: "/usr/bin/libreoffice", Operation: "open", InvokedBy: "fs.kmsfs"},
 		Request: []audit.Field{
-			{Name: "keyId", Value: "arn:kmsfs:kms:local:123456789012:key/3f2b8c1e-0000-4000-8000-000000000000"},
-			{Name: "encryptionContext", Value: map[string]string{"kmsfs:volume": "3f2b8c1e-0000-4000-8000-000000000000", "kmsfs:path": "/home/alice/reports/q1.ods", "kmsfs:owner": "uid:1000"}},
+			audit.Text("keyId", "arn:kmsfs:kms:local:123456789012:key/3f2b8c1e-0000-4000-8000-000000000000"),
+			audit.Pairs("encryptionContext", map[string]string{"kmsfs:volume": "3f2b8c1e-0000-4000-8000-000000000000", "kmsfs:path": "/home/alice/reports/q1.ods", "kmsfs:owner": "uid:1000"}),
 		},
 		Resources: []audit.Resource{{Type: "AWS::KMS::Key", ARN: "arn:kmsfs:kms:local:123456789012:key/3f2b8c1e-0000-4000-8000-000000000000"}},
 	}

@@ -57,10 +57,44 @@ type Resource struct {
 	Type, ARN string
 }
 
-// Field is a named value: a string, an int64, a bool or a map[string]string.
+// Field is a named value.
 type Field struct {
-	Name  string
-	Value any
+	name   string
+	kind   fieldKind
+	text   string
+	number int64 // or, of a bool, 1 for true
+	pairs  map[string]string
+}
+
+type fieldKind uint8
+
+const (
+	textField fieldKind = iota
+	numberField
+	boolField
+	pairsField
+)
+
+// Text is a field with a text.
+func Text(name, value string) Field { return Field{name: name, text: value} }
+
+// Number is a field with a number.
+func Number(name string, value int64) Field {
+	return Field{name: name, kind: numberField, number: value}
+}
+
+// Bool is a field that is true or false.
+func Bool(name string, value bool) Field {
+	f := Field{name: name, kind: boolField}
+	if value {
+		f.number = 1
+	}
+	return f
+}
+
+// Pairs is a field with names and values, such as an encryption context, which must not change before the record is written.
+func Pairs(name string, value map[string]string) Field {
+	return Field{name: name, kind: pairsField, pairs: value}
 }
 
 // appendTo appends the record's line.
@@ -186,19 +220,17 @@ func appendObject(b []byte, name string, fields []Field) []byte {
 }
 
 func appendField(b []byte, f Field) []byte {
-	b = appendString(b, f.Name)
+	b = appendString(b, f.name)
 	b = append(b, ':')
-	switch value := f.Value.(type) {
-	case string:
-		return appendString(b, value)
-	case int64:
-		return strconv.AppendInt(b, value, 10)
-	case bool:
-		return strconv.AppendBool(b, value)
-	case map[string]string:
-		return appendMap(b, value)
+	switch f.kind {
+	case numberField:
+		return strconv.AppendInt(b, f.number, 10)
+	case boolField:
+		return strconv.AppendBool(b, f.number == 1)
+	case pairsField:
+		return appendMap(b, f.pairs)
 	}
-	return append(b, "null"...)
+	return appendString(b, f.text)
 }
 
 func appendMap(b []byte, m map[string]string) []byte {
@@ -238,13 +270,29 @@ func appendString(b []byte, s string) []byte {
 
 // plainPrefix is the length of what s begins with that needs no thought.
 func plainPrefix(s string) int {
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= 0x7f {
-			return i
+	const (
+		ones = 0x0101010101010101
+		high = 0x8080808080808080
+	)
+	i := 0
+	for ; i+8 <= len(s); i += 8 { // eight bytes at a time
+		w := s[i : i+8]
+		x := uint64(w[0]) | uint64(w[1])<<8 | uint64(w[2])<<16 | uint64(w[3])<<24 |
+			uint64(w[4])<<32 | uint64(w[5])<<40 | uint64(w[6])<<48 | uint64(w[7])<<56
+		quote, backslash := x^ones*'"', x^ones*'\\'
+		// A byte that is not plain has its highest bit set in one of these: it has itself, or a subtraction borrows from it, or 0x7f+1 carries into it.
+		// Borrows and carries reach other bytes only from bytes that are not plain.
+		if (x|(x-ones*' ')|(quote-ones)|(backslash-ones)|(x+ones))&high != 0 {
+			break
 		}
 	}
-	return len(s)
+	for i < len(s) && isPlain(s[i]) {
+		i++
+	}
+	return i
 }
+
+func isPlain(c byte) bool { return c >= ' ' && c != '"' && c != '\\' && c < 0x7f }
 
 func appendRune(b []byte, r rune) []byte {
 	switch {
