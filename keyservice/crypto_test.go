@@ -206,6 +206,66 @@ func TestConcurrency(t *testing.T) {
 	}
 }
 
+// Each worker grants, uses and revokes on a key that all share, whose policy and material change meanwhile: what it was answered holds for it at
+// once, whatever the others do.
+func TestConcurrentChanges(t *testing.T) {
+	s := newService(t)
+	key := newKey(t, s)
+	document, err := s.GetKeyPolicy(t.Context(), self(), &keyservice.GetKeyPolicyInput{KeyId: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	blob := generate(t, s, key, nil).CiphertextBlob
+	ctx := t.Context()
+	var work sync.WaitGroup
+	for worker := range 6 {
+		work.Go(func() {
+			grantee := user(uint32(5000 + worker))
+			for range 10 {
+				grant, err := s.CreateGrant(ctx, self(), &keyservice.CreateGrantInput{
+					KeyId: key, GranteePrincipal: fmt.Sprintf("uid:%d", grantee.UID), Operations: []string{"Decrypt"},
+				})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := s.Decrypt(ctx, grantee, &keyservice.DecryptInput{CiphertextBlob: blob}); err != nil {
+					t.Errorf("granted: %v", err)
+				}
+				if _, err := s.RevokeGrant(ctx, self(), &keyservice.RevokeGrantInput{KeyId: key, GrantId: grant.GrantId}); err != nil {
+					t.Error(err)
+				}
+				if _, err := s.Decrypt(ctx, grantee, &keyservice.DecryptInput{CiphertextBlob: blob}); code(err) != keyservice.CodeAccessDenied {
+					t.Errorf("revoked: %v", err)
+				}
+			}
+		})
+	}
+	work.Go(func() {
+		for range 10 {
+			if _, err := s.RotateKeyOnDemand(ctx, self(), &keyservice.RotateKeyOnDemandInput{KeyId: key}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	work.Go(func() {
+		for range 10 {
+			if _, err := s.PutKeyPolicy(ctx, self(), &keyservice.PutKeyPolicyInput{KeyId: key, Policy: document.Policy}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	work.Wait()
+	grants, err := s.ListGrants(ctx, self(), &keyservice.ListGrantsInput{KeyId: key})
+	if err != nil || len(grants.Grants) != 0 {
+		t.Errorf("grants left: %v, %v", grants, err)
+	}
+	rotations, err := s.ListKeyRotations(ctx, self(), &keyservice.ListKeyRotationsInput{KeyId: key})
+	if err != nil || len(rotations.Rotations) != 10 {
+		t.Errorf("rotations: %v, %v", rotations, err)
+	}
+}
+
 func second[T any](_ T, err error) error { return err }
 
 func FuzzParseBlob(f *testing.F) {

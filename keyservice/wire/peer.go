@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -36,14 +37,35 @@ func peerOf(conn net.Conn) (policy.Caller, error) {
 		return policy.Caller{}, err
 	}
 	var cred *unix.Ucred
-	var credErr error
+	var groups []uint32
+	var optErr error
 	if err := raw.Control(func(fd uintptr) {
-		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+		if cred, optErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); optErr == nil {
+			groups, optErr = peerGroups(fd)
+		}
 	}); err != nil {
 		return policy.Caller{}, err
 	}
-	if credErr != nil {
-		return policy.Caller{}, credErr
+	if optErr != nil {
+		return policy.Caller{}, optErr
 	}
-	return policy.Caller{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid}, nil
+	return policy.Caller{UID: cred.Uid, GID: cred.Gid, Groups: groups, PID: cred.Pid}, nil
+}
+
+// peerGroups returns the supplementary groups that the process had when it connected; never nil without an error.
+func peerGroups(fd uintptr) ([]uint32, error) {
+	groups := make([]uint32, 64)
+	for {
+		size := uint32(4 * len(groups)) // a socklen_t, in bytes
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_PEERGROUPS,
+			uintptr(unsafe.Pointer(&groups[0])), uintptr(unsafe.Pointer(&size)), 0)
+		switch {
+		case errno == unix.ERANGE && int(size) > 4*len(groups): // the kernel says how many there are
+			groups = make([]uint32, size/4)
+		case errno != 0:
+			return nil, fmt.Errorf("getsockopt SO_PEERGROUPS: %w", errno)
+		default:
+			return groups[:size/4], nil
+		}
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -109,7 +110,12 @@ func serve(t *testing.T) string {
 		if err := wire.Decode(body, &in); err != nil {
 			return nil, &wire.Error{Code: wire.CodeSerialization, Message: err.Error()}
 		}
-		if peer.UID != uint32(os.Geteuid()) || peer.PID != int32(os.Getpid()) {
+		groups, err := os.Getgroups()
+		if err != nil {
+			return nil, err
+		}
+		if peer.UID != uint32(os.Geteuid()) || peer.PID != int32(os.Getpid()) ||
+			peer.Groups == nil || !slices.EqualFunc(groups, peer.Groups, func(a int, b uint32) bool { return uint32(a) == b }) {
 			return nil, &wire.Error{Code: "AccessDeniedException", Message: "not this process"}
 		}
 		return in, nil
