@@ -57,6 +57,8 @@ func TestMain(m *testing.M) {
 	switch os.Getenv(roleVariable) {
 	case "lock":
 		os.Exit(lockHelper(os.Args[1:]))
+	case "post":
+		os.Exit(post(os.Args[1:]))
 	case "user":
 		suite, binary, testBinary = os.Getenv(suiteVariable), os.Getenv(binaryVariable), os.Args[0]
 		os.Exit(m.Run())

@@ -3,6 +3,8 @@ package keyservice
 import (
 	"context"
 
+	"github.com/google/uuid"
+
 	"kmsfs/policy"
 )
 
@@ -14,6 +16,10 @@ type Caller struct {
 	ViaFileSystem bool
 	// Operation is the file operation behind the call ("open", "create", "rename", ...), for the audit record; may be empty.
 	Operation string
+	// AccessKeyID is the access key that the call was signed with, and Address where it came from; empty for processes of this machine.
+	AccessKeyID, Address string
+	// RequestID names the call; zero for one to be made up.
+	RequestID uuid.UUID
 }
 
 // API is every operation of the key service, with AWS KMS's names and semantics. Implementations are safe for concurrent
@@ -32,6 +38,10 @@ type API interface {
 	UntagResource(ctx context.Context, c Caller, in *UntagResourceInput) (*UntagResourceOutput, error)
 	ListResourceTags(ctx context.Context, c Caller, in *ListResourceTagsInput) (*ListResourceTagsOutput, error)
 	GetKeyLastUsage(ctx context.Context, c Caller, in *GetKeyLastUsageInput) (*GetKeyLastUsageOutput, error)
+
+	CreateAccessKey(ctx context.Context, c Caller, in *CreateAccessKeyInput) (*CreateAccessKeyOutput, error)
+	ListAccessKeys(ctx context.Context, c Caller, in *ListAccessKeysInput) (*ListAccessKeysOutput, error)
+	DeleteAccessKey(ctx context.Context, c Caller, in *DeleteAccessKeyInput) (*DeleteAccessKeyOutput, error)
 
 	CreateAlias(ctx context.Context, c Caller, in *CreateAliasInput) (*CreateAliasOutput, error)
 	UpdateAlias(ctx context.Context, c Caller, in *UpdateAliasInput) (*UpdateAliasOutput, error)

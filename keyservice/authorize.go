@@ -154,14 +154,19 @@ func (s *Service) admitIn(r *request, action string, k *key, context map[string]
 
 // admitAccount lets the caller perform an action that concerns no key: resource is an alias's ARN, or "*".
 func (s *Service) admitAccount(r *request, action, resource string) error {
-	a := &r.attributes
-	a.s, a.key, a.context = s, nil, nil
 	s.identify(r)
-	d := s.servicePolicy.Load().Decide(&policy.Request{Subject: &r.subject, Action: action, Resource: resource, Attributes: a})
+	d := s.servicePolicy.Load().Decide(&policy.Request{Subject: &r.subject, Action: action, Resource: resource, Attributes: s.accountAttributes(r)})
 	if d.Effect == policy.Allow {
 		return nil
 	}
 	return s.denial(r, action, resource, verdict{by: byServicePolicy, statement: d})
+}
+
+// accountAttributes are the request's, for what concerns no key.
+func (s *Service) accountAttributes(r *request) *attributes {
+	a := &r.attributes
+	a.s, a.key, a.context = s, nil, nil
+	return a
 }
 
 // identify finds out who asks, once for each request. A mount acts with the rights of the home's owner, who gave it the home.

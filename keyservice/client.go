@@ -258,6 +258,18 @@ func (c *client) DeriveSharedSecret(ctx context.Context, _ Caller, in *DeriveSha
 	return call(ctx, c, "DeriveSharedSecret", in, &DeriveSharedSecretOutput{})
 }
 
+func (c *client) CreateAccessKey(ctx context.Context, _ Caller, in *CreateAccessKeyInput) (*CreateAccessKeyOutput, error) {
+	return call(ctx, c, "CreateAccessKey", in, &CreateAccessKeyOutput{})
+}
+
+func (c *client) ListAccessKeys(ctx context.Context, _ Caller, in *ListAccessKeysInput) (*ListAccessKeysOutput, error) {
+	return call(ctx, c, "ListAccessKeys", in, &ListAccessKeysOutput{})
+}
+
+func (c *client) DeleteAccessKey(ctx context.Context, _ Caller, in *DeleteAccessKeyInput) (*DeleteAccessKeyOutput, error) {
+	return call(ctx, c, "DeleteAccessKey", in, &DeleteAccessKeyOutput{})
+}
+
 func (c *client) RecordEvent(ctx context.Context, _ Caller, e Event) error {
 	_, err := call(ctx, c, "RecordEvent", &e, &struct{}{})
 	return err

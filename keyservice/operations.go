@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"kmsfs/keyservice/wire"
-	"kmsfs/policy"
 )
 
 // operations is the table of what can be asked for over the wire.
@@ -22,6 +21,9 @@ func operations(a API) map[string]wire.Handler {
 		"UntagResource":                       handle(a.UntagResource),
 		"ListResourceTags":                    handle(a.ListResourceTags),
 		"GetKeyLastUsage":                     handle(a.GetKeyLastUsage),
+		"CreateAccessKey":                     handle(a.CreateAccessKey),
+		"ListAccessKeys":                      handle(a.ListAccessKeys),
+		"DeleteAccessKey":                     handle(a.DeleteAccessKey),
 		"CreateAlias":                         handle(a.CreateAlias),
 		"UpdateAlias":                         handle(a.UpdateAlias),
 		"DeleteAlias":                         handle(a.DeleteAlias),
@@ -65,13 +67,13 @@ func operations(a API) map[string]wire.Handler {
 	}
 }
 
-// handle has an operation called for the peer that the kernel named, and for nobody else.
+// handle has an operation called for the peer, and for nobody else.
 func handle[I, O any](operation func(context.Context, Caller, *I) (*O, error)) wire.Handler {
-	return func(ctx context.Context, peer policy.Caller, body []byte) (any, error) {
+	return func(ctx context.Context, peer wire.Peer, body []byte) (any, error) {
 		in := new(I)
 		if err := wire.Decode(body, in); err != nil {
 			return nil, refuse(wire.CodeSerialization, "%v", err)
 		}
-		return operation(ctx, Caller{Caller: peer}, in)
+		return operation(ctx, Caller{Caller: peer.Caller, AccessKeyID: peer.AccessKeyID, Address: peer.Address, RequestID: peer.RequestID}, in)
 	}
 }

@@ -145,7 +145,10 @@ func (s *Service) newRequest(ctx context.Context, c Caller, name string) *reques
 	if !ok {
 		r = new(request)
 	}
-	r.ctx, r.caller, r.id, r.name, r.time, r.readOnly = ctx, c, newID(), name, time.Now(), true
+	r.ctx, r.caller, r.id, r.name, r.time, r.readOnly = ctx, c, c.RequestID, name, time.Now(), true
+	if r.id == uuid.Nil {
+		r.id = newID()
+	}
 	r.params, r.additional, r.resources = r.space.params[:0], r.space.additional[:0], r.space.resources[:0]
 	r.attributes.about = r.space.about[:0]
 	return r
@@ -205,6 +208,7 @@ func (s *Service) describe(r *request, refusal *Error) *audit.Record {
 		Identity: audit.Identity{
 			UID: r.caller.UID, GID: r.caller.GID, UserName: user.shown, ARN: user.arn,
 			PID: r.caller.PID, Executable: s.users.executable(r.caller.PID),
+			AccessKeyID: r.caller.AccessKeyID, Address: r.caller.Address,
 			Operation: r.caller.Operation[:min(len(r.caller.Operation), maxOperation)],
 		},
 		Request: r.params, Response: r.response, Additional: r.additional, Details: r.details, Resources: r.resources,

@@ -48,7 +48,7 @@ type Service struct {
 	changes sync.Mutex // held by every change, from its checks to its end; taken after life, before cache.mu and key.mu
 
 	serving sync.Mutex // guards server; taken before life
-	server  *listener
+	server  *server
 }
 
 var _ API = (*Service)(nil)

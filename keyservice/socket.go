@@ -26,14 +26,24 @@ func (d *homeDir) socketPath() string {
 	return "/proc/self/fd/" + strconv.Itoa(int(d.Fd())) + "/" + socketFile
 }
 
-// listener is the home's socket with the server behind it.
-type listener struct {
-	server *wire.Server
-	done   chan error
+// server answers calls of other processes.
+type server struct {
+	*wire.Server
+	// ended has what came of each listener.
+	ended     chan error
+	listeners int
 }
 
-// Serve lets other processes use the home, through the socket in it, until Close.
-func (s *Service) Serve() error {
+// Serve lets other processes use the home, through the socket in it and the listeners, until Close. On Unix sockets the kernel says who calls;
+// by others, calls have to be signed with an access key. The listeners are closed in any case.
+func (s *Service) Serve(listeners ...net.Listener) (err error) {
+	defer func() {
+		for _, l := range listeners {
+			if err != nil {
+				l.Close()
+			}
+		}
+	}()
 	s.serving.Lock()
 	defer s.serving.Unlock()
 	s.life.RLock()
@@ -45,9 +55,14 @@ func (s *Service) Serve() error {
 	if err != nil {
 		return fmt.Errorf("listen on the key service home's socket: %w", err)
 	}
-	l := &listener{wire.NewServer(operations(s)), make(chan error, 1)}
-	go func() { l.done <- l.server.Serve(socket) }()
-	s.server = l
+	listeners = append(listeners, socket)
+	s.server = &server{
+		Server: wire.NewServer(wire.Service{Operations: operations(s), Credentials: s, Healthy: s.log.Healthy}),
+		ended:  make(chan error, len(listeners)), listeners: len(listeners),
+	}
+	for _, l := range listeners {
+		go func(server *server) { server.ended <- server.Serve(l) }(s.server)
+	}
 	return nil
 }
 
@@ -57,7 +72,10 @@ func (s *Service) stopServing() error {
 	if s.server == nil {
 		return nil
 	}
-	err := errors.Join(s.server.server.Close(), <-s.server.done)
+	err := s.server.Close()
+	for range s.server.listeners {
+		err = errors.Join(err, <-s.server.ended)
+	}
 	s.server = nil
 	return err
 }

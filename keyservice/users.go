@@ -20,6 +20,8 @@ const (
 // users remembers the names of users and groups.
 type users struct {
 	users, groups names32
+	// members has the groups of users.
+	members names32
 	// arn makes a user's ARN of its name.
 	arn func(name string) string
 	// pid is this process's, and own the path of its program.
@@ -47,6 +49,8 @@ type knownName struct {
 	until time.Time
 	// shown is the name, or "uid:N" or "gid:N" if there is none, and arn the ARN of a user.
 	shown, arn string
+	// groups are those of a user, of whom nothing else is said then: the primary one first.
+	groups []uint32
 }
 
 // find returns the name of an ID, asking the system by look if it is not known.
@@ -87,6 +91,18 @@ func lookGroup(gid uint32) knownName {
 		known.name, known.shown = found.Name, found.Name
 	}
 	return known
+}
+
+// membership returns the groups of a user as the system's user database has them, the primary one first. A user whom it doesn't know has
+// one group, of the user's own number.
+func (u *users) membership(uid uint32) []uint32 {
+	return u.members.find(uid, time.Now(), func(uid uint32) knownName {
+		known := knownName{groups: []uint32{uid}}
+		if found, err := user.LookupId(decimal(uid)); err == nil {
+			known.groups = append(parseGroups(found.Gid), listedUser(uid).groups()...)
+		}
+		return known
+	}).groups
 }
 
 func decimal(id uint32) string { return strconv.FormatUint(uint64(id), 10) }

@@ -4,6 +4,7 @@
 //   - main.go: dispatch; command.go: what a command is, usage errors and exit codes; hint.go: what to do about errors
 //   - init.go, mount.go, umount.go, inspect.go, version.go: one command each
 //   - key.go, key_policy.go, alias.go, grant.go, crypto.go, home_command.go, home_backup.go: commands for the key service; service.go: what they share
+//   - serve.go, credential.go: the key service on sockets and TCP, and access keys for it
 //   - options.go: mount options; helper.go: being called by mount(8)
 //   - home.go, secret.go, keys.go: where the keys are, what opens them, and how the file system asks for them
 //   - daemon.go, log.go, mountinfo.go: the process that serves a mount, where it logs, and how it is found
@@ -24,7 +25,8 @@ func main() {
 func commands() []command {
 	return []command{
 		initCommand(), mountCommand(), umountCommand(), inspectCommand(),
-		keyCommand(), aliasCommand(), grantCommand(), dataKeyCommand(), encryptCommand(), decryptCommand(), homeCommand(),
+		keyCommand(), aliasCommand(), grantCommand(), dataKeyCommand(), encryptCommand(), decryptCommand(),
+		serveCommand(), credentialCommand(), homeCommand(),
 		versionCommand(),
 	}
 }
@@ -75,7 +77,7 @@ use of a key is authorised and logged.
 Commands:
 `)
 	for _, c := range commands() {
-		fmt.Fprintf(&b, "  %-9s %s\n", c.name, c.summary)
+		fmt.Fprintf(&b, "  %-10s %s\n", c.name, c.summary)
 	}
 	b.WriteString(`
 Example: an encrypted directory, to use and to put away.

@@ -18,6 +18,8 @@ const (
 	syncDelay = 500 * time.Millisecond
 	// lookInterval is how often it is checked that the log still has its name.
 	lookInterval = time.Second
+	// failureLife is how long a record that could not be written makes the log unhealthy.
+	failureLife = 10 * time.Second
 	// maxRecord bounds a record's line in bytes, far above what the service's limits on requests allow.
 	maxRecord = 256 << 10
 	// spareBuffer is the largest buffer in bytes that is kept for the next records.
@@ -49,7 +51,8 @@ type Log struct {
 	written int64  // bytes of whole records in the file
 	synced  int64  // of those, the bytes that are on disk
 	pending *time.Timer
-	syncErr error // of the last sync
+	syncErr error     // of the last sync
+	failed  time.Time // when a record could last not be written; zero if one was written since
 
 	writer  writer
 	buffers sync.Pool // of *[]byte, for lines
@@ -168,6 +171,9 @@ func (l *Log) lead(g *group) {
 	}
 
 	l.mu.Lock()
+	if l.failed = (time.Time{}); err != nil {
+		l.failed = time.Now()
+	}
 	if err == nil {
 		l.written += int64(len(g.lines))
 		if syncErr != nil && errors.Is(l.syncErr, syncErr) {
@@ -292,6 +298,13 @@ func (l *Log) sync(end int64) error {
 		l.synced = reached
 	}
 	return nil
+}
+
+// Healthy says whether records can be written, as far as is known: a failure is forgotten after a while, so that somebody tries again.
+func (l *Log) Healthy() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.closed && l.syncErr == nil && time.Since(l.failed) > failureLife
 }
 
 // Close syncs and closes the log, after those that are writing to it. Records are refused from then on.

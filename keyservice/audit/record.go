@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"encoding/hex"
 	"maps"
 	"slices"
@@ -47,6 +48,8 @@ type Identity struct {
 	Executable string
 	// Operation is the file operation behind the call, or empty.
 	Operation string
+	// AccessKeyID is the access key that the call was signed with, and Address the IP address that it came from; empty for processes of this machine.
+	AccessKeyID, Address string
 	// InvokedBy names the service that forwarded the call for the caller, or is empty.
 	InvokedBy string
 }
@@ -106,7 +109,7 @@ func (r *Record) appendTo(b []byte) []byte {
 	b = append(b, `","eventSource":"kms.kmsfs"`...)
 	b = appendMember(b, "eventName", r.Event)
 	b = appendMember(b, "awsRegion", r.Region)
-	b = appendMember(b, "sourceIPAddress", r.Identity.source("127.0.0.1"))
+	b = appendMember(b, "sourceIPAddress", r.Identity.source(cmp.Or(r.Identity.Address, "127.0.0.1")))
 	b = appendMember(b, "userAgent", r.Identity.source("kmsfs"))
 	if r.ErrorCode != "" || r.ErrorMessage != "" {
 		b = appendMember(b, "errorCode", r.ErrorCode)
@@ -148,6 +151,9 @@ func (r *Record) appendIdentity(b []byte) []byte {
 	b = appendMember(b, "arn", r.Identity.ARN)
 	b = appendMember(b, "accountId", r.Account)
 	b = appendMember(b, "userName", r.Identity.UserName)
+	if r.Identity.AccessKeyID != "" {
+		b = appendMember(b, "accessKeyId", r.Identity.AccessKeyID)
+	}
 	if r.Identity.InvokedBy != "" {
 		b = appendMember(b, "invokedBy", r.Identity.InvokedBy)
 	}

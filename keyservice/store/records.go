@@ -109,6 +109,16 @@ type Grant struct {
 	Expires time.Time `json:"expires,omitzero"`
 }
 
+// AccessKey is what a user signs calls with that come over a network.
+type AccessKey struct {
+	ID string `json:"-"`
+	// UID is the user whom it stands for.
+	UID uint32 `json:"uid"`
+	// Secret is in text, as the user has it.
+	Secret  []byte    `json:"secret"`
+	Created time.Time `json:"created"`
+}
+
 // Usage is a key's last use.
 type Usage struct {
 	Time      time.Time `json:"time"`

@@ -20,6 +20,8 @@ const (
 	grantBucket    = "grants"
 	usageBucket    = "usage"
 
+	accessKeyBucket = "access-keys"
+
 	// Indexes: what they say is in their keys, their values are empty.
 	keyAliasBucket = "key-aliases"  // key ID, alias name
 	granteeBucket  = "grantees"     // key ID, grantee's digest, grant ID
@@ -30,7 +32,7 @@ const (
 )
 
 var buckets = []string{
-	metaBucket, keyBucket, materialBucket, policyBucket, aliasBucket, grantBucket, usageBucket,
+	metaBucket, keyBucket, materialBucket, policyBucket, aliasBucket, grantBucket, usageBucket, accessKeyBucket,
 	keyAliasBucket, granteeBucket, retirerBucket, agendaBucket, nameBucket, countBucket,
 }
 

@@ -19,9 +19,14 @@ func (e *Error) Error() string {
 
 // Codes of errors that the protocol itself gives.
 const (
-	CodeInternal         = "KMSInternalException"
-	CodeSerialization    = "SerializationException"
-	CodeUnknownOperation = "UnknownOperationException"
+	CodeIncompleteSignature   = "IncompleteSignatureException"
+	CodeInternal              = "KMSInternalException"
+	CodeInvalidSignature      = "InvalidSignatureException"
+	CodeMissingAuthentication = "MissingAuthenticationTokenException"
+	CodeSerialization         = "SerializationException"
+	CodeTooLarge              = "RequestEntityTooLargeException"
+	CodeUnknownOperation      = "UnknownOperationException"
+	CodeUnrecognizedClient    = "UnrecognizedClientException"
 )
 
 // status is the HTTP status of an exception: 500 for the service's faults, which clients retry, and 400 for all others.
@@ -29,6 +34,8 @@ func status(code string) int {
 	switch code {
 	case CodeInternal, "DependencyTimeoutException", "KeyUnavailableException":
 		return http.StatusInternalServerError
+	case CodeTooLarge:
+		return http.StatusRequestEntityTooLarge
 	}
 	return http.StatusBadRequest
 }

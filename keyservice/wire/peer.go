@@ -11,28 +11,30 @@ import (
 	"kmsfs/policy"
 )
 
-// peerKey is the key of a connection's peer in its context.
-type peerKey struct{}
+// connectionKey is the key of a connection in its context.
+type connectionKey struct{}
 
-// peer is who has connected, or why that can't be told.
-type peer struct {
+// connection is a connection's other end.
+type connection struct {
+	// local says that it is a process on a Unix socket: the caller, or why that can't be told.
+	local  bool
 	caller policy.Caller
 	err    error
 }
 
-// withPeer puts the connection's peer into its context.
+// withPeer puts the connection's other end into its context.
 func withPeer(ctx context.Context, conn net.Conn) context.Context {
-	caller, err := peerOf(conn)
-	return context.WithValue(ctx, peerKey{}, peer{caller, err})
+	var c connection
+	if local, ok := conn.(*net.UnixConn); ok {
+		c.local = true
+		c.caller, c.err = peerOf(local)
+	}
+	return context.WithValue(ctx, connectionKey{}, c)
 }
 
 // peerOf asks the kernel for the process that connected, as it was when it did.
-func peerOf(conn net.Conn) (policy.Caller, error) {
-	unixConn, ok := conn.(*net.UnixConn)
-	if !ok {
-		return policy.Caller{}, fmt.Errorf("a %T has no peer credentials", conn)
-	}
-	raw, err := unixConn.SyscallConn()
+func peerOf(conn *net.UnixConn) (policy.Caller, error) {
+	raw, err := conn.SyscallConn()
 	if err != nil {
 		return policy.Caller{}, err
 	}

@@ -1,5 +1,5 @@
-// Package wire speaks AWS KMS's protocol, AWS JSON 1.1 over HTTP, on Unix sockets: POST /, with the operation's name in
-// the header X-Amz-Target. It knows no operation; the server is given a table of them.
+// Package wire speaks AWS KMS's protocol, AWS JSON 1.1 over HTTP: POST /, with the operation's name in the header X-Amz-Target. On Unix sockets the
+// kernel says who calls; elsewhere AWS's Signature Version 4 does. The package knows no operation; the server is given a table of them.
 package wire
 
 import (
@@ -32,45 +32,101 @@ const (
 	// callTimeout is how long a call may take from its first byte to its last.
 	callTimeout = 30 * time.Second
 	idleTimeout = 2 * time.Minute
+	// closeTimeout is how long calls under way may take to end when the server closes.
+	closeTimeout = 5 * time.Second
+	// maxConnections bounds the connections at a time; others wait to be accepted.
+	maxConnections = 1024
+
+	// healthPath is where anybody may ask, by GET, whether the service works.
+	healthPath = "/health"
 )
 
-// Handler performs one operation for the peer, whom the kernel has named. It gets the request's JSON, to give to Decode, and
-// returns what is to be encoded as the answer. An error that is no *Error is answered as an internal one.
-type Handler func(ctx context.Context, peer policy.Caller, body []byte) (any, error)
-
-// Server answers calls on a Unix socket.
-type Server struct {
-	operations map[string]Handler
-	http       *http.Server
+// Peer is who calls.
+type Peer struct {
+	policy.Caller
+	// AccessKeyID is the access key that has signed the call; empty for a process that the kernel named.
+	AccessKeyID string
+	// Address is the IP address that a signed call came from.
+	Address string
+	// RequestID is the call's name, which the answer has in the header x-amzn-RequestId.
+	RequestID uuid.UUID
 }
 
-// NewServer returns a server of the operations, by name.
-func NewServer(operations map[string]Handler) *Server {
-	s := &Server{operations: operations}
+// Handler performs one operation for the peer. It gets the request's JSON, to give to Decode, and returns what is to be encoded as the answer. An
+// error that is no *Error is answered as an internal one.
+type Handler func(ctx context.Context, peer Peer, body []byte) (any, error)
+
+// Service is what a server serves.
+type Service struct {
+	// Operations are by name.
+	Operations map[string]Handler
+	// Credentials are for calls that don't come by a Unix socket.
+	Credentials Credentials
+	// Healthy says whether the service works.
+	Healthy func() bool
+}
+
+// Server answers calls.
+type Server struct {
+	service Service
+	http    *http.Server
+	// places has one for each connection that may be open.
+	places chan struct{}
+}
+
+// NewServer returns a server of the service.
+func NewServer(service Service) *Server {
+	s := &Server{service: service, places: make(chan struct{}, maxConnections)}
+	var protocols http.Protocols
+	protocols.SetHTTP1(true) // as AWS's endpoints
 	s.http = &http.Server{
 		Handler:           http.HandlerFunc(s.answer),
+		Protocols:         &protocols,
 		ReadHeaderTimeout: callTimeout,
 		ReadTimeout:       callTimeout,
 		WriteTimeout:      callTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ConnContext:       withPeer,
+		ConnState:         s.noteState,
 		ErrorLog:          log.New(io.Discard, "", 0), // a client that hangs up is no news
 	}
 	return s
 }
 
-// Serve answers calls until Close, and then returns nil.
+// Serve answers calls that come by the listener, until Close, and then returns nil. A server may serve several.
 func (s *Server) Serve(l net.Listener) error {
-	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.http.Serve(limited{l, s.places}); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
 }
 
+// limited is a listener that accepts a connection only once there is a place for it.
+type limited struct {
+	net.Listener
+	places chan struct{}
+}
+
+func (l limited) Accept() (net.Conn, error) {
+	l.places <- struct{}{} // a closing server closes connections, so that there is one soon
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		<-l.places
+	}
+	return conn, err
+}
+
+// noteState gives a connection's place to the next.
+func (s *Server) noteState(_ net.Conn, state http.ConnState) {
+	if state == http.StateClosed {
+		<-s.places
+	}
+}
+
 // Close stops listening, gives calls under way a moment to end, and closes all connections.
 func (s *Server) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	if err := s.http.Shutdown(ctx); err == nil {
 		return nil
@@ -79,8 +135,13 @@ func (s *Server) Close() error {
 }
 
 func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("x-amzn-RequestId", uuid.NewString())
-	out, err := s.call(w, r)
+	id := uuid.New()
+	w.Header().Set("X-Amzn-Requestid", id.String())
+	if r.Method == http.MethodGet && r.URL.Path == healthPath {
+		s.answerHealth(w)
+		return
+	}
+	out, err := s.call(w, r, id)
 	if err != nil {
 		writeError(w, err)
 		return
@@ -94,25 +155,60 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 	write(w, http.StatusOK, body)
 }
 
-func (s *Server) call(w http.ResponseWriter, r *http.Request) (any, error) {
+func (s *Server) answerHealth(w http.ResponseWriter) {
+	if s.service.Healthy() {
+		write(w, http.StatusOK, []byte(`{"status":"healthy"}`))
+	} else {
+		write(w, http.StatusServiceUnavailable, []byte(`{"status":"unhealthy"}`))
+	}
+}
+
+func (s *Server) call(w http.ResponseWriter, r *http.Request, id uuid.UUID) (any, error) {
+	if r.Method != http.MethodPost || r.URL.Path != "/" || r.URL.RawQuery != "" {
+		return nil, &Error{CodeUnknownOperation, ""}
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	defer clear(body)
+	if _, tooLong := errors.AsType[*http.MaxBytesError](err); tooLong {
+		return nil, &Error{CodeTooLarge, "The request has more than " + strconv.Itoa(maxBody) + " bytes."}
+	}
+	if err != nil {
+		return nil, &Error{CodeSerialization, err.Error()}
+	}
+	peer, err := s.peer(r, body)
+	if err != nil {
+		return nil, err
+	}
+	peer.RequestID = id
 	name, ok := strings.CutPrefix(r.Header.Get(targetHeader), targetPrefix)
-	handler := s.operations[name]
-	if !ok || handler == nil || r.Method != http.MethodPost || r.URL.Path != "/" {
+	handler := s.service.Operations[name]
+	if !ok || handler == nil {
 		return nil, &Error{CodeUnknownOperation, ""}
 	}
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != contentType {
 		return nil, &Error{CodeSerialization, "Content-Type: want " + contentType}
 	}
-	from, ok := r.Context().Value(peerKey{}).(peer)
+	return handler(r.Context(), peer, body)
+}
+
+// peer finds out who calls.
+func (s *Server) peer(r *http.Request, body []byte) (Peer, error) {
+	from, ok := r.Context().Value(connectionKey{}).(connection)
 	if !ok || from.err != nil {
-		return nil, &Error{CodeInternal, "the caller can't be told"}
+		return Peer{}, &Error{CodeInternal, "the caller can't be told"}
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if from.local {
+		return Peer{Caller: from.caller}, nil
+	}
+	accessKey, caller, err := authenticate(r, body, s.service.Credentials, time.Now())
 	if err != nil {
-		return nil, &Error{CodeSerialization, err.Error()}
+		return Peer{}, err
 	}
-	defer clear(body)
-	return handler(r.Context(), from.caller, body)
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr
+	}
+	return Peer{Caller: caller, AccessKeyID: accessKey, Address: host}, nil
 }
 
 // errorBody is an exception as it goes over the wire.

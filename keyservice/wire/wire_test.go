@@ -15,7 +15,6 @@ import (
 	"testing"
 
 	"kmsfs/keyservice/wire"
-	"kmsfs/policy"
 )
 
 // input is an operation's input as far as tests need one.
@@ -105,7 +104,7 @@ func FuzzDecode(f *testing.F) {
 // serve serves an operation Echo, which answers its input, and others, which fail, and returns the socket's path.
 func serve(t *testing.T) string {
 	t.Helper()
-	echo := func(_ context.Context, peer policy.Caller, body []byte) (any, error) {
+	echo := func(_ context.Context, peer wire.Peer, body []byte) (any, error) {
 		var in input
 		if err := wire.Decode(body, &in); err != nil {
 			return nil, &wire.Error{Code: wire.CodeSerialization, Message: err.Error()}
@@ -121,14 +120,14 @@ func serve(t *testing.T) string {
 		return in, nil
 	}
 	fail := func(err error) wire.Handler {
-		return func(context.Context, policy.Caller, []byte) (any, error) { return nil, err }
+		return func(context.Context, wire.Peer, []byte) (any, error) { return nil, err }
 	}
-	s := wire.NewServer(map[string]wire.Handler{
+	s := wire.NewServer(wire.Service{Healthy: func() bool { return true }, Operations: map[string]wire.Handler{
 		"Echo":      echo,
 		"Refuse":    fail(&wire.Error{Code: "NotFoundException", Message: "no such key"}),
 		"Hide":      fail(&wire.Error{Code: "InvalidCiphertextException"}),
 		"FailFault": fail(errors.New("disk on fire")),
-	})
+	}})
 	path := filepath.Join(t.TempDir(), "socket")
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -196,7 +195,9 @@ func TestServerProtocol(t *testing.T) {
 		{"no target", "POST", "/", "", kind, `{}`, 400, `{"__type":"UnknownOperationException","message":""}`},
 		{"form", "POST", "/", "TrentService.Echo", "text/plain", `{}`, 400, `{"__type":"SerializationException","message":"Content-Type: want application/x-amz-json-1.1"}`},
 		{"garbage", "POST", "/", "TrentService.Echo", kind, `{`, 400, `{"__type":"SerializationException","message":"invalid JSON"}`},
-		{"too long", "POST", "/", "TrentService.Echo", kind, strings.Repeat(" ", 1<<20+1), 400, `{"__type":"SerializationException","message":"http: request body too large"}`},
+		{"too long", "POST", "/", "TrentService.Echo", kind, strings.Repeat(" ", 1<<20+1), 413, `{"__type":"RequestEntityTooLargeException","message":"The request has more than 1048576 bytes."}`},
+		{"query", "POST", "/?Action=Echo", "TrentService.Echo", kind, `{}`, 400, `{"__type":"UnknownOperationException","message":""}`},
+		{"health", "GET", "/health", "", "", ``, 200, `{"status":"healthy"}`},
 	} {
 		request, err := http.NewRequestWithContext(t.Context(), test.method, "http://kmsfs"+test.path, strings.NewReader(test.body))
 		if err != nil {

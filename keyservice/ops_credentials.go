@@ -1,0 +1,203 @@
+package keyservice
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"encoding/base64"
+	"os/user"
+	"strconv"
+	"strings"
+
+	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/store"
+	"kmsfs/keyservice/wire"
+	"kmsfs/policy"
+)
+
+const (
+	accessKeyPrefix = "KMFS"
+	accessKeyRandom = 10 // bytes, 16 characters
+	secretRandom    = 30 // bytes, 40 characters, as AWS's
+
+	// maxAccessKeys bounds a user's access keys.
+	maxAccessKeys = 16
+
+	statusActive = "Active"
+	everyUser    = "*"
+)
+
+var _ wire.Credentials = (*Service)(nil)
+
+// CreateAccessKey makes an access key: for the caller, or for another user if the service policy allows it.
+func (s *Service) CreateAccessKey(ctx context.Context, c Caller, in *CreateAccessKeyInput) (*CreateAccessKeyOutput, error) {
+	return run(ctx, s, c, "CreateAccessKey", in, (*Service).createAccessKey)
+}
+
+// ListAccessKeys lists a user's access keys.
+func (s *Service) ListAccessKeys(ctx context.Context, c Caller, in *ListAccessKeysInput) (*ListAccessKeysOutput, error) {
+	return run(ctx, s, c, "ListAccessKeys", in, (*Service).listAccessKeys)
+}
+
+// DeleteAccessKey removes an access key. Calls that are signed with it are refused at once.
+func (s *Service) DeleteAccessKey(ctx context.Context, c Caller, in *DeleteAccessKeyInput) (*DeleteAccessKeyOutput, error) {
+	return run(ctx, s, c, "DeleteAccessKey", in, (*Service).deleteAccessKey)
+}
+
+// AccessKey returns an access key's secret, and the user whom it stands for, in the groups that the system's user database has now.
+func (s *Service) AccessKey(id string) (secret []byte, caller policy.Caller, err error) {
+	s.life.RLock()
+	defer s.life.RUnlock()
+	if s.closed {
+		return nil, caller, refuse(CodeInternal, "the key service is closed")
+	}
+	if id == "" || len(id) > maxIdentifier {
+		return nil, caller, nil
+	}
+	var k *store.AccessKey
+	err = s.store.View(func(tx *store.Tx) (err error) {
+		k, err = tx.AccessKey(id)
+		return err
+	})
+	if k == nil || err != nil {
+		return nil, caller, err
+	}
+	groups := s.users.membership(k.UID)
+	return k.Secret, policy.Caller{UID: k.UID, GID: groups[0], Groups: groups}, nil
+}
+
+func (s *Service) createAccessKey(r *request, in *CreateAccessKeyInput) (*CreateAccessKeyOutput, error) {
+	r.readOnly = false
+	r.textParam("userName", in.UserName)
+	uid, err := s.namedUser(r, in.UserName)
+	if err != nil {
+		return nil, err
+	}
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	if err := s.admitAccessKeys(r, "iam:CreateAccessKey", uid); err != nil {
+		return nil, err
+	}
+	var random [accessKeyRandom + secretRandom]byte
+	rand.Read(random[:])
+	defer clear(random[:])
+	made := &store.AccessKey{
+		ID:      accessKeyPrefix + base32.StdEncoding.EncodeToString(random[:accessKeyRandom]),
+		UID:     uid,
+		Secret:  base64.StdEncoding.AppendEncode(nil, random[accessKeyRandom:]),
+		Created: millis(r.time),
+	}
+	r.response = append(r.response, audit.Text("accessKeyId", made.ID))
+	if err := s.change(r, func(tx *store.Tx) error {
+		had := 0
+		if err := tx.AccessKeys("", func(k *store.AccessKey) bool {
+			if k.UID == uid {
+				had++
+			}
+			return true
+		}); err != nil {
+			return err
+		}
+		if had >= maxAccessKeys {
+			return refuse(CodeLimitExceeded, "The user has %d access keys, which is the limit.", had)
+		}
+		return tx.PutAccessKey(made)
+	}); err != nil {
+		return nil, err
+	}
+	return &CreateAccessKeyOutput{AccessKey{
+		UserName: s.users.user(uid, r.time).shown, AccessKeyId: made.ID, Status: statusActive, SecretAccessKey: string(made.Secret),
+		CreateDate: Timestamp{made.Created},
+	}}, nil
+}
+
+func (s *Service) listAccessKeys(r *request, in *ListAccessKeysInput) (*ListAccessKeysOutput, error) {
+	r.textParam("userName", in.UserName)
+	const action = "iam:ListAccessKeys"
+	var uid uint32
+	var err error
+	if in.UserName == everyUser {
+		err = s.admitAccount(r, action, "*")
+	} else if uid, err = s.namedUser(r, in.UserName); err == nil {
+		err = s.admitAccessKeys(r, action, uid)
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := &ListAccessKeysOutput{AccessKeyMetadata: []AccessKeyMetadata{}}
+	err = s.store.View(func(tx *store.Tx) error {
+		return tx.AccessKeys("", func(k *store.AccessKey) bool {
+			if in.UserName == everyUser || k.UID == uid {
+				out.AccessKeyMetadata = append(out.AccessKeyMetadata, AccessKeyMetadata{
+					s.users.user(k.UID, r.time).shown, k.ID, statusActive, Timestamp{k.Created},
+				})
+			}
+			return true
+		})
+	})
+	return out, err
+}
+
+func (s *Service) deleteAccessKey(r *request, in *DeleteAccessKeyInput) (*DeleteAccessKeyOutput, error) {
+	r.readOnly = false
+	r.textParam("accessKeyId", in.AccessKeyId)
+	if err := checkLength("accessKeyId", len(in.AccessKeyId), 16, 128); err != nil {
+		return nil, err
+	}
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	var k *store.AccessKey
+	if err := s.store.View(func(tx *store.Tx) (err error) {
+		k, err = tx.AccessKey(in.AccessKeyId)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	const action = "iam:DeleteAccessKey"
+	if k == nil { // who may not delete it doesn't learn whether there is one
+		if err := s.admitAccount(r, action, "*"); err != nil {
+			return nil, err
+		}
+		return nil, refuse(CodeNotFound, "The Access Key with id %s cannot be found.", printable(in.AccessKeyId))
+	}
+	if err := s.admitAccessKeys(r, action, k.UID); err != nil {
+		return nil, err
+	}
+	return &DeleteAccessKeyOutput{}, s.change(r, func(tx *store.Tx) error { return tx.DeleteAccessKey(k.ID) })
+}
+
+// admitAccessKeys lets the caller act on a user's access keys. Users may act on their own, unless the service policy denies it: but not by means of
+// an access key, so that one that was stolen doesn't make others.
+func (s *Service) admitAccessKeys(r *request, action string, uid uint32) error {
+	s.identify(r)
+	resource := s.users.user(uid, r.time).arn
+	d := s.servicePolicy.Load().Decide(&policy.Request{Subject: &r.subject, Action: action, Resource: resource, Attributes: s.accountAttributes(r)})
+	own := uid == r.caller.UID && r.caller.AccessKeyID == ""
+	if d.Effect == policy.Allow || own && d.Effect != policy.Deny {
+		return nil
+	}
+	return s.denial(r, action, resource, verdict{by: byServicePolicy, statement: d})
+}
+
+// namedUser is the user of that name, or the caller.
+func (s *Service) namedUser(r *request, name string) (uint32, error) {
+	if name == "" {
+		return r.caller.UID, nil
+	}
+	if err := checkLength("userName", len(name), 1, maxPrincipal); err != nil {
+		return 0, err
+	}
+	number, isNumber := strings.CutPrefix(name, "uid:")
+	if !isNumber {
+		found, err := user.Lookup(name)
+		if err != nil {
+			return 0, refuse(CodeNotFound, "The user with name %s cannot be found.", printable(name))
+		}
+		number = found.Uid
+	}
+	uid, err := strconv.ParseUint(number, 10, 32)
+	if err != nil {
+		return 0, refuse(CodeValidation, "%s is no user: want a name or uid:N.", printable(name))
+	}
+	return uint32(uid), nil
+}
