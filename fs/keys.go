@@ -11,6 +11,10 @@ import (
 // disabled, pending deletion or gone. The file system answers EACCES to it, and EIO to every other error.
 var ErrRefused = errors.New("refused by the key service")
 
+// ErrUnreachable is wrapped by a KeyService's error when there was no answer. Such an error has nothing of the system's error numbers in it: those are
+// the connection's, and not the file's.
+var ErrUnreachable = errors.New("the key service is not reached")
+
 // KeyService is what the file system asks of a key service. Implementations are safe for concurrent use. The slices
 // that they return belong to the caller, who wipes plaintext keys.
 type KeyService interface {

@@ -295,6 +295,8 @@ type volume struct {
 	root, home, key, dir, point string
 	// options are those of the last mount.
 	options []string
+	// also is further environment of the program's.
+	also []string
 }
 
 // newVolume makes a volume. It is unmounted when the test ends.
@@ -330,7 +332,7 @@ func mounted(t *testing.T, initOptions ...string) *volume {
 
 // environment is that of the program's runs.
 func (v *volume) environment() []string {
-	return append(os.Environ(), "HOME="+v.root, "KMSFS_HOME="+v.home, "KMSFS_KEY_FILE="+v.key)
+	return append(append(os.Environ(), "HOME="+v.root, "KMSFS_HOME="+v.home, "KMSFS_KEY_FILE="+v.key), v.also...)
 }
 
 // try runs the program.
@@ -780,7 +782,11 @@ type scenario struct {
 
 // runScenarios runs each scenario in a directory of its own in a new mount, and compares everything after a remount.
 func runScenarios(t *testing.T, scenarios []scenario, once bool, initOptions ...string) {
-	v := mounted(t, initOptions...)
+	runScenariosOn(t, mounted(t, initOptions...), scenarios, once)
+}
+
+// runScenariosOn is runScenarios on a volume that is mounted.
+func runScenariosOn(t *testing.T, v *volume, scenarios []scenario, once bool) {
 	for _, s := range scenarios {
 		if s.root && !isRoot || s.once && !once {
 			continue

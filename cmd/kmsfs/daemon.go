@@ -35,7 +35,7 @@ type orders struct {
 
 // startDaemon has the mount served by a process of its own, and returns when it is ready.
 func startDaemon(o mountOptions) error {
-	secret, err := o.Secret.read(o.Home)
+	secret, err := o.readSecret()
 	if err != nil {
 		return err
 	}

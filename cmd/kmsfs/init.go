@@ -15,6 +15,7 @@ import (
 	"kmsfs/envelope"
 	kmsfs "kmsfs/fs"
 	"kmsfs/keyservice"
+	"kmsfs/keyservice/remote"
 )
 
 const (
@@ -30,7 +31,7 @@ var (
 )
 
 type initOptions struct {
-	home           string
+	home, kms      string
 	key            string
 	plaintextNames bool
 	secret         secretOptions
@@ -48,9 +49,12 @@ and a KMS key with alias/kmsfs-default, if no key is named and it isn't there.
 A new home is sealed with what is given first: a passphrase file or a key file by option; $KMSFS_PASSPHRASE_FILE or
 $KMSFS_KEY_FILE; the systemd credential "kmsfs"; a passphrase asked for on the terminal. A key file that doesn't exist is made.
 
+With --kms, the volume's keys are at a key service elsewhere, no home is made, and --key has to name a KMS key there.
+
 Examples:
   kmsfs init ~/vault
   kmsfs init --key-file /etc/kmsfs.key /srv/vault
+  kmsfs init --kms aws:eu-central-1 --key alias/vault ~/vault
   kmsfs init --key alias/finance --plaintext-names ~/invoices`,
 		prepare: func(flags *pflag.FlagSet) func([]string) error {
 			var o initOptions
@@ -58,6 +62,7 @@ Examples:
 			flags.BoolVar(&o.plaintextNames, "plaintext-names", false, "encrypt contents, but not names")
 			o.secret.declare(flags)
 			declareHome(flags, &o.home)
+			declareKMS(flags, &o.kms)
 			return o.run
 		},
 	}
@@ -80,6 +85,9 @@ func (o *initOptions) run(args []string) (err error) {
 	if o.home, err = resolve(o.home, true); err != nil {
 		return err
 	}
+	if o.kms != "" {
+		return o.initRemote(volume, args[0])
+	}
 	if err := checkNewVolume(volume, o.home); err != nil {
 		return err
 	}
@@ -99,9 +107,49 @@ func (o *initOptions) run(args []string) (err error) {
 	if len(made) > 0 {
 		fmt.Printf("Key service home %s is made. Back it up, and what opens it: without both, no file can be read.\n", o.home)
 	}
-	fmt.Printf("Volume %s is ready, its files sealed under %s.\n", volume, arn)
-	fmt.Printf("Mount it with: kmsfs mount %s MOUNTPOINT\n", args[0])
+	announce(volume, arn, args[0])
 	return nil
+}
+
+func announce(volume, arn, arguments string) {
+	fmt.Printf("Volume %s is ready, its files sealed under %s.\n", volume, arn)
+	fmt.Printf("Mount it with: kmsfs mount %s MOUNTPOINT\n", arguments)
+}
+
+// initRemote makes a volume whose keys are at a key service elsewhere.
+func (o *initOptions) initRemote(volume, named string) (err error) {
+	if o.key == "" {
+		return usagef("init", "--kms wants --key: the KMS key is made at the key service")
+	}
+	if err := remote.CheckURL(o.kms); err != nil {
+		return err
+	}
+	if err := checkNewVolume(volume, journalDir(o.home)); err != nil {
+		return err
+	}
+	service, err := openRemote(o.kms, o.home, volumeJournal(volume))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, service.Close()) }()
+	arn, err := service.DescribeKey(context.Background(), o.key)
+	if notFound(err) {
+		return fmt.Errorf("%w: %s", errKeyNotFound, o.key)
+	}
+	if err != nil {
+		return err
+	}
+	if err := o.create(service, volume, arn, self().UID); err != nil {
+		return err
+	}
+	announce(volume, arn, "--kms "+o.kms+" "+named)
+	return nil
+}
+
+func (o *initOptions) create(service dataKeys, volume, arn string, owner uint32) error {
+	return kmsfs.Create(kmsfs.CreateOptions{
+		Volume: volume, Keys: keys{api: service}, Key: arn, PlaintextNames: o.plaintextNames, Owner: owner,
+	})
 }
 
 // checkNewVolume refuses a place for a volume before anything is made for it.
@@ -169,13 +217,7 @@ func (o *initOptions) makeVolume(h *home, volume string) (arn string, err error)
 			return "", err
 		}
 	}
-	return arn, kmsfs.Create(kmsfs.CreateOptions{
-		Volume:         volume,
-		Keys:           keys{api: h},
-		Key:            arn,
-		PlaintextNames: o.plaintextNames,
-		Owner:          caller.UID,
-	})
+	return arn, o.create(h, volume, arn, caller.UID)
 }
 
 func makeDefaultKey(ctx context.Context, h *home, caller keyservice.Caller) (arn string, err error) {

@@ -42,15 +42,16 @@ Examples:
 			flags.BoolVar(&o.json, "json", false, "print a JSON object for each FILE")
 			o.secret.declare(flags)
 			declareHome(flags, &o.home)
+			declareKMS(flags, &o.kms)
 			return o.run
 		},
 	}
 }
 
 type inspectOptions struct {
-	home   string
-	json   bool
-	secret secretOptions
+	home, kms string
+	json      bool
+	secret    secretOptions
 }
 
 // inspection is what the command shows of a file: the file system's report, and what only the key service can tell.
@@ -76,6 +77,13 @@ func (o *inspectOptions) run(args []string) (err error) {
 			return err
 		}
 	}
+	if o.kms != "" {
+		service, err := openRemote(o.kms, dir, inspectJournal)
+		if err != nil {
+			return err
+		}
+		return errors.Join(o.inspect(service, args, places), service.Close())
+	}
 	secret, err := o.secret.read(dir)
 	if err != nil {
 		return err
@@ -85,8 +93,11 @@ func (o *inspectOptions) run(args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, home.close()) }()
+	return errors.Join(o.inspect(home, args, places), home.close())
+}
 
+// inspect shows what lies at the places, which the arguments name.
+func (o *inspectOptions) inspect(service dataKeys, args []string, places []place) (err error) {
 	inspectors := map[string]*fs.Inspector{}
 	defer func() {
 		for _, inspector := range inspectors {
@@ -97,7 +108,7 @@ func (o *inspectOptions) run(args []string) (err error) {
 	for i, p := range places {
 		inspector := inspectors[p.volume]
 		if inspector == nil {
-			if inspector, err = fs.NewInspector(keys{api: home}, p.volume); err != nil {
+			if inspector, err = fs.NewInspector(keys{api: service}, p.volume); err != nil {
 				return err
 			}
 			inspectors[p.volume] = inspector

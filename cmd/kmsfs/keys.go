@@ -3,15 +3,24 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"kmsfs/fs"
 	"kmsfs/keyservice"
 )
 
+// dataKeys is what of a key service the file system needs.
+type dataKeys interface {
+	GenerateDataKey(ctx context.Context, c keyservice.Caller, in *keyservice.GenerateDataKeyInput) (*keyservice.GenerateDataKeyOutput, error)
+	Decrypt(ctx context.Context, c keyservice.Caller, in *keyservice.DecryptInput) (*keyservice.DecryptOutput, error)
+	ReEncrypt(ctx context.Context, c keyservice.Caller, in *keyservice.ReEncryptInput) (*keyservice.ReEncryptOutput, error)
+	RecordEvent(ctx context.Context, c keyservice.Caller, e keyservice.Event) error
+}
+
 // keys is a key service as the file system asks for it.
 type keys struct {
-	api keyservice.API
+	api dataKeys
 	// mounted says that the calls are a mount's, on behalf of whoever opens a file, and not this program's user's.
 	mounted bool
 }
@@ -22,6 +31,10 @@ var _ fs.KeyService = keys{}
 var refusals = []string{
 	keyservice.CodeAccessDenied, keyservice.CodeDisabled, keyservice.CodeInvalidState,
 	keyservice.CodeNotFound, keyservice.CodeKeyUnavailable, keyservice.CodeInvalidKeyUsage,
+
+	// Of services elsewhere: this host's credentials are not, or no longer, good.
+	"ExpiredTokenException", "IncompleteSignatureException", "InvalidSignatureException", "MissingAuthenticationTokenException",
+	"UnrecognizedClientException",
 }
 
 func (k keys) GenerateDataKey(ctx context.Context, call fs.Call, key string, encryptionContext map[string]string) (fs.DataKey, error) {
@@ -60,16 +73,23 @@ func (k keys) Record(ctx context.Context, call fs.Call, event fs.Event) error {
 	if event.Error != nil {
 		e.ErrorCode, e.ErrorMessage = event.Name, event.Error.Error()
 	}
-	return k.api.RecordEvent(ctx, k.caller(call), e)
+	if err := k.api.RecordEvent(ctx, k.caller(call), e); err != nil {
+		return refusal(err)
+	}
+	return nil
 }
 
 func (k keys) caller(call fs.Call) keyservice.Caller {
 	return keyservice.Caller{Caller: call.Caller, ViaFileSystem: k.mounted, Operation: call.Operation}
 }
 
-// refusal makes the file system see what is one.
+// refusal makes the file system see what is one, and what is no answer at all.
 func refusal(err error) error {
-	if e, ok := errors.AsType[*keyservice.Error](err); ok && slices.Contains(refusals, e.Code) {
+	e, ok := errors.AsType[*keyservice.Error](err)
+	switch {
+	case !ok:
+		return fmt.Errorf("%w: %s", fs.ErrUnreachable, err.Error()) // its text alone
+	case slices.Contains(refusals, e.Code):
 		return refused{err}
 	}
 	return err

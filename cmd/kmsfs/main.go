@@ -5,6 +5,7 @@
 //   - init.go, mount.go, umount.go, inspect.go, version.go: one command each
 //   - key.go, key_policy.go, alias.go, grant.go, crypto.go, home_command.go, home_backup.go: commands for the key service; service.go: what they share
 //   - serve.go, credential.go: the key service on sockets and TCP, and access keys for it
+//   - remote.go: key services elsewhere
 //   - options.go: mount options; helper.go: being called by mount(8)
 //   - home.go, secret.go, keys.go: where the keys are, what opens them, and how the file system asks for them
 //   - daemon.go, log.go, mountinfo.go: the process that serves a mount, where it logs, and how it is found

@@ -17,6 +17,7 @@ import (
 
 	kmsfs "kmsfs/fs"
 	"kmsfs/keyservice"
+	"kmsfs/keyservice/remote"
 )
 
 var (
@@ -36,7 +37,11 @@ func mountCommand() command {
 		details: `
 Mounts a volume on an empty directory and returns when it is ready; a process of its own serves it from then on.
 
-Mount options (-o): ro, rw, allow_other, home=DIR, passphrase_file=FILE, key_file=FILE, [no]suid, [no]dev, [no]exec,
+With --kms, the volume's keys are at a key service elsewhere: AWS KMS or what speaks its protocol, with AWS's usual
+settings and credentials, or, on a Unix socket, none. No key service home is needed then; a journal of all uses of keys is
+kept in the directory HOME-remote, HOME being the place of a home.
+
+Mount options (-o): ro, rw, allow_other, home=DIR, kms=URL, passphrase_file=FILE, key_file=FILE, [no]suid, [no]dev, [no]exec,
 [no]atime, [no]diratime, [no]relatime, [no]strictatime, [no]lazytime, sync, async, dirsync.
 With the program linked as /sbin/mount.fuse.kmsfs, mount(8) and /etc/fstab know the type fuse.kmsfs.
 
@@ -47,6 +52,7 @@ Examples:
   kmsfs mount ~/vault ~/clear
   kmsfs mount --key-file /etc/kmsfs.key --allow-other /srv/vault /srv/clear
   kmsfs mount --foreground --read-only ~/vault ~/clear
+  kmsfs mount --kms aws:eu-central-1 ~/vault ~/clear
   mount -t fuse.kmsfs /srv/vault /srv/clear -o key_file=/etc/kmsfs.key,noexec`,
 		prepare: func(flags *pflag.FlagSet) func([]string) error {
 			var o mountOptions
@@ -56,6 +62,7 @@ Examples:
 			lists := flags.StringArrayP("options", "o", nil, "mount `OPTIONS`, with commas between")
 			o.Secret.declare(flags)
 			declareHome(flags, &o.Home)
+			declareKMS(flags, &o.KMS)
 			daemon := flags.Bool("daemon", false, "")
 			flags.Lookup("daemon").Hidden = true
 			return func(args []string) error {
@@ -73,7 +80,7 @@ Examples:
 				if !*foreground {
 					return startDaemon(o)
 				}
-				secret, err := o.Secret.read(o.Home)
+				secret, err := o.readSecret()
 				if err != nil {
 					return err
 				}
@@ -99,6 +106,11 @@ func (o *mountOptions) complete(args []string) error {
 	}
 	if err := o.absolute(); err != nil {
 		return err
+	}
+	if o.KMS != "" {
+		if err := remote.CheckURL(o.KMS); err != nil {
+			return err
+		}
 	}
 	if err := checkDirectory(o.Volume, errNoVolume); err != nil {
 		return err
@@ -136,6 +148,13 @@ func (o mountOptions) serve(secret *secret, log *slog.Logger, ready func() error
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	unix.Umask(0) // modes are those that the callers ask for, less the umask of theirs that the kernel took off
 
+	if o.KMS != "" {
+		service, err := openRemote(o.KMS, o.Home, volumeJournal(o.Volume))
+		if err != nil {
+			return err
+		}
+		return errors.Join(o.serveMount(service, signals, log, ready), service.Close())
+	}
 	home, err := openHome(o.Home, secret)
 	secret.wipe()
 	if err != nil {
@@ -145,7 +164,23 @@ func (o mountOptions) serve(secret *secret, log *slog.Logger, ready func() error
 	if err := home.serve(); err != nil {
 		return err
 	}
-	mounted, err := o.mount(keys{api: home, mounted: true}, log)
+	if err := o.serveMount(home, signals, log, ready); err != nil {
+		return err
+	}
+	return home.outlastUsers(signals, log)
+}
+
+// readSecret returns what opens the home; nil if none is needed.
+func (o mountOptions) readSecret() (*secret, error) {
+	if o.KMS != "" {
+		return nil, nil
+	}
+	return o.Secret.read(o.Home)
+}
+
+// serveMount mounts the volume, calls ready, and returns when it is unmounted.
+func (o mountOptions) serveMount(service dataKeys, signals <-chan os.Signal, log *slog.Logger, ready func() error) error {
+	mounted, err := o.mount(keys{api: service, mounted: true}, log)
 	if err != nil {
 		return err
 	}
@@ -171,7 +206,7 @@ func (o mountOptions) serve(secret *secret, log *slog.Logger, ready func() error
 		break
 	}
 	log.Info("unmounted", "volume", o.Volume, "mountpoint", o.Mountpoint)
-	return home.outlastUsers(signals, log)
+	return nil
 }
 
 // mount mounts the volume. Why fusermount3 fails, it says on standard error only: that becomes the error.

@@ -7,7 +7,9 @@ import (
 
 // mountOptions say what to mount, where and how. They reach the daemon as JSON.
 type mountOptions struct {
-	Home               string
+	Home string
+	// KMS is the URL of a key service elsewhere; empty for the home's.
+	KMS                string
 	Volume, Mountpoint string
 	AllowOther         bool
 	ReadOnly           bool
@@ -38,6 +40,8 @@ func (o *mountOptions) apply(list string, sloppy bool) error {
 			o.AllowOther = true
 		case hasValue && value != "" && name == "home":
 			o.Home = value
+		case hasValue && value != "" && name == "kms":
+			o.KMS = value
 		case hasValue && value != "" && name == "passphrase_file":
 			o.Secret.PassphraseFile = value
 		case hasValue && value != "" && name == "key_file":

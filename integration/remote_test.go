@@ -1,0 +1,180 @@
+package integration
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"golang.org/x/sys/unix"
+)
+
+// elsewhere is a key service that other hosts' volumes use, with a KMS key.
+type elsewhere struct {
+	url, key string
+	// environment is what a client of it needs.
+	environment []string
+}
+
+// onSocket is kmsfs on a Unix socket, of a home that the volume stands for.
+func onSocket(t *testing.T) (*volume, *server, elsewhere) {
+	v := newVolume(t)
+	socket := filepath.Join(tempDir(t), "kms.sock")
+	s := v.serve(t, nil, "--socket", socket)
+	return v, s, elsewhere{url: "unix:" + socket, key: strings.TrimSpace(v.kmsfs(t, "key", "create"))}
+}
+
+// onTLS is kmsfs on a network.
+func onTLS(t *testing.T) elsewhere {
+	v := newVolume(t)
+	certFile, keyFile, _ := certificate(t)
+	s := v.serve(t, nil, "--listen", "127.0.0.1:0", "--tls-cert", certFile, "--tls-key", keyFile)
+	key := v.accessKey(t)
+	return elsewhere{
+		url: "https://" + s.addresses[0], key: strings.TrimSpace(v.kmsfs(t, "key", "create")),
+		environment: []string{"AWS_ACCESS_KEY_ID=" + key.AccessKeyId, "AWS_SECRET_ACCESS_KEY=" + key.SecretAccessKey, "AWS_CA_BUNDLE=" + certFile},
+	}
+}
+
+// onMoto is moto's server, somebody else's emulation of AWS KMS; nil if this machine doesn't have it.
+func onMoto(t *testing.T) *elsewhere {
+	program, err := exec.LookPath("moto_server")
+	if err != nil {
+		return nil
+	}
+	probe, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	port := probe.Addr().(*net.TCPAddr).Port
+	must(t, probe.Close())
+	cmd := exec.Command(program, "-H", "127.0.0.1", "-p", fmt.Sprint(port))
+	must(t, cmd.Start())
+	t.Cleanup(func() {
+		must(t, cmd.Process.Kill())
+		_ = cmd.Wait() // it was killed
+	})
+	e := &elsewhere{url: fmt.Sprintf("http://127.0.0.1:%d", port), environment: []string{"AWS_ACCESS_KEY_ID=moto", "AWS_SECRET_ACCESS_KEY=moto", "AWS_REGION=eu-central-1"}}
+	await(t, "moto_server", func() bool {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(e.url, "http://"))
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+	c := newAWSClient(t, e.url, accessKey{AccessKeyId: "moto", SecretAccessKey: "moto"}, &http.Transport{})
+	e.key = *c.createKey(t, kms.CreateKeyInput{})
+	return e
+}
+
+// volumeAt makes a volume whose keys are elsewhere, and mounts it.
+func volumeAt(t *testing.T, e elsewhere) *volume {
+	t.Helper()
+	v := prepareVolume(t)
+	v.also = e.environment
+	v.kmsfs(t, "init", "--kms", e.url, "--key", e.key, v.dir)
+	v.mount(t, "--kms", e.url)
+	return v
+}
+
+// The file system behaves the same wherever the keys are.
+func TestRemote(t *testing.T) {
+	t.Run("socket", func(t *testing.T) {
+		_, _, e := onSocket(t)
+		runScenariosOn(t, volumeAt(t, e), posixScenarios, false)
+	})
+	t.Run("TLS", func(t *testing.T) { runScenariosOn(t, volumeAt(t, onTLS(t)), posixScenarios, false) })
+	t.Run("third party", func(t *testing.T) {
+		e := onMoto(t)
+		if e == nil {
+			t.Log("not run: there is no moto_server here")
+			return
+		}
+		runScenariosOn(t, volumeAt(t, *e), posixScenarios, false)
+	})
+}
+
+// A service that refuses gives EACCES, one that can't be reached EIO, soon; open files and unmounting need neither. The journal has every use.
+func TestRemoteFaults(t *testing.T) {
+	home, server, e := onSocket(t)
+	v := volumeAt(t, e)
+	write(t, v.path("open"), []byte("text"))
+	write(t, v.path("other"), []byte("other text"))
+	v.remount(t)
+	home.kmsfs(t, "key", "disable", e.key)
+	_, err := os.ReadFile(v.path("other"))
+	wantErrno(t, err, unix.EACCES)
+	home.kmsfs(t, "key", "enable", e.key)
+	wantContent(t, v.path("other"), []byte("other text"))
+
+	v.remount(t)
+	open, err := os.Open(v.path("open"))
+	must(t, err)
+	unreachable := func(why string) {
+		soon(t, "opening while the service "+why, func() {
+			_, err := os.ReadFile(v.path("other"))
+			wantErrno(t, err, unix.EIO)
+		})
+	}
+	must(t, server.cmd.Process.Signal(unix.SIGSTOP))
+	unreachable("doesn't answer")
+	must(t, server.cmd.Process.Signal(unix.SIGCONT))
+	wantContent(t, v.path("other"), []byte("other text"))
+	server.stop(t)
+	unreachable("is down")
+	got := make([]byte, 4)
+	if _, err := open.ReadAt(got, 0); err != nil || string(got) != "text" {
+		t.Errorf("open file: %q, %v", got, err)
+	}
+	must(t, open.Close())
+	soon(t, "unmounting without the service", func() { v.umount(t) })
+
+	codes := map[string]int{}
+	for _, record := range v.journal(t) {
+		codes[record.EventName+" "+record.ErrorCode]++
+		if record.EventName == "Decrypt" && record.UserIdentity.UserName == "" {
+			t.Errorf("nobody in %+v", record)
+		}
+	}
+	for _, want := range []string{"GenerateDataKey ", "Decrypt ", "Decrypt DisabledException", "Decrypt ServiceUnreachable", "VolumeMounted ", "VolumeUnmounted "} {
+		if codes[want] == 0 {
+			t.Errorf("the journal has no %q: %v", want, codes)
+		}
+	}
+}
+
+// journaled is what tests read of a journal's record.
+type journaled struct {
+	EventName, ErrorCode string
+	UserIdentity         struct{ UserName string }
+}
+
+// journal reads the journal of a volume whose keys are elsewhere.
+func (v *volume) journal(t *testing.T) (records []journaled) {
+	t.Helper()
+	names, err := filepath.Glob(v.home + "-remote/*.jsonl")
+	if err != nil || len(names) != 1 {
+		t.Fatalf("journals: %q, %v", names, err)
+	}
+	text, err := os.ReadFile(names[0])
+	must(t, err)
+	for line := range bytes.Lines(text) {
+		var r journaled
+		must(t, json.Unmarshal(line, &r))
+		records = append(records, r)
+	}
+	return records
+}
+
+// URLs that could send keys in the clear, or nowhere, are refused.
+func TestRemoteURLs(t *testing.T) {
+	v := prepareVolume(t)
+	for _, url := range []string{"http://kms.example.com", "ftp://x", "unix:relative", "aws:", "https://", "https://user:pw@host", "https://host/path", "nonsense"} {
+		v.refused(t, []string{"init", "--kms", url, "--key", "alias/x", v.dir}, "key service URL")
+	}
+}

@@ -1,0 +1,142 @@
+package remote
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"os/user"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
+
+	"kmsfs/keyservice"
+	"kmsfs/keyservice/audit"
+)
+
+// journal is this host's record of the uses of a key service elsewhere.
+type journal struct {
+	dir *os.File
+	log *audit.Log
+}
+
+// use is a use of a key.
+type use struct {
+	event, key  string
+	context     map[string]string
+	destination string
+	newContext  map[string]string
+}
+
+// openJournal opens or makes the file of that name in a directory, which is made if need be, for its owner alone. Nobody else may have it open.
+func openJournal(path, name string) (*journal, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, err
+	}
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	dir := os.NewFile(uintptr(fd), path)
+	log, err := openLog(dir, name)
+	if err != nil {
+		dir.Close()
+		return nil, err
+	}
+	return &journal{dir, log}, nil
+}
+
+func openLog(dir *os.File, name string) (*audit.Log, error) {
+	var stat unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &stat); err != nil {
+		return nil, err
+	}
+	if stat.Mode&0o022 != 0 || stat.Uid != uint32(os.Geteuid()) {
+		return nil, fmt.Errorf("%s belongs to another user, or others may write to it", dir.Name())
+	}
+	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_RDWR|unix.O_APPEND|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: dir.Name() + "/" + name, Err: err}
+	}
+	file := os.NewFile(uintptr(fd), name)
+	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("%s/%s is in use: %w", dir.Name(), name, err)
+	}
+	if err := dir.Sync(); err != nil {
+		file.Close()
+		return nil, err
+	}
+	log, err := audit.Open(int(dir.Fd()), name, file)
+	if err != nil {
+		file.Close()
+	}
+	return log, err
+}
+
+func (j *journal) close() error { return errors.Join(j.log.Close(), j.dir.Close()) }
+
+// record writes what a use came to.
+func (j *journal) record(c keyservice.Caller, u use, result error) error {
+	r := newRecord(c, u.event, u.key, result)
+	if u.destination == "" {
+		r.Request = []audit.Field{audit.Text("keyId", u.key), audit.Pairs("encryptionContext", u.context)}
+	} else {
+		r.Request = []audit.Field{
+			audit.Text("sourceKeyId", u.key), audit.Pairs("sourceEncryptionContext", u.context),
+			audit.Text("destinationKeyId", u.destination), audit.Pairs("destinationEncryptionContext", u.newContext),
+		}
+	}
+	return j.log.Append(r, false)
+}
+
+func (j *journal) recordEvent(c keyservice.Caller, e keyservice.Event) error {
+	r := newRecord(c, e.Name, e.KeyARN, nil)
+	r.ServiceEvent, r.ErrorCode, r.ErrorMessage = true, e.ErrorCode, e.ErrorMessage
+	if len(e.EncryptionContext) > 0 {
+		r.Details = append(r.Details, audit.Pairs("encryptionContext", e.EncryptionContext))
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.Details)) {
+		r.Details = append(r.Details, audit.Text(name, e.Details[name]))
+	}
+	return j.log.Append(r, true)
+}
+
+func newRecord(c keyservice.Caller, event, key string, result error) *audit.Record {
+	region, account := keyPlace(key)
+	name := "uid:" + strconv.FormatUint(uint64(c.UID), 10)
+	if found, err := user.LookupId(strconv.FormatUint(uint64(c.UID), 10)); err == nil {
+		name = found.Username
+	}
+	r := &audit.Record{
+		Time: time.Now(), RequestID: uuid.New(), EventID: uuid.New(), Event: event, ReadOnly: true, Account: account, Region: region,
+		Identity: audit.Identity{
+			UID: c.UID, GID: c.GID, UserName: name, ARN: "arn:kmsfs:iam::" + account + ":user/" + name, PID: c.PID, Operation: c.Operation,
+		},
+	}
+	if c.PID > 0 { // it may have ended: then nobody knows
+		r.Identity.Executable, _ = os.Readlink("/proc/" + strconv.Itoa(int(c.PID)) + "/exe")
+	}
+	if strings.HasPrefix(key, "arn:") {
+		r.Resources = []audit.Resource{{Type: "AWS::KMS::Key", ARN: key}}
+	}
+	if refusal, ok := errors.AsType[*keyservice.Error](result); ok {
+		r.ErrorCode, r.ErrorMessage = refusal.Code, refusal.Message
+	} else if result != nil {
+		r.ErrorCode, r.ErrorMessage = "ServiceUnreachable", result.Error()
+	}
+	return r
+}
+
+// keyPlace returns the region and the account of a key's ARN; empty for anything else.
+func keyPlace(arn string) (region, account string) {
+	if parts := strings.SplitN(arn, ":", 6); len(parts) == 6 {
+		return parts[3], parts[4]
+	}
+	return "", ""
+}
