@@ -38,12 +38,12 @@ var notOffered = []string{
 // awsClient is AWS's client, unmodified but for where it finds the service, which notes the operations that have succeeded.
 type awsClient struct {
 	*kms.Client
-	t    *testing.T
+	t    testing.TB
 	mu   sync.Mutex // guards done
 	done map[string]bool
 }
 
-func newAWSClient(t *testing.T, url string, key accessKey, transport *http.Transport) *awsClient {
+func newAWSClient(t testing.TB, url string, key accessKey, transport *http.Transport) *awsClient {
 	c := &awsClient{t: t, done: map[string]bool{}}
 	t.Cleanup(transport.CloseIdleConnections)
 	c.Client = kms.New(kms.Options{
@@ -78,7 +78,7 @@ func (c *awsClient) checkAll() {
 }
 
 // ok returns an operation's output, which must not fail.
-func ok[O any](t *testing.T) func(out *O, err error) *O {
+func ok[O any](t testing.TB) func(out *O, err error) *O {
 	return func(out *O, err error) *O {
 		t.Helper()
 		if err != nil {
@@ -139,7 +139,7 @@ func useEveryOperation(t *testing.T, c *awsClient) {
 	c.checkAll()
 }
 
-func (c *awsClient) createKey(t *testing.T, in kms.CreateKeyInput) *string {
+func (c *awsClient) createKey(t testing.TB, in kms.CreateKeyInput) *string {
 	t.Helper()
 	return ok[kms.CreateKeyOutput](t)(c.CreateKey(t.Context(), &in)).KeyMetadata.Arn
 }

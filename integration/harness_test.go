@@ -180,7 +180,7 @@ func checkTools() error {
 }
 
 // tempDir returns a new directory that other users may pass through.
-func tempDir(t *testing.T) string {
+func tempDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp(suite, "test-")
 	must(t, err)
@@ -300,7 +300,7 @@ type volume struct {
 }
 
 // newVolume makes a volume. It is unmounted when the test ends.
-func newVolume(t *testing.T, initOptions ...string) *volume {
+func newVolume(t testing.TB, initOptions ...string) *volume {
 	t.Helper()
 	v := prepareVolume(t)
 	if !plain {
@@ -310,7 +310,7 @@ func newVolume(t *testing.T, initOptions ...string) *volume {
 }
 
 // prepareVolume makes what there is before a volume.
-func prepareVolume(t *testing.T) *volume {
+func prepareVolume(t testing.TB) *volume {
 	t.Helper()
 	root := tempDir(t)
 	v := &volume{
@@ -344,7 +344,7 @@ func (v *volume) try(args ...string) (output string, err error) {
 }
 
 // kmsfs runs the program, which must succeed.
-func (v *volume) kmsfs(t *testing.T, args ...string) string {
+func (v *volume) kmsfs(t testing.TB, args ...string) string {
 	t.Helper()
 	out, err := v.try(args...)
 	if err != nil {
@@ -403,7 +403,7 @@ func (v *volume) pid() int {
 }
 
 // umount unmounts with the program, and checks that the mount and its process are gone and the volume is marked clean.
-func (v *volume) umount(t *testing.T) {
+func (v *volume) umount(t testing.TB) {
 	t.Helper()
 	if plain {
 		return
@@ -414,7 +414,7 @@ func (v *volume) umount(t *testing.T) {
 }
 
 // checkUnmounted checks that the mount and its process are gone and the volume is marked clean.
-func (v *volume) checkUnmounted(t *testing.T, pid int) {
+func (v *volume) checkUnmounted(t testing.TB, pid int) {
 	t.Helper()
 	if pid != 0 && !waitExit(pid, 30*time.Second) {
 		t.Errorf("process %d still runs after umount", pid)
@@ -488,7 +488,7 @@ func (v *volume) awaitRecoveryUnseen(t *testing.T) {
 }
 
 // detach takes a mount away, even if it is dead or in use.
-func (v *volume) detach(t *testing.T) {
+func (v *volume) detach(t testing.TB) {
 	t.Helper()
 	if isRoot {
 		run(t, "/", "umount", "-l", v.point)
@@ -498,7 +498,7 @@ func (v *volume) detach(t *testing.T) {
 }
 
 // end leaves nothing mounted and no process behind, and complains if it has to use force.
-func (v *volume) end(t *testing.T) {
+func (v *volume) end(t testing.TB) {
 	pid := v.pid()
 	if mountType(v.point) != "" {
 		out, err := v.try("umount", v.point)
@@ -551,13 +551,13 @@ func tail(s string, n int) string {
 }
 
 // run runs a command, which must succeed, and returns what it prints.
-func run(t *testing.T, dir, name string, args ...string) string {
+func run(t testing.TB, dir, name string, args ...string) string {
 	t.Helper()
 	return runWith(t, nil, dir, name, args...)
 }
 
 // runWith is run with more in the environment.
-func runWith(t *testing.T, environment []string, dir, name string, args ...string) string {
+func runWith(t testing.TB, environment []string, dir, name string, args ...string) string {
 	t.Helper()
 	cmd, cancel := command(dir, name, args...)
 	defer cancel()
@@ -578,7 +578,7 @@ func asNobody(dir, name string, args ...string) (output string, err error) {
 }
 
 // must fails the test on an error.
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -597,7 +597,7 @@ func wantErrno(t *testing.T, err error, want ...unix.Errno) {
 }
 
 // soon fails the test if f takes forever; whoever calls it has to see to it that f ends.
-func soon(t *testing.T, what string, f func()) bool {
+func soon(t testing.TB, what string, f func()) bool {
 	t.Helper()
 	done := make(chan struct{})
 	go func() {
@@ -614,7 +614,7 @@ func soon(t *testing.T, what string, f func()) bool {
 }
 
 // await waits for something that will come about by itself.
-func await(t *testing.T, what string, happened func() bool) {
+func await(t testing.TB, what string, happened func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); !happened(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -635,7 +635,7 @@ func noise(seed uint64, n int) []byte {
 }
 
 // write makes a file with that content.
-func write(t *testing.T, path string, content []byte) {
+func write(t testing.TB, path string, content []byte) {
 	t.Helper()
 	must(t, os.WriteFile(path, content, 0o644))
 }

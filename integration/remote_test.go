@@ -44,7 +44,7 @@ func onTLS(t *testing.T) elsewhere {
 }
 
 // onMoto is moto's server, somebody else's emulation of AWS KMS; nil if this machine doesn't have it.
-func onMoto(t *testing.T) *elsewhere {
+func onMoto(t testing.TB) *elsewhere {
 	program, err := exec.LookPath("moto_server")
 	if err != nil {
 		return nil

@@ -37,7 +37,7 @@ type server struct {
 }
 
 // serve runs "kmsfs serve" until the test ends, and returns when it tells systemd that it is ready. With inherited, it gets that listener from systemd.
-func (v *volume) serve(t *testing.T, inherited *net.TCPListener, options ...string) *server {
+func (v *volume) serve(t testing.TB, inherited *net.TCPListener, options ...string) *server {
 	t.Helper()
 	notify := filepath.Join(tempDir(t), "notify")
 	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
@@ -97,7 +97,7 @@ func listeners(inherited *net.TCPListener, options []string) (n int) {
 }
 
 // stop ends the server in an orderly way.
-func (s *server) stop(t *testing.T) {
+func (s *server) stop(t testing.TB) {
 	if s.cmd.ProcessState != nil {
 		return
 	}
@@ -133,7 +133,7 @@ func post(args []string) int {
 }
 
 // certificate makes a certificate for loopback addresses, in files, and returns who trusts it.
-func certificate(t *testing.T) (certFile, keyFile string, roots *x509.CertPool) {
+func certificate(t testing.TB) (certFile, keyFile string, roots *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
@@ -160,7 +160,7 @@ func certificate(t *testing.T) (certFile, keyFile string, roots *x509.CertPool) 
 // accessKey is what "kmsfs credential create --json" prints.
 type accessKey struct{ UserName, AccessKeyId, SecretAccessKey string }
 
-func (v *volume) accessKey(t *testing.T, options ...string) accessKey {
+func (v *volume) accessKey(t testing.TB, options ...string) accessKey {
 	t.Helper()
 	var made struct{ AccessKey accessKey }
 	must(t, json.Unmarshal([]byte(v.kmsfs(t, append([]string{"credential", "create", "--json"}, options...)...)), &made))
