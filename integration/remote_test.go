@@ -3,6 +3,7 @@ package integration
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -73,12 +74,12 @@ func onMoto(t testing.TB) *elsewhere {
 }
 
 // volumeAt makes a volume whose keys are elsewhere, and mounts it.
-func volumeAt(t *testing.T, e elsewhere) *volume {
+func volumeAt(t *testing.T, e elsewhere, options ...string) *volume {
 	t.Helper()
 	v := prepareVolume(t)
 	v.also = e.environment
 	v.kmsfs(t, "init", "--kms", e.url, "--key", e.key, v.dir)
-	v.mount(t, "--kms", e.url)
+	v.mount(t, append(options, "--kms", e.url)...)
 	return v
 }
 
@@ -88,7 +89,9 @@ func TestRemote(t *testing.T) {
 		_, _, e := onSocket(t)
 		runScenariosOn(t, volumeAt(t, e), posixScenarios, false)
 	})
-	t.Run("TLS", func(t *testing.T) { runScenariosOn(t, volumeAt(t, onTLS(t)), posixScenarios, false) })
+	t.Run("TLS", func(t *testing.T) {
+		runScenariosOn(t, volumeAt(t, onTLS(t), "--kms-cache", "none"), posixScenarios, false)
+	})
 	t.Run("third party", func(t *testing.T) {
 		e := onMoto(t)
 		if e == nil {
@@ -102,7 +105,7 @@ func TestRemote(t *testing.T) {
 // A service that refuses gives EACCES, one that can't be reached EIO, soon; open files and unmounting need neither. The journal has every use.
 func TestRemoteFaults(t *testing.T) {
 	home, server, e := onSocket(t)
-	v := volumeAt(t, e)
+	v := volumeAt(t, e, "--kms-cache", "none")
 	write(t, v.path("open"), []byte("text"))
 	write(t, v.path("other"), []byte("other text"))
 	v.remount(t)
@@ -148,10 +151,75 @@ func TestRemoteFaults(t *testing.T) {
 	}
 }
 
+// Branch keys spare the service a call for each file. The journal has every use all the same, and what the service forbids takes hold in time.
+func TestBranchKeys(t *testing.T) {
+	home, _, e := onSocket(t)
+	const files = 300
+	calls := func() (n int) {
+		text, err := os.ReadFile(filepath.Join(home.home, "audit", "current.jsonl"))
+		must(t, err)
+		for line := range bytes.Lines(text) {
+			var r journaled
+			must(t, json.Unmarshal(line, &r))
+			if r.EventName == "Decrypt" || r.EventName == "GenerateDataKey" || r.EventName == "ReEncrypt" {
+				n++
+			}
+		}
+		return n
+	}
+	v := volumeAt(t, e, "--kms-cache", "1h")
+	before := calls()
+	name := func(i int) string { return v.path("d", fmt.Sprint(i)) }
+	must(t, os.Mkdir(v.path("d"), 0o755))
+	for i := range files {
+		write(t, name(i), []byte(fmt.Sprint("content ", i)))
+	}
+	must(t, os.Rename(name(0), v.path("moved")))
+	v.remount(t)
+	for i := 1; i < files; i++ {
+		wantContent(t, name(i), []byte(fmt.Sprint("content ", i)))
+	}
+	wantContent(t, v.path("moved"), []byte("content 0"))
+	// A branch key; after the remount the metadata key, that branch key, and another, under which the renamed file's key is wrapped anew.
+	if n := calls() - before; n > 4 {
+		t.Errorf("%d files took %d calls, want at most 4", files, n)
+	}
+	used := map[string]int{}
+	for _, record := range v.journal(t) {
+		if record.AdditionalEventData.BranchKey != "" {
+			used[record.EventName]++
+		}
+	}
+	if used["GenerateDataKey"] != files || used["Decrypt"] < files {
+		t.Errorf("the journal has %v of %d files", used, files)
+	}
+
+	v.umount(t)
+	v.mount(t, "--kms", e.url, "--kms-cache", "1s")
+	wantContent(t, name(1), []byte("content 1"))
+	home.kmsfs(t, "key", "disable", e.key)
+	await(t, "the end of the branch key", func() bool {
+		_, err := os.ReadFile(name(2))
+		return errors.Is(err, unix.EACCES)
+	})
+	home.kmsfs(t, "key", "enable", e.key)
+	wantContent(t, name(2), []byte("content 2"))
+
+	v.umount(t)
+	v.mount(t, "--kms", e.url, "--kms-cache", "none")
+	wantContent(t, name(3), []byte("content 3"))
+	must(t, os.Rename(name(3), v.path("moved3")))
+	wantContent(t, v.path("moved3"), []byte("content 3"))
+	v.umount(t)
+	v.mount(t, "--kms", e.url)
+	wantContent(t, v.path("moved3"), []byte("content 3"))
+}
+
 // journaled is what tests read of a journal's record.
 type journaled struct {
 	EventName, ErrorCode string
 	UserIdentity         struct{ UserName string }
+	AdditionalEventData  struct{ BranchKey string }
 }
 
 // journal reads the journal of a volume whose keys are elsewhere.

@@ -107,7 +107,7 @@ func (b *blob) open(material []byte, context map[string]string) ([]byte, error) 
 // additional is what is authenticated besides the plaintext.
 func (b *blob) additional(context map[string]string) []byte {
 	data := make([]byte, 0, blobHeader+contextSize(context))
-	return appendContext(append(data, b.header...), context)
+	return AppendContext(append(data, b.header...), context)
 }
 
 // aead derives the blob's own key from the material, so that no number of blobs wears the material out. The material is uniformly random

@@ -19,9 +19,9 @@ func contextSize(context map[string]string) int {
 	return size
 }
 
-// appendContext appends the context's canonical form: the number of pairs and then the pairs, sorted by the bytes of their keys, key
+// AppendContext appends the context's canonical form: the number of pairs and then the pairs, sorted by the bytes of their keys, key
 // and value each behind its length. Numbers have four bytes, the highest first. So no two contexts have the same form.
-func appendContext(b []byte, context map[string]string) []byte {
+func AppendContext(b []byte, context map[string]string) []byte {
 	b = binary.BigEndian.AppendUint32(b, uint32(len(context)))
 	var few [8]string // file systems' contexts have fewer, and need no memory
 	keys := slices.AppendSeq(few[:0], maps.Keys(context))

@@ -58,7 +58,7 @@ func checkVector(t *testing.T, v *vector) {
 	if got := id.String(); got != v.MaterialID {
 		t.Errorf("material ID: got %s, want %s", got, v.MaterialID)
 	}
-	if got := hex.EncodeToString(appendContext(nil, context)); got != v.Canonical {
+	if got := hex.EncodeToString(AppendContext(nil, context)); got != v.Canonical {
 		t.Errorf("canonical context: got %s, want %s", got, v.Canonical)
 	}
 	var fresh [blobHeader - blobSalt]byte

@@ -127,7 +127,7 @@ func (o *initOptions) initRemote(volume, named string) (err error) {
 	if err := checkNewVolume(volume, journalDir(o.home)); err != nil {
 		return err
 	}
-	service, err := openRemote(o.kms, o.home, volumeJournal(volume))
+	service, err := openRemote(o.kms, o.home, volumeJournal(volume), 0)
 	if err != nil {
 		return err
 	}

@@ -78,7 +78,7 @@ func (o *inspectOptions) run(args []string) (err error) {
 		}
 	}
 	if o.kms != "" {
-		service, err := openRemote(o.kms, dir, inspectJournal)
+		service, err := openRemote(o.kms, dir, inspectJournal, 0)
 		if err != nil {
 			return err
 		}

@@ -39,9 +39,12 @@ Mounts a volume on an empty directory and returns when it is ready; a process of
 
 With --kms, the volume's keys are at a key service elsewhere: AWS KMS or what speaks its protocol, with AWS's usual
 settings and credentials, or, on a Unix socket, none. No key service home is needed then; a journal of all uses of keys is
-kept in the directory HOME-remote, HOME being the place of a home.
+kept in the directory HOME-remote, HOME being the place of a home. Files' data keys are then wrapped here, under branch keys:
+data keys of the service, for which it is asked anew after the time in --kms-cache. So what it forbids takes hold within that
+time. With --kms-cache none it is asked at each open.
 
-Mount options (-o): ro, rw, allow_other, home=DIR, kms=URL, passphrase_file=FILE, key_file=FILE, [no]suid, [no]dev, [no]exec,
+Mount options (-o): ro, rw, allow_other, home=DIR, kms=URL,
+kms_cache=TIME, passphrase_file=FILE, key_file=FILE, [no]suid, [no]dev, [no]exec,
 [no]atime, [no]diratime, [no]relatime, [no]strictatime, [no]lazytime, sync, async, dirsync.
 With the program linked as /sbin/mount.fuse.kmsfs, mount(8) and /etc/fstab know the type fuse.kmsfs.
 
@@ -63,6 +66,7 @@ Examples:
 			o.Secret.declare(flags)
 			declareHome(flags, &o.Home)
 			declareKMS(flags, &o.KMS)
+			flags.StringVar(&o.KMSCache, "kms-cache", "", "with --kms, use branch keys for a `TIME`; none for a call at each open (default "+defaultCache+")")
 			daemon := flags.Bool("daemon", false, "")
 			flags.Lookup("daemon").Hidden = true
 			return func(args []string) error {
@@ -111,6 +115,12 @@ func (o *mountOptions) complete(args []string) error {
 		if err := remote.CheckURL(o.KMS); err != nil {
 			return err
 		}
+		if o.KMSCache == "" {
+			o.KMSCache = defaultCache
+		}
+		if _, err := cacheTime(o.KMSCache); err != nil {
+			return err
+		}
 	}
 	if err := checkDirectory(o.Volume, errNoVolume); err != nil {
 		return err
@@ -149,7 +159,11 @@ func (o mountOptions) serve(secret *secret, log *slog.Logger, ready func() error
 	unix.Umask(0) // modes are those that the callers ask for, less the umask of theirs that the kernel took off
 
 	if o.KMS != "" {
-		service, err := openRemote(o.KMS, o.Home, volumeJournal(o.Volume))
+		cache, err := cacheTime(o.KMSCache)
+		if err != nil {
+			return err
+		}
+		service, err := openRemote(o.KMS, o.Home, volumeJournal(o.Volume), cache)
 		if err != nil {
 			return err
 		}

@@ -9,7 +9,9 @@ import (
 type mountOptions struct {
 	Home string
 	// KMS is the URL of a key service elsewhere; empty for the home's.
-	KMS                string
+	KMS string
+	// KMSCache is how long branch keys of that service are used: a duration, or "none".
+	KMSCache           string
 	Volume, Mountpoint string
 	AllowOther         bool
 	ReadOnly           bool
@@ -42,6 +44,8 @@ func (o *mountOptions) apply(list string, sloppy bool) error {
 			o.Home = value
 		case hasValue && value != "" && name == "kms":
 			o.KMS = value
+		case hasValue && value != "" && name == "kms_cache":
+			o.KMSCache = value
 		case hasValue && value != "" && name == "passphrase_file":
 			o.Secret.PassphraseFile = value
 		case hasValue && value != "" && name == "key_file":

@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"crypto/rand"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
@@ -14,6 +15,9 @@ import (
 func (s *Service) GenerateDataKey(ctx context.Context, c keyservice.Caller, in *keyservice.GenerateDataKeyInput) (*keyservice.GenerateDataKeyOutput, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	if s.branches.age > 0 {
+		return s.generateUnderBranch(ctx, c, in)
+	}
 	made, err := s.kms.GenerateDataKey(ctx, &kms.GenerateDataKeyInput{
 		KeyId: aws.String(in.KeyId), KeySpec: types.DataKeySpec(in.KeySpec), EncryptionContext: in.EncryptionContext,
 	})
@@ -32,6 +36,14 @@ func (s *Service) GenerateDataKey(ctx context.Context, c keyservice.Caller, in *
 func (s *Service) Decrypt(ctx context.Context, c keyservice.Caller, in *keyservice.DecryptInput) (*keyservice.DecryptOutput, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	if isBranched(in.CiphertextBlob) {
+		plaintext, name, err := s.unwrap(ctx, in.KeyId, in.CiphertextBlob, in.EncryptionContext)
+		if err := s.finish(c, use{event: "Decrypt", key: in.KeyId, context: in.EncryptionContext, branch: name}, err, true); err != nil {
+			clear(plaintext)
+			return nil, err
+		}
+		return &keyservice.DecryptOutput{KeyId: in.KeyId, Plaintext: plaintext}, nil
+	}
 	out, err := s.kms.Decrypt(ctx, &kms.DecryptInput{
 		KeyId: aws.String(in.KeyId), CiphertextBlob: in.CiphertextBlob, EncryptionContext: in.EncryptionContext,
 	})
@@ -49,6 +61,9 @@ func (s *Service) Decrypt(ctx context.Context, c keyservice.Caller, in *keyservi
 func (s *Service) ReEncrypt(ctx context.Context, c keyservice.Caller, in *keyservice.ReEncryptInput) (*keyservice.ReEncryptOutput, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	if isBranched(in.CiphertextBlob) {
+		return s.reEncryptUnderBranch(ctx, c, in)
+	}
 	out, err := s.kms.ReEncrypt(ctx, &kms.ReEncryptInput{
 		CiphertextBlob: in.CiphertextBlob,
 		SourceKeyId:    aws.String(in.SourceKeyId), SourceEncryptionContext: in.SourceEncryptionContext,
@@ -59,6 +74,52 @@ func (s *Service) ReEncrypt(ctx context.Context, c keyservice.Caller, in *keyser
 		return nil, err
 	}
 	return &keyservice.ReEncryptOutput{KeyId: *out.KeyId, CiphertextBlob: out.CiphertextBlob}, nil
+}
+
+// generateUnderBranch makes a data key here, and wraps it under a branch key.
+func (s *Service) generateUnderBranch(ctx context.Context, c keyservice.Caller, in *keyservice.GenerateDataKeyInput) (*keyservice.GenerateDataKeyOutput, error) {
+	dataKey := make([]byte, branchSize)
+	rand.Read(dataKey)
+	wrapped, name, err := s.wrap(ctx, in.KeyId, dataKey, in.EncryptionContext)
+	if err := s.finish(c, use{event: "GenerateDataKey", key: in.KeyId, context: in.EncryptionContext, branch: name}, err, true); err != nil {
+		clear(dataKey)
+		return nil, err
+	}
+	return &keyservice.GenerateDataKeyOutput{KeyId: in.KeyId, Plaintext: dataKey, CiphertextBlob: wrapped}, nil
+}
+
+// reEncryptUnderBranch wraps a data key anew that a branch key wraps. Without a cache, the service wraps it from then on.
+func (s *Service) reEncryptUnderBranch(ctx context.Context, c keyservice.Caller, in *keyservice.ReEncryptInput) (*keyservice.ReEncryptOutput, error) {
+	dataKey, name, err := s.unwrap(ctx, in.SourceKeyId, in.CiphertextBlob, in.SourceEncryptionContext)
+	defer clear(dataKey)
+	var wrapped []byte
+	switch {
+	case err != nil:
+	case s.branches.age > 0:
+		wrapped, name, err = s.wrap(ctx, in.DestinationKeyId, dataKey, in.DestinationEncryptionContext)
+	default:
+		wrapped, err = s.encrypt(ctx, in.DestinationKeyId, dataKey, in.DestinationEncryptionContext)
+	}
+	u := use{
+		event: "ReEncrypt", key: in.SourceKeyId, context: in.SourceEncryptionContext, branch: name,
+		destination: in.DestinationKeyId, newContext: in.DestinationEncryptionContext,
+	}
+	if err := s.finish(c, u, err, true); err != nil {
+		return nil, err
+	}
+	return &keyservice.ReEncryptOutput{KeyId: in.DestinationKeyId, CiphertextBlob: wrapped}, nil
+}
+
+// encrypt has the service wrap a data key.
+func (s *Service) encrypt(ctx context.Context, key string, dataKey []byte, encryptionContext map[string]string) ([]byte, error) {
+	out, err := s.kms.Encrypt(ctx, &kms.EncryptInput{KeyId: aws.String(key), Plaintext: dataKey, EncryptionContext: encryptionContext})
+	if err != nil {
+		return nil, err
+	}
+	if len(out.CiphertextBlob) == 0 {
+		return nil, errAnswer
+	}
+	return out.CiphertextBlob, nil
 }
 
 // finish writes a use's record, and returns what came of it. complete says whether the answer has all that it should.

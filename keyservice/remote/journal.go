@@ -31,6 +31,8 @@ type use struct {
 	context     map[string]string
 	destination string
 	newContext  map[string]string
+	// branch names the branch key that was used; empty if the service itself was.
+	branch string
 }
 
 // openJournal opens or makes the file of that name in a directory, which is made if need be, for its owner alone. Nobody else may have it open.
@@ -91,6 +93,9 @@ func (j *journal) record(c keyservice.Caller, u use, result error) error {
 			audit.Text("sourceKeyId", u.key), audit.Pairs("sourceEncryptionContext", u.context),
 			audit.Text("destinationKeyId", u.destination), audit.Pairs("destinationEncryptionContext", u.newContext),
 		}
+	}
+	if u.branch != "" {
+		r.Additional = []audit.Field{audit.Text("branchKey", u.branch)}
 	}
 	return j.log.Append(r, false)
 }

@@ -44,23 +44,36 @@ var ErrURL = errors.New("malformed key service URL")
 
 // Service is a key service elsewhere. It is safe for concurrent use.
 type Service struct {
-	kms     *kms.Client
-	journal *journal
+	kms      *kms.Client
+	journal  *journal
+	branches branches
 }
 
-// Open prepares to use the key service at the URL: aws:REGION for AWS KMS, https://HOST[:PORT] (or http:// on a loopback address) with AWS's usual
-// settings and credentials, or unix:PATH, where the kernel says who calls. It calls nobody yet. The journal is the file of that name in a directory
-// that is made if need be. Errors about the URL wrap ErrURL.
-func Open(ctx context.Context, rawURL, journalDir, journalName string) (*Service, error) {
-	options, err := clientOptions(ctx, rawURL)
+// Options say which key service to use, and how.
+type Options struct {
+	// URL is aws:REGION for AWS KMS, https://HOST[:PORT] (or http:// on a loopback address) with AWS's usual settings and credentials, or unix:PATH, where
+	// the kernel says who calls.
+	URL string
+	// JournalDir is the directory of the journal, which is made if need be, and JournalName its file's name.
+	JournalDir, JournalName string
+	// Cache is how long branch keys are used: data keys of the service, under which this host wraps files' data keys. With 0 there are none, and each use
+	// of a data key is a call to the service.
+	Cache time.Duration
+}
+
+// Open prepares to use a key service, and calls nobody yet. Errors about the URL wrap ErrURL.
+func Open(ctx context.Context, o Options) (*Service, error) {
+	options, err := clientOptions(ctx, o.URL)
 	if err != nil {
 		return nil, err
 	}
-	journal, err := openJournal(journalDir, journalName)
+	journal, err := openJournal(o.JournalDir, o.JournalName)
 	if err != nil {
 		return nil, fmt.Errorf("open the journal of key uses: %w", err)
 	}
-	return &Service{kms.New(options), journal}, nil
+	return &Service{kms: kms.New(options), journal: journal, branches: branches{
+		age: o.Cache, current: map[branchOf]*branch{}, known: map[branchID]*branch{},
+	}}, nil
 }
 
 // CheckURL says whether Open would take the URL.
@@ -155,8 +168,11 @@ func newRetryer() aws.Retryer {
 	})
 }
 
-// Close closes the journal.
-func (s *Service) Close() error { return s.journal.close() }
+// Close wipes the branch keys and closes the journal.
+func (s *Service) Close() error {
+	s.branches.wipe()
+	return s.journal.close()
+}
 
 // DescribeKey returns the ARN of the KMS key that an ID, ARN or alias names.
 func (s *Service) DescribeKey(ctx context.Context, key string) (arn string, err error) {
@@ -177,6 +193,9 @@ var errAnswer = errors.New("the key service gives an incomplete answer")
 
 // asError makes the service's exceptions of package keyservice's form. Other errors say that the service was not reached, or did not answer in time.
 func asError(err error) error {
+	if _, done := errors.AsType[*keyservice.Error](err); done {
+		return err
+	}
 	fault, ok := errors.AsType[smithy.APIError](err)
 	if !ok {
 		return fmt.Errorf("call the key service: %w", err)
