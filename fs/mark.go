@@ -65,14 +65,10 @@ func (b *backing) setMark() error {
 	if err != nil {
 		return err
 	}
-	temp := newTempName()
-	if err := writeControl(b.root, temp, b.sealed.SealMark(envelope.Mark{Time: time.Now(), BootID: boot}), false); err != nil {
+	if err := b.fillSpareMark(b.sealed.SealMark(envelope.Mark{Time: time.Now(), BootID: boot})); err != nil {
 		return err
 	}
-	if err := syncControl(b.root, temp); err != nil {
-		return err
-	}
-	if err := unix.Renameat(b.root, temp, b.root, envelope.MarkName); err != nil {
+	if err := unix.Renameat(b.root, spareMark, b.root, envelope.MarkName); err != nil {
 		return fmt.Errorf("making %s: %w", envelope.MarkName, err)
 	}
 	if err := restore(); err != nil {
@@ -90,13 +86,53 @@ func (b *backing) clearMark() error {
 	if err != nil {
 		return err
 	}
-	if err := unix.Unlinkat(b.root, envelope.MarkName, 0); err != nil {
+	if err := unix.Renameat(b.root, envelope.MarkName, b.root, spareMark); err != nil {
 		return fmt.Errorf("removing %s: %w", envelope.MarkName, err)
 	}
 	if err := restore(); err != nil {
 		return err
 	}
-	return syncDir(b.root)
+	if err := syncDir(b.root); err != nil {
+		return err
+	}
+	return b.fillSpareMark(make([]byte, envelope.MarkSize)) // so that nobody finds a mark to put back
+}
+
+// spareMark is where the mark's file lies while there is no mark: its block is there when the next mount needs it, even if the disk is full.
+const spareMark = tempPrefix + "mark"
+
+// fillSpareMark writes the spare file in its place, or a new one if there is none that can be trusted to be just that.
+func (b *backing) fillSpareMark(content []byte) error {
+	fd, err := unix.Openat(b.root, spareMark, unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err == nil {
+		defer unix.Close(fd)
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return fmt.Errorf("opening %s: %w", spareMark, err)
+		}
+		if st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink == 1 && (st.Uid == b.owner || st.Uid == b.uid) && st.Size == envelope.MarkSize {
+			return overwrite(fd, spareMark, content)
+		}
+	}
+	if err := unix.Unlinkat(b.root, spareMark, 0); err != nil && err != unix.ENOENT {
+		return fmt.Errorf("removing %s: %w", spareMark, err)
+	}
+	if err := writeControl(b.root, spareMark, content, false); err != nil {
+		_ = unix.Unlinkat(b.root, spareMark, 0) // it has no block
+		return err
+	}
+	return syncControl(b.root, spareMark)
+}
+
+// overwrite writes content over as much that is there, durably.
+func overwrite(fd int, name string, content []byte) error {
+	if _, err := (&storage{fd: fd}).WriteAt(content, 0); err != nil {
+		return fmt.Errorf("writing %s: %w", name, err)
+	}
+	if err := unix.Fsync(fd); err != nil {
+		return fmt.Errorf("syncing %s: %w", name, err)
+	}
+	return nil
 }
 
 // keepRootTime returns what puts the root directory's modification time back: the mark's coming and going is nothing that

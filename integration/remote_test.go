@@ -239,6 +239,48 @@ func (v *volume) journal(t *testing.T) (records []journaled) {
 	return records
 }
 
+// A user without a home of his own mounts a volume under a key that is lent to him by a grant, and loses the files with the grant.
+func TestLentKey(t *testing.T) {
+	home, _, e := onSocket(t)
+	socket := strings.TrimPrefix(e.url, "unix:")
+	must(t, os.Chmod(filepath.Dir(socket), 0o755))
+	dir := tempDir(t)
+	must(t, os.Chown(dir, nobody, nobody))
+	must(t, os.Chmod(dir, 0o755))
+	volume, point := filepath.Join(dir, "volume"), filepath.Join(dir, "clear")
+	as := func(args ...string) (string, error) {
+		return asNobody(dir, "env", append([]string{"HOME=" + dir}, args...)...)
+	}
+
+	out, err := as(binary, "init", "--kms", e.url, "--key", e.key, volume)
+	if err == nil || !strings.Contains(out, "user/nobody is not authorized to perform: kms:DescribeKey") || !strings.Contains(out, "or a grant, allow it") {
+		t.Fatalf("without a grant: %v, %s", err, out)
+	}
+	home.kmsfs(t, "grant", "create", "--key", e.key, "--grantee", "user:nobody", "--operations", "DescribeKey,GenerateDataKey,Decrypt,ReEncryptFrom,ReEncryptTo")
+	for _, command := range [][]string{
+		{binary, "init", "--kms", e.url, "--key", e.key, volume},
+		{"mkdir", point},
+		{binary, "mount", "--kms", e.url, "--kms-cache", "1s", volume, point},
+		{"sh", "-c", "echo mine >" + point + "/file"},
+	} {
+		if _, err := as(command...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer func() {
+		if _, err := as(binary, "umount", point); err != nil {
+			t.Error(err)
+		}
+	}()
+	var grants struct{ Grants []struct{ GrantId string } }
+	must(t, json.Unmarshal([]byte(home.kmsfs(t, "grant", "list", "--key", e.key, "--json")), &grants))
+	home.kmsfs(t, "grant", "revoke", "--key", e.key, grants.Grants[0].GrantId)
+	await(t, "the end of what was lent", func() bool {
+		out, err := as("cat", point+"/file")
+		return err != nil && strings.Contains(out, "Permission denied")
+	})
+}
+
 // URLs that could send keys in the clear, or nowhere, are refused.
 func TestRemoteURLs(t *testing.T) {
 	v := prepareVolume(t)

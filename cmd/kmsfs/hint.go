@@ -43,12 +43,15 @@ func hints() []hint {
 		{refusedWith(keyservice.CodeDisabled), "enable it with kmsfs key enable"},
 		{refusedWith(keyservice.CodeInvalidState), "cancel its deletion with kmsfs key cancel-deletion, or import its material with kmsfs key import"},
 		{refusedWith(keyservice.CodeInvalidCiphertext), "give the whole ciphertext, and each --context that it was encrypted with"},
-		{is(fs.ErrRefused), "have the KMS key's policy, or a grant, allow it; kmsfs key policy explain says who may"},
+		{is(fs.ErrRefused), refusedHint},
+		{refusedWith(keyservice.CodeAccessDenied), refusedHint},
 		{is(errInsideVolume), "name a directory outside it"},
 		{is(errNotMounted), "findmnt -t " + fsType + " lists those that are"},
 		{is(errBusy), "close the files and leave the directories in it; fuser -vm MOUNTPOINT says who has them"},
 	}
 }
+
+const refusedHint = "have the KMS key's policy, or a grant, allow it; kmsfs key policy explain says who may"
 
 // hint is what to do about the errors that match.
 type hint struct {

@@ -112,7 +112,8 @@ func (s *secret) sealer() (sealer.Sealer, error) {
 	return nil, fmt.Errorf("unknown kind of sealer %q", s.Kind)
 }
 
-// read returns what opens the home, asking for it if need be. It is nil if another process has the home open and lets this one in.
+// read returns what opens the home, asking for it if need be. While another process has the home open and lets this one in, it is what is given
+// without asking, for the case that that process is just ending, and may be nil.
 func (o secretOptions) read(home string) (*secret, error) {
 	if err := harden(); err != nil {
 		return nil, err
@@ -121,13 +122,19 @@ func (o secretOptions) read(home string) (*secret, error) {
 	if err != nil {
 		return nil, err
 	}
-	if isServed(home) {
-		return nil, nil
+	s, err := o.given(kind)
+	if s != nil && err == nil {
+		err = s.check()
 	}
-	if s, err := o.given(kind); err != nil {
-		return nil, err
-	} else if s != nil {
-		return s, s.check()
+	if isServed(home) {
+		if err != nil {
+			s.wipe()
+			return nil, nil
+		}
+		return s, nil
+	}
+	if s != nil || err != nil {
+		return s, err
 	}
 	switch kind {
 	case sealer.KindKeyFile:
