@@ -103,11 +103,7 @@ func TestAWSClient(t *testing.T) {
 		v := newVolume(t)
 		socket := tempDir(t) + "/kms.sock"
 		v.serve(t, nil, "--socket", socket)
-		useEveryOperation(t, newAWSClient(t, "http://localhost", accessKey{AccessKeyId: "ignored", SecretAccessKey: "ignored"}, &http.Transport{
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return new(net.Dialer).DialContext(ctx, "unix", socket)
-			},
-		}))
+		useEveryOperation(t, newAWSClient(t, "http://localhost", accessKey{AccessKeyId: "ignored", SecretAccessKey: "ignored"}, overSocket(socket)))
 	})
 	t.Run("loopback", func(t *testing.T) {
 		v := newVolume(t)

@@ -1,10 +1,8 @@
 package integration
 
 import (
-	"context"
 	"crypto/tls"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"sync"
@@ -78,10 +76,8 @@ func benchmarked(b *testing.B) []rival {
 	s := v.serve(b, nil, "--listen", "127.0.0.1:0", "--tls-cert", certFile, "--tls-key", keyFile, "--socket", socket)
 	rivals := []rival{
 		{"socket", "http://kmsfs", accessKey{AccessKeyId: "none", SecretAccessKey: "none"}, func(n int) *http.Transport {
-			t := plain(n)
-			t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return new(net.Dialer).DialContext(ctx, "unix", socket)
-			}
+			t := overSocket(socket)
+			t.MaxIdleConnsPerHost, t.MaxConnsPerHost = n, n
 			return t
 		}},
 		{"TLS", "https://" + s.addresses[0], v.accessKey(b), func(n int) *http.Transport {

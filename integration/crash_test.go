@@ -549,6 +549,18 @@ func TestDiskFull(t *testing.T) {
 	})
 }
 
+// fillUp writes a file, block by block, until there is no other.
+func fillUp(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_SYNC, 0o600)
+	must(t, err)
+	defer f.Close()
+	for err == nil {
+		_, err = f.Write(make([]byte, 4096))
+	}
+	wantErrno(t, err, unix.ENOSPC)
+}
+
 // loopDisk makes an ext4 file system in a file and mounts it where the volume is to be. It returns the file.
 func loopDisk(t *testing.T, v *volume, size string) (image string) {
 	t.Helper()
@@ -688,6 +700,14 @@ func testDiskFull(t *testing.T, v *volume) {
 	usable(again)
 	v.remount(t)
 	check(full/2, again)
+	if !plain {
+		// Without one free block it can be mounted, so that files can be removed.
+		v.umount(t)
+		fillUp(t, filepath.Join(filepath.Dir(v.dir), "filler"))
+		v.mount(t)
+		check(full/2, again)
+		must(t, os.Remove(name(full/2)))
+	}
 	if !bytes.Equal(content(0), noise(0, 100000)) {
 		t.Error("contents are not what they should be")
 	}

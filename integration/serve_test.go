@@ -110,11 +110,16 @@ func (s *server) stop(t testing.TB) {
 	}
 }
 
+// overSocket connects to a Unix socket whatever the URL.
+func overSocket(path string) *http.Transport {
+	return &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}
+}
+
 // post sends an empty request by a Unix socket, and prints the answer.
 func post(args []string) int {
-	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", args[0])
-	}}}
+	client := &http.Client{Transport: overSocket(args[0])}
 	request, err := http.NewRequest(http.MethodPost, "http://kmsfs/", strings.NewReader("{}"))
 	if err == nil {
 		request.Header.Set("Content-Type", "application/x-amz-json-1.1")
@@ -207,9 +212,19 @@ func TestServe(t *testing.T) {
 	if line := <-s.said; !strings.Contains(line, "certificate read anew") {
 		t.Errorf("after SIGHUP: %s", line)
 	}
-	conn, err := tls.Dial("tcp", s.addresses[0], &tls.Config{RootCAs: newRoots})
-	must(t, err)
-	conn.Close()
+	dial := func() {
+		t.Helper()
+		conn, err := tls.Dial("tcp", s.addresses[0], &tls.Config{RootCAs: newRoots})
+		must(t, err)
+		conn.Close()
+	}
+	dial()
+	write(t, certFile, []byte("no certificate"))
+	must(t, s.cmd.Process.Signal(unix.SIGHUP))
+	if line := <-s.said; !strings.Contains(line, "the old certificate stays in use") {
+		t.Errorf("after SIGHUP: %s", line)
+	}
+	dial()
 
 	// Others come by the socket, as whom they are, and may do nothing.
 	out, err := asNobody("/", "env", roleVariable+"=post", testBinary, socket, "ListKeys")

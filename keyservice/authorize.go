@@ -176,7 +176,7 @@ func (s *Service) identify(r *request) {
 		return
 	}
 	c := &r.caller
-	r.subject = subject{users: &s.users, time: r.time, uid: c.UID, owns: c.UID == s.facts.Owner, groups: c}
+	r.subject = subject{users: s.users, time: r.time, uid: c.UID, owns: c.UID == s.facts.Owner, groups: c}
 	if c.ViaFileSystem {
 		r.subject.uid, r.subject.owns = s.facts.Owner, true
 		a.via = fileSystemService

@@ -166,8 +166,8 @@ func (s *Service) deleteAccessKey(r *request, in *DeleteAccessKeyInput) (*Delete
 	return &DeleteAccessKeyOutput{}, s.change(r, func(tx *store.Tx) error { return tx.DeleteAccessKey(k.ID) })
 }
 
-// admitAccessKeys lets the caller act on a user's access keys. Users may act on their own, unless the service policy denies it: but not by means of
-// an access key, so that one that was stolen doesn't make others.
+// admitAccessKeys lets the caller act on a user's access keys. Users may act on their own, unless the service policy denies it: but by means of
+// an access key only if the policy allows it, so that one that was stolen doesn't make others.
 func (s *Service) admitAccessKeys(r *request, action string, uid uint32) error {
 	s.identify(r)
 	resource := s.users.user(uid, r.time).arn

@@ -31,7 +31,7 @@ func (s *Service) recordEvent(r *request, e *Event) (*struct{}, error) {
 	if e.KeyARN != "" {
 		r.concerns(resourceKey, e.KeyARN)
 	}
-	r.details = eventDetails(e)
+	r.details = e.Fields()
 	r.name, r.serviceEvent = e.Name, true
 	if e.ErrorCode == "" && e.ErrorMessage == "" {
 		return &struct{}{}, nil
@@ -63,7 +63,8 @@ func checkEvent(e *Event) error {
 	return nil
 }
 
-func eventDetails(e *Event) []audit.Field {
+// Fields are the event's details as audit records have them.
+func (e *Event) Fields() []audit.Field {
 	var fields []audit.Field
 	if len(e.EncryptionContext) > 0 {
 		fields = append(fields, audit.Pairs(contextField, e.EncryptionContext))

@@ -55,7 +55,7 @@ func (s *Service) subjectOf(r *request, member, name string) (*subject, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &subject{users: &s.users, time: r.time}
+	u := &subject{users: s.users, time: r.time}
 	switch p.Kind {
 	case policy.Account:
 		u.uid, u.owns = s.facts.Owner, true

@@ -200,20 +200,15 @@ func (s *Service) change(r *request, f func(*store.Tx) error, keys ...store.KeyI
 
 // describe is the call as the audit log has it.
 func (s *Service) describe(r *request, refusal *Error) *audit.Record {
-	user := s.users.user(r.caller.UID, r.time)
 	r.eventID = newID()
 	r.written = audit.Record{
 		Time: r.time, RequestID: r.id, EventID: r.eventID, Event: r.name, ServiceEvent: r.serviceEvent, ReadOnly: r.readOnly,
 		Account: s.facts.Account, Region: s.facts.Name,
-		Identity: audit.Identity{
-			UID: r.caller.UID, GID: r.caller.GID, UserName: user.shown, ARN: user.arn,
-			PID: r.caller.PID, Executable: s.users.executable(r.caller.PID),
-			AccessKeyID: r.caller.AccessKeyID, Address: r.caller.Address,
-			Operation: r.caller.Operation[:min(len(r.caller.Operation), maxOperation)],
-		},
-		Request: r.params, Response: r.response, Additional: r.additional, Details: r.details, Resources: r.resources,
+		Identity: s.users.Identity(&r.caller, r.time),
+		Request:  r.params, Response: r.response, Additional: r.additional, Details: r.details, Resources: r.resources,
 	}
 	record := &r.written
+	record.Identity.ARN = s.users.user(r.caller.UID, r.time).arn
 	if r.caller.ViaFileSystem {
 		record.Identity.InvokedBy = fileSystemService
 	}

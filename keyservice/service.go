@@ -26,7 +26,7 @@ type Service struct {
 	lock          *os.File
 	facts         facts
 	names         names
-	users         users
+	users         *Users
 	rootKey       *lockedKey
 	ring          *keyring
 	store         *store.Store
@@ -56,7 +56,7 @@ var _ API = (*Service)(nil)
 // Open opens a home, and makes up for what has fallen due meanwhile. Its errors wrap ErrNoHome, ErrLocked, ErrWrongSecret, ErrSealerMismatch,
 // ErrDamagedHome or ErrUnsafeHome where one of them applies, and nothing is changed then.
 func Open(dir string, s sealer.Sealer) (*Service, error) {
-	service := &Service{users: newUsers(), generating: newGenerating()}
+	service := &Service{users: NewUsers(), generating: newGenerating()}
 	if err := service.open(dir, s); err != nil {
 		return nil, errors.Join(err, service.release())
 	}

@@ -8,7 +8,7 @@ import (
 
 // subject is who asks, as policies and grants see it.
 type subject struct {
-	users *users
+	users *Users
 	time  time.Time
 	uid   uint32
 	// owns says that it has the rights of the home's owner.

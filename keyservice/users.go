@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"kmsfs/keyservice/audit"
 )
 
 const (
@@ -17,71 +19,83 @@ const (
 	maxNames = 10_000
 )
 
-// users remembers the names of users and groups.
-type users struct {
-	users, groups names32
-	// members has the groups of users.
-	members names32
-	// arn makes a user's ARN of its name.
+// Users knows who callers are, and remembers the names and groups that the system's user database has for a while. It is safe for concurrent use.
+type Users struct {
+	users, groups byID[knownName]
+	// members has the groups of users, the primary one first.
+	members byID[[]uint32]
+	// arn makes a user's ARN of its name; nil for none.
 	arn func(name string) string
 	// pid is this process's, and own the path of its program.
 	pid int32
 	own string
 }
 
-func newUsers() users {
+// NewUsers returns Users that know nobody yet.
+func NewUsers() *Users {
 	own, err := os.Readlink("/proc/self/exe")
 	if err != nil {
 		own = ""
 	}
-	return users{pid: int32(os.Getpid()), own: own}
+	return &Users{pid: int32(os.Getpid()), own: own}
 }
 
-// names32 remembers the names of numbers.
-type names32 struct {
+// Identity is the caller as audit records have him; without an ARN, which depends on the account.
+func (u *Users) Identity(c *Caller, now time.Time) audit.Identity {
+	return audit.Identity{
+		UID: c.UID, GID: c.GID, UserName: u.user(c.UID, now).shown, PID: c.PID, Executable: u.executable(c.PID),
+		AccessKeyID: c.AccessKeyID, Address: c.Address, Operation: c.Operation[:min(len(c.Operation), maxOperation)],
+	}
+}
+
+// byID remembers what the system says of numbers.
+type byID[T any] struct {
 	mu    sync.Mutex // guards known
-	known map[uint32]knownName
+	known map[uint32]remembered[T]
+}
+
+type remembered[T any] struct {
+	value T
+	until time.Time
+}
+
+// find returns what is known of an ID, asking the system by look if nothing is.
+func (b *byID[T]) find(id uint32, now time.Time, look func(id uint32) T) T {
+	b.mu.Lock()
+	known, ok := b.known[id]
+	b.mu.Unlock()
+	if ok && now.Before(known.until) {
+		return known.value
+	}
+	value := look(id)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.known == nil || len(b.known) >= maxNames {
+		b.known = map[uint32]remembered[T]{}
+	}
+	b.known[id] = remembered[T]{value, now.Add(nameLife)}
+	return value
 }
 
 type knownName struct {
 	// name is empty if there is none.
-	name  string
-	until time.Time
+	name string
 	// shown is the name, or "uid:N" or "gid:N" if there is none, and arn the ARN of a user.
 	shown, arn string
-	// groups are those of a user, of whom nothing else is said then: the primary one first.
-	groups []uint32
 }
 
-// find returns the name of an ID, asking the system by look if it is not known.
-func (n *names32) find(id uint32, now time.Time, look func(id uint32) knownName) knownName {
-	n.mu.Lock()
-	known, ok := n.known[id]
-	n.mu.Unlock()
-	if ok && now.Before(known.until) {
-		return known
-	}
-	known = look(id)
-	known.until = now.Add(nameLife)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.known == nil || len(n.known) >= maxNames {
-		n.known = map[uint32]knownName{}
-	}
-	n.known[id] = known
-	return known
-}
+func (u *Users) user(uid uint32, now time.Time) knownName { return u.users.find(uid, now, u.lookUser) }
 
-func (u *users) user(uid uint32, now time.Time) knownName { return u.users.find(uid, now, u.lookUser) }
+func (u *Users) group(gid uint32, now time.Time) knownName { return u.groups.find(gid, now, lookGroup) }
 
-func (u *users) group(gid uint32, now time.Time) knownName { return u.groups.find(gid, now, lookGroup) }
-
-func (u *users) lookUser(uid uint32) knownName {
+func (u *Users) lookUser(uid uint32) knownName {
 	known := knownName{shown: "uid:" + decimal(uid)}
 	if found, err := user.LookupId(decimal(uid)); err == nil {
 		known.name, known.shown = found.Username, found.Username
 	}
-	known.arn = u.arn(known.shown)
+	if u.arn != nil {
+		known.arn = u.arn(known.shown)
+	}
 	return known
 }
 
@@ -95,14 +109,14 @@ func lookGroup(gid uint32) knownName {
 
 // membership returns the groups of a user as the system's user database has them, the primary one first. A user whom it doesn't know has
 // one group, of the user's own number.
-func (u *users) membership(uid uint32) []uint32 {
-	return u.members.find(uid, time.Now(), func(uid uint32) knownName {
-		known := knownName{groups: []uint32{uid}}
-		if found, err := user.LookupId(decimal(uid)); err == nil {
-			known.groups = append(parseGroups(found.Gid), listedUser(uid).groups()...)
-		}
-		return known
-	}).groups
+func (u *Users) membership(uid uint32) []uint32 { return u.members.find(uid, time.Now(), lookGroups) }
+
+func lookGroups(uid uint32) []uint32 {
+	found, err := user.LookupId(decimal(uid))
+	if err != nil {
+		return []uint32{uid}
+	}
+	return append(parseGroups(found.Gid), listedUser(uid).groups()...)
 }
 
 func decimal(id uint32) string { return strconv.FormatUint(uint64(id), 10) }
@@ -111,7 +125,7 @@ func decimal64(n int64) string { return strconv.FormatInt(n, 10) }
 
 // executable is the path of the process's program; empty if it can't be told. Only this process's own is remembered: any other can
 // change its program at any time.
-func (u *users) executable(pid int32) string {
+func (u *Users) executable(pid int32) string {
 	switch {
 	case pid <= 0:
 		return ""

@@ -8,6 +8,7 @@ import (
 
 	"kmsfs/fs"
 	"kmsfs/keyservice"
+	"kmsfs/keyservice/wire"
 )
 
 // dataKeys is what of a key service the file system needs.
@@ -33,8 +34,7 @@ var refusals = []string{
 	keyservice.CodeNotFound, keyservice.CodeKeyUnavailable, keyservice.CodeInvalidKeyUsage,
 
 	// Of services elsewhere: this host's credentials are not, or no longer, good.
-	"ExpiredTokenException", "IncompleteSignatureException", "InvalidSignatureException", "MissingAuthenticationTokenException",
-	"UnrecognizedClientException",
+	"ExpiredTokenException", wire.CodeIncompleteSignature, wire.CodeInvalidSignature, wire.CodeMissingAuthentication, wire.CodeUnrecognizedClient,
 }
 
 func (k keys) GenerateDataKey(ctx context.Context, call fs.Call, key string, encryptionContext map[string]string) (fs.DataKey, error) {

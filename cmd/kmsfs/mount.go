@@ -115,9 +115,6 @@ func (o *mountOptions) complete(args []string) error {
 		if err := remote.CheckURL(o.KMS); err != nil {
 			return err
 		}
-		if o.KMSCache == "" {
-			o.KMSCache = defaultCache
-		}
 		if _, err := cacheTime(o.KMSCache); err != nil {
 			return err
 		}

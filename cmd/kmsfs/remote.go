@@ -34,8 +34,11 @@ const (
 
 // cacheTime is how long branch keys are used; 0 for not at all.
 func cacheTime(text string) (time.Duration, error) {
-	if text == noCache {
+	switch text {
+	case noCache:
 		return 0, nil
+	case "":
+		text = defaultCache
 	}
 	cache, err := time.ParseDuration(text)
 	if err != nil || cache < minCache || cache > maxCache {

@@ -104,6 +104,21 @@ func TestConcurrentRecords(t *testing.T) {
 	}
 }
 
+// A log that can't be written is not healthy.
+func TestHealthy(t *testing.T) {
+	l, path := openLog(t)
+	r := &audit.Record{Time: time.Now(), Event: "Decrypt"}
+	if err := l.Append(r, false); err != nil || !l.Healthy() {
+		t.Errorf("an intact log: %v, healthy: %v", err, l.Healthy())
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Append(r, false); !errors.Is(err, audit.ErrGone) || l.Healthy() {
+		t.Errorf("a removed log: %v, healthy: %v", err, l.Healthy())
+	}
+}
+
 func TestTooLongRecord(t *testing.T) {
 	l, path := openLog(t)
 	if err := l.Append(&audit.Record{Event: strings.Repeat("e", 300<<10)}, false); !errors.Is(err, audit.ErrTooLong) {

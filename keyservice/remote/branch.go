@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -198,6 +199,9 @@ func (s *Service) currentBranch(ctx context.Context, of branchOf) (*branch, erro
 	if err != nil {
 		return nil, err
 	}
+	if b := s.branches.take(of); b != nil { // counted, as several callers may have waited for it
+		return b, nil
+	}
 	return made.(*branch), nil
 }
 
@@ -237,7 +241,7 @@ func (s *Service) openBranch(ctx context.Context, of branchOf, wrapped []byte) (
 const attempts = 3
 
 // errShortLived says that branch keys don't live long enough to be used.
-var errShortLived = fmt.Errorf("branch keys end before they are used: the cache's time is too short")
+var errShortLived = errors.New("branch keys end before they are used: the cache's time is too short")
 
 // wrap seals a data key in its encryption context, and returns the name of the branch key.
 func (s *Service) wrap(ctx context.Context, key string, dataKey []byte, encryptionContext map[string]string) (wrapped []byte, name string, err error) {
@@ -247,7 +251,7 @@ func (s *Service) wrap(ctx context.Context, key string, dataKey []byte, encrypti
 			return nil, "", err
 		}
 		there, err := b.use(func(aead cipher.AEAD) error {
-			head := append([]byte(branchMagic), binary.BigEndian.AppendUint16(nil, uint16(len(b.wrapped)))...)
+			head := binary.BigEndian.AppendUint16([]byte(branchMagic), uint16(len(b.wrapped)))
 			head = append(head, b.wrapped...)
 			var nonce [branchNonce]byte
 			rand.Read(nonce[:])

@@ -4,11 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
-	"os/user"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -17,12 +13,14 @@ import (
 
 	"kmsfs/keyservice"
 	"kmsfs/keyservice/audit"
+	"kmsfs/policy"
 )
 
 // journal is this host's record of the uses of a key service elsewhere.
 type journal struct {
-	dir *os.File
-	log *audit.Log
+	dir   *os.File
+	log   *audit.Log
+	users *keyservice.Users
 }
 
 // use is a use of a key.
@@ -50,7 +48,7 @@ func openJournal(path, name string) (*journal, error) {
 		dir.Close()
 		return nil, err
 	}
-	return &journal{dir, log}, nil
+	return &journal{dir, log, keyservice.NewUsers()}, nil
 }
 
 func openLog(dir *os.File, name string) (*audit.Log, error) {
@@ -85,7 +83,7 @@ func (j *journal) close() error { return errors.Join(j.log.Close(), j.dir.Close(
 
 // record writes what a use came to.
 func (j *journal) record(c keyservice.Caller, u use, result error) error {
-	r := newRecord(c, u.event, u.key, result)
+	r := j.newRecord(c, u.event, u.key, result)
 	if u.destination == "" {
 		r.Request = []audit.Field{audit.Text("keyId", u.key), audit.Pairs("encryptionContext", u.context)}
 	} else {
@@ -101,32 +99,20 @@ func (j *journal) record(c keyservice.Caller, u use, result error) error {
 }
 
 func (j *journal) recordEvent(c keyservice.Caller, e keyservice.Event) error {
-	r := newRecord(c, e.Name, e.KeyARN, nil)
+	r := j.newRecord(c, e.Name, e.KeyARN, nil)
 	r.ServiceEvent, r.ErrorCode, r.ErrorMessage = true, e.ErrorCode, e.ErrorMessage
-	if len(e.EncryptionContext) > 0 {
-		r.Details = append(r.Details, audit.Pairs("encryptionContext", e.EncryptionContext))
-	}
-	for _, name := range slices.Sorted(maps.Keys(e.Details)) {
-		r.Details = append(r.Details, audit.Text(name, e.Details[name]))
-	}
+	r.Details = e.Fields()
 	return j.log.Append(r, true)
 }
 
-func newRecord(c keyservice.Caller, event, key string, result error) *audit.Record {
+func (j *journal) newRecord(c keyservice.Caller, event, key string, result error) *audit.Record {
+	now := time.Now()
 	region, account := keyPlace(key)
-	name := "uid:" + strconv.FormatUint(uint64(c.UID), 10)
-	if found, err := user.LookupId(strconv.FormatUint(uint64(c.UID), 10)); err == nil {
-		name = found.Username
-	}
 	r := &audit.Record{
-		Time: time.Now(), RequestID: uuid.New(), EventID: uuid.New(), Event: event, ReadOnly: true, Account: account, Region: region,
-		Identity: audit.Identity{
-			UID: c.UID, GID: c.GID, UserName: name, ARN: "arn:kmsfs:iam::" + account + ":user/" + name, PID: c.PID, Operation: c.Operation,
-		},
+		Time: now, RequestID: uuid.New(), EventID: uuid.New(), Event: event, ReadOnly: true, Account: account, Region: region,
+		Identity: j.users.Identity(&c, now),
 	}
-	if c.PID > 0 { // it may have ended: then nobody knows
-		r.Identity.Executable, _ = os.Readlink("/proc/" + strconv.Itoa(int(c.PID)) + "/exe")
-	}
+	r.Identity.ARN = policy.Principal{Kind: policy.User, Name: r.Identity.UserName}.ARN(account)
 	if strings.HasPrefix(key, "arn:") {
 		r.Resources = []audit.Resource{{Type: "AWS::KMS::Key", ARN: key}}
 	}
