@@ -49,7 +49,7 @@ func TestConcurrency(t *testing.T) {
 		for i := range rounds {
 			h := f.Header()
 			v.AddLocation(&h, envelope.Location{Name: fmt.Sprint(i)})
-			if err := f.SetHeader(h); err != nil {
+			if err := setHeader(f, h); err != nil {
 				t.Error(err)
 			}
 		}

@@ -14,6 +14,7 @@ import (
 const (
 	ConfigName    = "kmsfs.volume"
 	MarkName      = "kmsfs.mark"
+	LockName      = "kmsfs.lock"
 	TempName      = "kmsfs.temp"
 	DirectoryName = "kmsfs.dir"
 )

@@ -197,3 +197,11 @@ func (m *model) checkHoles(t fatalf) {
 		t.Fatalf("data beyond the end: %v", err)
 	}
 }
+
+// setHeader replaces a file's header by h.
+func setHeader(f *envelope.File, h envelope.Header) error {
+	return f.ChangeHeader(func(now *envelope.Header) error {
+		*now = h
+		return nil
+	})
+}

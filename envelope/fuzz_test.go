@@ -52,7 +52,7 @@ func FuzzReadHeader(f *testing.F) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := file.SetHeader(*h); err != nil {
+			if err := setHeader(file, *h); err != nil {
 				t.Fatal(err)
 			}
 			again := binary.BigEndian.Uint16(signed.data[42:]) // one with two overflow digests loses one

@@ -62,7 +62,7 @@ func TestHeader(t *testing.T) {
 				if err != nil {
 					rt.Fatal(err)
 				}
-				if err := g.SetHeader(*read); err != nil {
+				if err := setHeader(g, *read); err != nil {
 					rt.Fatal(err)
 				}
 				if !bytes.Equal(st.data, before.data) || !bytes.Equal(st.overflow, before.overflow) {
@@ -75,7 +75,7 @@ func TestHeader(t *testing.T) {
 				h = drawHeader(rt, v)
 				h.FileID = id
 				f = g
-				if err := f.SetHeader(*h); err != nil {
+				if err := setHeader(f, *h); err != nil {
 					rt.Fatal(err)
 				}
 			}
@@ -134,7 +134,7 @@ func TestManyLinks(t *testing.T) {
 	for i := range links {
 		v.AddLocation(&h, link(i))
 		v.AddLocation(&h, link(i))
-		if err := f.SetHeader(h); err != nil {
+		if err := setHeader(f, h); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -160,7 +160,7 @@ func TestManyLinks(t *testing.T) {
 	for i := range links {
 		h = f.Header()
 		v.RemoveLocation(&h, link(i))
-		if err := f.SetHeader(h); err != nil {
+		if err := setHeader(f, h); err != nil {
 			t.Fatal(err)
 		}
 		if i%50 == 0 {
@@ -170,7 +170,7 @@ func TestManyLinks(t *testing.T) {
 	check(links)
 	h = f.Header()
 	v.RemoveLocation(&h, first)
-	if err := f.SetHeader(h); err != nil {
+	if err := setHeader(f, h); err != nil {
 		t.Fatal(err)
 	}
 	if st.overflow != nil {
@@ -202,7 +202,7 @@ func TestHeaderCrash(t *testing.T) {
 			next := f.Header()
 			random(&next)
 			st.record, st.changes = true, nil
-			if err := f.SetHeader(next); err != nil {
+			if err := setHeader(f, next); err != nil {
 				t.Fatal(err)
 			}
 			check := func(st *memory) {
@@ -242,7 +242,7 @@ func TestHeaderCrash(t *testing.T) {
 				if err != nil {
 					t.Fatalf("seed %d: %v", seed, err)
 				}
-				if err := g.SetHeader(next); err != nil {
+				if err := setHeader(g, next); err != nil {
 					t.Fatal(err)
 				}
 				if h, err = v.ReadHeader(st, false); err != nil || !same(h, ptr(g.Header())) {
@@ -258,13 +258,13 @@ func TestHeaderCrash(t *testing.T) {
 				failing := before.clone()
 				g := mustOpen(t, v, failing, newKey(1), envelope.FileOptions{})
 				failing.failAt = k + 1
-				err := g.SetHeader(next)
+				err := setHeader(g, next)
 				if h := g.Header(); err != nil && !same(&h, &old) && h.Path != next.Path {
 					t.Fatalf("seed %d: header is neither old nor new", seed)
 				}
 				failing.failAt = 0
 				check(failing.clone())
-				if err := g.SetHeader(next); err != nil {
+				if err := setHeader(g, next); err != nil {
 					t.Fatalf("seed %d: once more: %v", seed, err)
 				}
 				check(failing)
@@ -321,7 +321,7 @@ func TestHeaderMalformed(t *testing.T) {
 		h := f.Header()
 		change(&h)
 		before := st.count
-		if err := f.SetHeader(h); err == nil || st.count != before {
+		if err := setHeader(f, h); err == nil || st.count != before {
 			t.Errorf("%s: %v after %d changes", name, err, st.count-before)
 		}
 	}

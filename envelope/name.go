@@ -133,10 +133,10 @@ func decodeB64(s string) ([]byte, error) {
 // IsControl says whether a backing entry is a control file or directory, which users never see.
 func IsControl(entry string) bool {
 	switch entry {
-	case ConfigName, MarkName, TempName, DirectoryName:
+	case ConfigName, MarkName, LockName, TempName, DirectoryName:
 		return true
 	}
-	return strings.HasPrefix(entry, TempName+".") ||
+	return strings.HasPrefix(entry, TempName+".") || strings.HasPrefix(entry, MarkName+".") ||
 		strings.HasPrefix(entry, longPrefix) && strings.HasSuffix(entry, longSuffix)
 }
 

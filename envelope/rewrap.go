@@ -7,15 +7,20 @@ import (
 	"slices"
 )
 
-// SetHeader replaces the header: locations, owners, or the wrapped form of the same data key with what that is bound to. File ID
-// and the fields on the content stay. At every point of a crash the storage has the old header or the new, or one that says
-// everything that either says.
-func (f *File) SetHeader(h Header) error {
+// ChangeHeader replaces the header by what edit makes of it: other locations or owners, or the wrapped form of the same data key with
+// what that is bound to. File ID and the fields on the content stay. If edit returns an error, so does ChangeHeader, and nothing is
+// changed; edit must not use the File. At every point of a crash the storage has the old header or the new, or one that says everything
+// that either says.
+func (f *File) ChangeHeader(edit func(h *Header) error) error {
 	if err := f.begin(); err != nil {
 		return err
 	}
 	defer f.end()
-	next := h.clone()
+	next := f.header.clone()
+	if err := edit(&next); err != nil {
+		return err
+	}
+	next = next.clone()
 	next.FileID, next.Sparse, next.content, next.Sealed = f.header.FileID, f.header.Sparse, f.header.content, f.header.Sealed
 	if err := f.replaceHeader(next, f.keys); err != nil {
 		return err

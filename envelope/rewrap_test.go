@@ -29,7 +29,7 @@ func TestReplacePathsAfterCrash(t *testing.T) {
 				m.count, m.failAt, m.broken = 0, n+1, true
 				h := f.Header()
 				h.Path, h.WrappedKey = path, bytes.Repeat([]byte(path[1:2]), 140)
-				err := f.SetHeader(h)
+				err := setHeader(f, h)
 				all = append(all, m.clone())
 				if err == nil {
 					return all

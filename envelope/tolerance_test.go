@@ -196,7 +196,7 @@ func TestReadOnly(t *testing.T) {
 	before := st.count
 	f := mustOpen(t, v, st, newKey(1), envelope.FileOptions{ReadOnly: true})
 	_, err := f.WriteAt([]byte("x"), 0)
-	for _, err := range []error{err, f.Truncate(0), f.PunchHole(0, 1), f.ZeroRange(0, 1, true), f.Allocate(0, 1, true), f.SetHeader(f.Header())} {
+	for _, err := range []error{err, f.Truncate(0), f.PunchHole(0, 1), f.ZeroRange(0, 1, true), f.Allocate(0, 1, true), setHeader(f, f.Header())} {
 		if !errors.Is(err, syscall.EROFS) {
 			t.Errorf("change of a read-only file: %v", err)
 		}

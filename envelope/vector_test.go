@@ -186,14 +186,14 @@ func writeVectors(t *testing.T) {
 			for i := range 3 {
 				v.AddLocation(&h, envelope.Location{Name: fmt.Sprint("link ", i)})
 			}
-			return f.SetHeader(h)
+			return setHeader(f, h)
 		}, nil, "content"},
 		{"links-no-overflow", false, 10, func(f *envelope.File) error {
 			h, v := f.Header(), newVolume(t, false)
 			for i := range 3 {
 				v.AddLocation(&h, envelope.Location{Name: fmt.Sprint("link ", i)})
 			}
-			return f.SetHeader(h)
+			return setHeader(f, h)
 		}, func(m *memory) { m.overflow = nil }, "header"},
 		{"cut-to-header", false, 5000, nil, func(m *memory) { m.resize(1024) }, "size"},
 		{"cut-at-block", false, 5000, nil, func(m *memory) { m.resize(4096) }, "block 0"},

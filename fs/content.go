@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -25,9 +26,11 @@ type content struct {
 	// writers counts the handles that are open for writing.
 	writers atomic.Int32
 
-	// mu serialises opening, and changes of the header. It is taken after volume.tree; package envelope's lock in file is
+	// mu serialises opening, and changes of the header. It is taken after volume.tree; turn, and package envelope's lock in file, are
 	// taken under it.
-	mu       sync.Mutex
+	mu sync.Mutex
+	// turn is held, in a shared volume only, by who uses file while mu is not held, or replaces it.
+	turn     sync.Mutex
 	file     *envelope.File // nil until opened
 	in       *inode         // for whom it was opened
 	storage  *storage
@@ -143,19 +146,30 @@ func (c *content) reopen(call Call, in *inode) error {
 		if err := c.setTime(func() error { return nil }); err != nil {
 			return err
 		}
-		if err := c.openFile(call, o.place); err != nil {
-			c.file = nil
-			unix.Close(o.fd)
-			return err
-		}
-		return nil
+		return c.openStored(call, o.place)
 	}
 	if c.in != in {
 		return unix.ESTALE // the number is another file's by now
 	}
-	h := c.file.Header()
-	key, err := v.keys.Decrypt(context.Background(), call, h.KeyARN, h.WrappedKey, h.Context(v.sealed.ID()))
-	clear(key)
+	return c.use(false, func(f *envelope.File) error {
+		h := f.Header()
+		key, err := v.keys.Decrypt(context.Background(), call, h.KeyARN, h.WrappedKey, h.Context(v.sealed.ID()))
+		clear(key)
+		return err
+	})
+}
+
+// openStored opens the sealed file in c.storage, or closes that. mu is held.
+func (c *content) openStored(call Call, p place) error {
+	err := c.takeTurn(c.writable)
+	if err == nil {
+		err = c.openFile(call, p)
+		c.endTurn()
+	}
+	if err != nil {
+		unix.Close(c.storage.fd)
+		c.file = nil
+	}
 	return err
 }
 
@@ -167,12 +181,10 @@ func (c *content) openFor(call Call, in *inode, p place, write bool) error {
 		if err := c.openStorage(p); err != nil {
 			return err
 		}
-		if err := c.openFile(call, p); err != nil {
-			unix.Close(c.storage.fd)
-			c.file = nil
+		if err := c.openStored(call, p); err != nil {
 			return err
 		}
-	} else if err := c.authorize(call, p); err != nil {
+	} else if err := c.use(c.writable, func(*envelope.File) error { return c.authorize(call, p) }); err != nil {
 		return err
 	}
 	if write && !c.writable {
@@ -262,20 +274,12 @@ func (c *content) openFile(call Call, p place) error {
 	if err != nil {
 		return err
 	}
-	if !v.sealed.Allows(header.KeyARN) {
-		return fmt.Errorf("header names the key %s, which is none of the volume's: %w", header.KeyARN, envelope.ErrAuthentication)
-	}
 	current := header.Path == p.path && header.Owner == st.Uid
 	opener := call
 	if !current {
 		opener = self(call.Operation)
 	}
-	key, err := v.keys.Decrypt(context.Background(), opener, header.KeyARN, header.WrappedKey, header.Context(v.sealed.ID()))
-	if err != nil {
-		return c.explain(err)
-	}
-	defer clear(key)
-	file, err := v.sealed.OpenFile(c.storage, header, key, c.options(tolerant))
+	file, err := c.unseal(opener, header, tolerant)
 	if err != nil {
 		return err
 	}
@@ -294,6 +298,42 @@ func (c *content) openFile(call Call, p place) error {
 		}
 	}
 	return nil
+}
+
+// unseal opens the sealed file in c.storage, whose header that is, with the key that the service unwraps for opener.
+func (c *content) unseal(opener Call, header *envelope.Header, tolerant bool) (*envelope.File, error) {
+	v := c.v
+	if !v.sealed.Allows(header.KeyARN) {
+		return nil, fmt.Errorf("header names the key %s, which is none of the volume's: %w", header.KeyARN, envelope.ErrAuthentication)
+	}
+	key, err := v.keys.Decrypt(context.Background(), opener, header.KeyARN, header.WrappedKey, header.Context(v.sealed.ID()))
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	defer clear(key)
+	return v.sealed.OpenFile(c.storage, header, key, c.options(tolerant))
+}
+
+// reload takes what another mount has made of the file meanwhile, even if that has given it a new data key.
+func (c *content) reload() error {
+	err := c.file.Reload()
+	if !errors.Is(err, envelope.ErrAuthentication) {
+		return err
+	}
+	header, err := c.v.sealed.ReadHeader(c.storage, false)
+	if err != nil {
+		return err
+	}
+	if header.FileID != c.file.Header().FileID {
+		return fmt.Errorf("the header is another file's: %w", envelope.ErrAuthentication)
+	}
+	file, err := c.unseal(self("reload"), header, false)
+	if err != nil {
+		return err
+	}
+	err = c.file.Close()
+	c.file = file
+	return err
 }
 
 // explain makes a wrapped key that doesn't open a fault of the file.
@@ -345,9 +385,10 @@ func (c *content) check(header *envelope.Header, p place, st unix.Stat_t) error 
 		if err := v.keys.Record(context.Background(), self("open"), event); err != nil || !c.writable {
 			return err
 		}
-		h := c.file.Header()
-		v.sealed.AddLocation(&h, p.location)
-		return c.setHeader(h)
+		return c.changeHeader(func(h *envelope.Header) error {
+			v.sealed.AddLocation(h, p.location)
+			return nil
+		})
 	}
 	event.Error = errMismatch
 	return errors.Join(errMismatch, v.keys.Record(context.Background(), self("open"), event))
@@ -368,20 +409,9 @@ func (c *content) authorize(call Call, p place) error {
 		return c.check(&h, p, st)
 	}
 	if h.Path != p.path || h.Owner != st.Uid {
-		old := h.Context(v.sealed.ID())
-		h.Path, h.Owner = p.path, st.Uid
-		if h.NextOwner != nil && *h.NextOwner == st.Uid {
-			h.NextOwner = nil
-		}
-		wrapped, err := v.keys.ReEncrypt(context.Background(), self(call.Operation), h.KeyARN, h.WrappedKey, old, h.Context(v.sealed.ID()))
-		if err != nil {
-			return c.explain(err)
-		}
-		h.WrappedKey = wrapped
-		if c.writable && st.Nlink == 1 {
-			if err := c.setHeader(h); err != nil {
-				return err
-			}
+		var err error
+		if h, err = c.rewrap(call.Operation, p.path, st.Uid, c.writable && st.Nlink == 1); err != nil {
+			return err
 		}
 	}
 	key, err := v.keys.Decrypt(context.Background(), call, h.KeyARN, h.WrappedKey, h.Context(v.sealed.ID()))
@@ -391,6 +421,40 @@ func (c *content) authorize(call Call, p place) error {
 	}
 	return nil
 }
+
+// rewrap binds the data key to a path and an owner, and returns the header that says so. With store it becomes the file's. c.mu is held.
+func (c *content) rewrap(operation, path string, owner uint32, store bool) (envelope.Header, error) {
+	v := c.v
+	for {
+		h := c.file.Header()
+		from, old := h.WrappedKey, h.Context(v.sealed.ID())
+		h.Path, h.Owner = path, owner
+		if h.NextOwner != nil && *h.NextOwner == owner {
+			h.NextOwner = nil
+		}
+		wrapped, err := v.keys.ReEncrypt(context.Background(), self(operation), h.KeyARN, from, old, h.Context(v.sealed.ID()))
+		if err != nil {
+			return h, c.explain(err)
+		}
+		h.WrappedKey = wrapped
+		if !store {
+			return h, nil
+		}
+		err = c.changeHeader(func(now *envelope.Header) error {
+			if !bytes.Equal(now.WrappedKey, from) {
+				return errRekeyed
+			}
+			*now = h
+			return nil
+		})
+		if !errors.Is(err, errRekeyed) {
+			return h, err
+		}
+	}
+}
+
+// errRekeyed says that a file was given a new data key while its old one was wrapped anew.
+var errRekeyed = errors.New("the file has another data key by now")
 
 // giveHeader makes a file that an unclean end left without a header an empty one.
 func (c *content) giveHeader(call Call, p place, owner uint32) error {
@@ -422,19 +486,22 @@ func (c *content) makeFile(call Call, path string, owner uint32, id envelope.Fil
 	return err
 }
 
-// change replaces the header by what edit makes of it.
+// change changes the header by edit.
 func (c *content) change(edit func(h *envelope.Header)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.writable {
 		return unix.EACCES
 	}
-	h := c.file.Header()
-	edit(&h)
-	return c.setHeader(h)
+	return c.use(true, func(*envelope.File) error {
+		return c.changeHeader(func(h *envelope.Header) error {
+			edit(h)
+			return nil
+		})
+	})
 }
 
-// setHeader replaces the header without a trace in the file's modification time, which is its content's. c.mu is held.
-func (c *content) setHeader(h envelope.Header) error {
-	return c.keepTime(func() error { return c.file.SetHeader(h) })
+// changeHeader changes the header without a trace in the file's modification time, which is its content's. c.mu is held.
+func (c *content) changeHeader(edit func(h *envelope.Header) error) error {
+	return c.keepTime(func() error { return c.file.ChangeHeader(edit) })
 }

@@ -47,6 +47,11 @@ type use struct {
 
 // use opens a directory. The caller holds volume.tree, and releases the use.
 func (v *volume) use(in *inode) (use, error) {
+	if v.shared() {
+		if err := v.checkPlace(in); err != nil {
+			return use{}, err
+		}
+	}
 	fd, err := v.descriptor(in)
 	if err != nil {
 		return use{}, err
@@ -57,6 +62,25 @@ func (v *volume) use(in *inode) (use, error) {
 		return use{}, err
 	}
 	return use{v, in, fd, record.ID}, nil
+}
+
+// checkPlace returns ESTALE if another mount has moved or removed the directory, or one above it, since its name was looked up: its path is
+// what callers are judged by.
+func (v *volume) checkPlace(in *inode) error {
+	l, ok := in.link()
+	if !ok {
+		return nil
+	}
+	s, err := v.spot(l)
+	if err != nil {
+		return err
+	}
+	defer s.release()
+	st, err := s.stat()
+	if errors.Is(err, unix.ENOENT) || err == nil && (st.Ino != in.ino || st.Mode&unix.S_IFMT != unix.S_IFDIR) {
+		return unix.ESTALE
+	}
+	return err
 }
 
 func (u use) release() { u.v.release(u.in) }
@@ -87,6 +111,9 @@ func (v *volume) descriptor(in *inode) (int, error) {
 	if err := unix.Fstat(fd, &st); err != nil || st.Ino != in.ino {
 		unix.Close(fd)
 		return -1, unix.ESTALE
+	}
+	if v.shared() {
+		in.dropRecord() // the number may be another directory's by now
 	}
 	return v.dirs.put(in, fd), nil
 }
@@ -176,6 +203,13 @@ func (v *volume) recordOf(in *inode, fd int) (*envelope.Directory, error) {
 	}
 	in.record = record
 	return record, nil
+}
+
+// dropRecord sees to it that the record is read anew.
+func (in *inode) dropRecord() {
+	in.dirMu.Lock()
+	defer in.dirMu.Unlock()
+	in.record = nil
 }
 
 // locationOf returns where a directory was found.

@@ -9,6 +9,8 @@ import (
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"kmsfs/envelope"
 )
 
 var (
@@ -31,55 +33,80 @@ type handle struct {
 	// inode is the kernel's, which may hold data that it has not written yet.
 	inode *gofs.Inode
 	write bool
+	// append says that it is open with O_APPEND: where the end is, the kernel doesn't know in a shared volume.
+	append bool
 }
 
 // Open opens a regular file.
 func (n *node) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
 	v := n.v
 	write := flags&unix.O_ACCMODE != unix.O_RDONLY
-	v.tree.RLock()
+	if err := v.tree.RLock(); err != nil {
+		return nil, 0, v.errno(err, "open", n.describe())
+	}
 	defer v.tree.RUnlock()
 	c, err := v.openKnown(callOf(ctx, "open"), n.in, write)
 	if err != nil {
 		return nil, 0, v.errno(err, "open", n.in.path())
 	}
-	h := n.newHandle(c, n.in, &n.Inode, write)
+	h := n.newHandle(c, n.in, &n.Inode, flags)
 	if l, ok := n.in.link(); ok {
 		h.parent = l.parent
 	}
-	return h, fuse.FOPEN_KEEP_CACHE, 0
+	return h, v.openFlags(), 0
 }
 
-func (n *node) newHandle(c *content, in *inode, known *gofs.Inode, write bool) *handle {
-	if write {
+// openFlags tell the kernel how to cache a file's content.
+func (v *volume) openFlags() uint32 {
+	if v.shared() {
+		return fuse.FOPEN_DIRECT_IO
+	}
+	return fuse.FOPEN_KEEP_CACHE
+}
+
+func (n *node) newHandle(c *content, in *inode, known *gofs.Inode, flags uint32) *handle {
+	h := &handle{c: c, in: in, parent: n.in, inode: known, write: flags&unix.O_ACCMODE != unix.O_RDONLY, append: flags&unix.O_APPEND != 0}
+	if h.write {
 		c.writers.Add(1)
 	}
-	return &handle{c: c, in: in, parent: n.in, inode: known, write: write}
+	return h
 }
 
 func (h *handle) errno(err error, op string) syscall.Errno { return h.c.v.errno(err, op, h.c.path) }
 
 // Read opens the sealed blocks straight into the kernel's buffer.
 func (h *handle) Read(_ context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
-	n, err := h.c.file.ReadAt(dest, off)
+	n, err := h.c.readAt(dest, off)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, h.errno(err, "read")
 	}
 	return fuse.ReadResultData(dest[:n]), 0
 }
 
+func (c *content) readAt(p []byte, off int64) (n int, err error) {
+	err = c.use(false, func(f *envelope.File) error {
+		n, err = f.ReadAt(p, off)
+		return err
+	})
+	return n, err
+}
+
 // Write seals data.
 func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, syscall.Errno) {
-	write := func() error {
-		_, err := h.c.file.WriteAt(data, off)
-		return err
-	}
 	timed := h.c.keepTime
 	caller, ok := fuse.FromContext(ctx)
-	if ok && caller.Pid != 0 { // not from the kernel's cache: the process writes itself
+	if ok && caller.Pid != 0 || h.c.v.shared() { // not from the kernel's cache: the process writes itself
 		timed = h.c.setTime
 	}
-	err := timed(write)
+	err := h.c.use(true, func(f *envelope.File) error {
+		if h.append && h.c.v.shared() {
+			off = f.Size()
+		}
+		return timed(func() error {
+			_, err := f.WriteAt(data, off)
+			return err
+		})
+	})
 	if err == nil && ok && caller.Pid != 0 && caller.Uid != 0 {
 		err = target{fd: h.c.storage.fd}.dropPrivileges() // the kernel has left it to the file system
 	}
@@ -95,10 +122,12 @@ func (h *handle) Flush(context.Context) syscall.Errno { return 0 }
 // Fsync makes the file durable, and the directories on the way to it openable.
 func (h *handle) Fsync(context.Context, uint32) syscall.Errno {
 	v := h.c.v
-	if err := h.c.file.Sync(); err != nil {
+	if err := h.c.use(h.c.writable, (*envelope.File).Sync); err != nil {
 		return h.errno(err, "sync")
 	}
-	v.tree.RLock()
+	if err := v.tree.RLock(); err != nil {
+		return h.errno(err, "sync")
+	}
 	defer v.tree.RUnlock()
 	err := v.syncRecords(h.parent)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESTALE) { // removed meanwhile, and so need not be found
@@ -119,16 +148,19 @@ func (h *handle) Release(context.Context) syscall.Errno {
 // Allocate is fallocate(2).
 func (h *handle) Allocate(_ context.Context, off, size uint64, mode uint32) syscall.Errno {
 	keep := mode&unix.FALLOC_FL_KEEP_SIZE != 0
-	err := h.c.keepTime(func() error {
+	allocate := func(f *envelope.File) error {
 		switch mode &^ unix.FALLOC_FL_KEEP_SIZE {
 		case 0:
-			return h.c.file.Allocate(int64(off), int64(size), keep)
+			return f.Allocate(int64(off), int64(size), keep)
 		case unix.FALLOC_FL_PUNCH_HOLE:
-			return h.c.file.PunchHole(int64(off), int64(size))
+			return f.PunchHole(int64(off), int64(size))
 		case unix.FALLOC_FL_ZERO_RANGE:
-			return h.c.file.ZeroRange(int64(off), int64(size), keep)
+			return f.ZeroRange(int64(off), int64(size), keep)
 		}
 		return unix.EOPNOTSUPP
+	}
+	err := h.c.use(true, func(f *envelope.File) error {
+		return h.c.keepTime(func() error { return allocate(f) })
 	})
 	return h.errno(err, "allocate")
 }
@@ -136,21 +168,23 @@ func (h *handle) Allocate(_ context.Context, off, size uint64, mode uint32) sysc
 // Lseek finds data and holes. While somebody writes, the kernel may hold data that isn't here yet, and asks without
 // writing it back: it is told to, by dropping what it caches.
 func (h *handle) Lseek(_ context.Context, off uint64, whence uint32) (uint64, syscall.Errno) {
-	if h.c.writers.Load() > 0 {
+	if h.c.writers.Load() > 0 && !h.c.v.shared() {
 		if errno := h.inode.NotifyContent(0, 0); errno != 0 && errno != unix.ENOENT {
 			return 0, errno
 		}
 	}
 	var at int64
-	var err error
-	switch whence {
-	case unix.SEEK_DATA:
-		at, err = h.c.file.SeekData(int64(off))
-	case unix.SEEK_HOLE:
-		at, err = h.c.file.SeekHole(int64(off))
-	default:
-		err = unix.EINVAL
-	}
+	err := h.c.use(false, func(f *envelope.File) (err error) {
+		switch whence {
+		case unix.SEEK_DATA:
+			at, err = f.SeekData(int64(off))
+		case unix.SEEK_HOLE:
+			at, err = f.SeekHole(int64(off))
+		default:
+			err = unix.EINVAL
+		}
+		return err
+	})
 	return uint64(at), h.errno(err, "seek")
 }
 
@@ -171,18 +205,20 @@ func (n *node) CopyFileRange(_ context.Context, in gofs.FileHandle, offIn uint64
 	var done uint64
 	for done < size {
 		p := buffer[:min(size-done, copyChunk)]
-		got, err := from.c.file.ReadAt(p, int64(offIn+done))
+		got, err := from.c.readAt(p, int64(offIn+done))
 		if err != nil && !errors.Is(err, io.EOF) {
 			return uint32(done), from.errno(err, "copy")
 		}
 		if got == 0 {
 			break
 		}
-		write := func() error {
-			_, err := to.c.file.WriteAt(p[:got], int64(offOut+done))
-			return err
+		write := func(f *envelope.File) error {
+			return to.c.keepTime(func() error {
+				_, err := f.WriteAt(p[:got], int64(offOut+done))
+				return err
+			})
 		}
-		if err := to.c.keepTime(write); err != nil {
+		if err := to.c.use(true, write); err != nil {
 			if done > 0 {
 				break
 			}

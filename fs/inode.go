@@ -23,8 +23,8 @@ type inode struct {
 
 	// mu guards links. It is taken after volume.tree and no other lock is taken under it.
 	mu sync.Mutex
-	// links are known names of the inode: all that were looked up and not removed since. A directory has one; the root has
-	// none. They change with volume.tree held: for reading where one is added, for writing where one goes.
+	// links are known names of the inode: all that were looked up and not removed since, the last one found first. A directory has
+	// one; the root has none. They change with volume.tree held: for reading where one is added, for writing where one goes.
 	links []link
 
 	directory // of directories
@@ -49,12 +49,10 @@ func (in *inode) addLink(l link) {
 	if in.kind == unix.S_IFDIR {
 		in.links = in.links[:0]
 	}
-	for _, known := range in.links {
-		if known == l {
-			return
-		}
+	if i := slices.Index(in.links, l); i >= 0 {
+		in.links = slices.Delete(in.links, i, i+1)
 	}
-	in.links = append(in.links, l)
+	in.links = slices.Insert(in.links, 0, l)
 }
 
 func (in *inode) knows(l link) bool {

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -30,55 +31,172 @@ func (t tolerance) covers(changed unix.Timespec) bool {
 	return !t.since.IsZero() && !time.Unix(changed.Unix()).Before(t.since.Add(-slack))
 }
 
-// findMark returns what the mark of an unclean end allows; nothing if there is none.
-func (b *backing) findMark() (tolerance, error) {
-	content, err := b.readControl(b.root, envelope.MarkName, envelope.MarkSize, envelope.MarkSize)
-	if errors.Is(err, unix.ENOENT) {
-		return tolerance{}, nil
+// marks are those that this mount removes when it ends cleanly: its own, and what it found of mounts that ended uncleanly.
+type marks struct {
+	names []string
+	// own is this mount's own one in a shared volume, locked for as long as the mount lives; nil if there is none.
+	own *os.File
+}
+
+func (m *marks) close() {
+	if m.own != nil {
+		m.own.Close()
 	}
+}
+
+// takeMarks returns what the marks of unclean ends allow, and says that the volume is being changed. That is durable when it returns.
+func (v *volume) takeMarks() (t tolerance, err error) {
+	unlock, err := v.lockMarks()
 	if err != nil {
-		return tolerance{}, b.badMark(err)
+		return t, err
+	}
+	defer unlock()
+	dead, err := v.deadMarks()
+	if err != nil {
+		return t, err
+	}
+	boot, err := bootID()
+	if err != nil {
+		return t, err
+	}
+	for _, name := range dead {
+		mark, err := v.readMark(name)
+		if err != nil {
+			return t, err
+		}
+		if t.since.IsZero() || mark.Time.Before(t.since) {
+			t.since = mark.Time
+		}
+		t.rebooted = t.rebooted || mark.BootID != boot
+	}
+	v.marks.names = dead
+	switch {
+	case v.readOnly:
+	case v.shared():
+		err = v.makeOwnMark(boot)
+	case len(dead) == 0:
+		err = v.makeMark(envelope.MarkName, boot)
+	}
+	return t, err
+}
+
+// lockMarks keeps the other mounts of a shared volume from the marks.
+func (v *volume) lockMarks() (unlock func(), err error) {
+	if !v.shared() {
+		return func() {}, nil
+	}
+	kind := int16(unix.F_WRLCK)
+	if v.readOnly {
+		kind = unix.F_RDLCK
+	}
+	fd := v.tree.hosts.fd
+	if err := lockByte(fd, marksByte, kind); err != nil {
+		return nil, err
+	}
+	return func() { unlockByte(fd, marksByte) }, nil
+}
+
+// deadMarks returns the names of the marks whose mounts are no more.
+func (v *volume) deadMarks() (names []string, err error) {
+	dir, err := unix.Openat(v.backing.root, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(dir)
+	entries, err := listEntries(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if e.name != envelope.MarkName && !strings.HasPrefix(e.name, ownMarkPrefix) {
+			continue
+		}
+		alive, err := v.isAlive(e.name)
+		if err != nil {
+			return nil, v.badMark(e.name, err)
+		}
+		if !alive {
+			names = append(names, e.name)
+		}
+	}
+	return names, nil
+}
+
+// isAlive says whether a mark is that of another mount of a shared volume, which is alive.
+func (v *volume) isAlive(mark string) (bool, error) {
+	if !v.shared() || mark == envelope.MarkName {
+		return false, nil
+	}
+	fd, err := unix.Openat(v.backing.root, mark, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(fd)
+	return isLocked(fd, 0)
+}
+
+func (b *backing) readMark(name string) (envelope.Mark, error) {
+	content, err := b.readControl(b.root, name, envelope.MarkSize, envelope.MarkSize)
+	if err != nil {
+		return envelope.Mark{}, b.badMark(name, err)
 	}
 	mark, err := b.sealed.OpenMark(content)
 	if err != nil {
-		return tolerance{}, b.badMark(err)
+		return envelope.Mark{}, b.badMark(name, err)
 	}
-	boot, err := bootID()
-	if err != nil {
-		return tolerance{}, err
-	}
-	return tolerance{since: mark.Time, rebooted: mark.BootID != boot}, nil
+	return mark, nil
 }
 
-func (b *backing) badMark(err error) error {
-	return fmt.Errorf("%s: %w: the mark of an unclean end can't be read; remove %s to mount without repairs: %w",
-		b.path, ErrVolumeDamaged, envelope.MarkName, err)
+func (b *backing) badMark(name string, err error) error {
+	return fmt.Errorf("%s: %w: the mark of an unclean end can't be read; remove %s to mount without repairs: %w", b.path, ErrVolumeDamaged, name, err)
 }
 
-// setMark says that the volume is being changed. It is durable when setMark returns.
-func (b *backing) setMark() error {
-	boot, err := bootID()
+// ownMarkPrefix begins the names of the marks of those who share a volume.
+const ownMarkPrefix = envelope.MarkName + "."
+
+// makeOwnMark makes this mount's own mark in a shared volume.
+func (v *volume) makeOwnMark(boot [16]byte) error {
+	var random [16]byte
+	rand.Read(random[:])
+	name := ownMarkPrefix + hex.EncodeToString(random[:])
+	if err := v.makeMark(name, boot); err != nil {
+		return err
+	}
+	fd, err := unix.Openat(v.backing.root, name, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening %s: %w", name, err)
+	}
+	v.marks.own = os.NewFile(uintptr(fd), name)
+	return lockByte(fd, 0, unix.F_WRLCK)
+}
+
+// makeMark makes a mark, durably.
+func (v *volume) makeMark(name string, boot [16]byte) error {
+	restore, err := v.keepRootTime()
 	if err != nil {
 		return err
 	}
-	restore, err := b.keepRootTime()
-	if err != nil {
+	if err := v.fillSpareMark(v.sealed.SealMark(envelope.Mark{Time: time.Now(), BootID: boot})); err != nil {
 		return err
 	}
-	if err := b.fillSpareMark(b.sealed.SealMark(envelope.Mark{Time: time.Now(), BootID: boot})); err != nil {
-		return err
+	if err := unix.Renameat(v.backing.root, spareMark, v.backing.root, name); err != nil {
+		return fmt.Errorf("making %s: %w", name, err)
 	}
-	if err := unix.Renameat(b.root, spareMark, b.root, envelope.MarkName); err != nil {
-		return fmt.Errorf("making %s: %w", envelope.MarkName, err)
-	}
+	v.marks.names = append(v.marks.names, name)
 	if err := restore(); err != nil {
 		return err
 	}
-	return syncDir(b.root)
+	return syncDir(v.backing.root)
 }
 
-// clearMark says that all changes are durable and whole.
-func (b *backing) clearMark() error {
+// clearMarks says that all changes of this mount, and of those that it has repaired, are durable and whole.
+func (v *volume) clearMarks() error {
+	unlock, err := v.lockMarks()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	b := v.backing
 	if err := unix.Syncfs(b.root); err != nil {
 		return fmt.Errorf("syncing %s: %w", b.path, err)
 	}
@@ -86,8 +204,11 @@ func (b *backing) clearMark() error {
 	if err != nil {
 		return err
 	}
-	if err := unix.Renameat(b.root, envelope.MarkName, b.root, spareMark); err != nil {
-		return fmt.Errorf("removing %s: %w", envelope.MarkName, err)
+	for _, name := range v.marks.names {
+		// Another mount of a shared volume may have repaired the same.
+		if err := unix.Renameat(b.root, name, b.root, spareMark); err != nil && err != unix.ENOENT {
+			return fmt.Errorf("removing %s: %w", name, err)
+		}
 	}
 	if err := restore(); err != nil {
 		return err

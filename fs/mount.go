@@ -3,6 +3,7 @@
 //   - mount.go, create.go: a volume's life
 //   - backing.go, control.go, mark.go, list.go, storage.go: the volume's directory and files as they lie on the disk
 //   - volume.go, inode.go, directory.go, content.go: what a mounted volume knows of its inodes, directories and open files
+//   - shared.go: how mounts of one volume take turns
 //   - node.go and what begins with node_: the operations
 //   - handle.go: reading and writing
 //   - recover.go: the search for what an unclean end left behind
@@ -35,6 +36,8 @@ type MountOptions struct {
 	AllowOther bool
 	// ReadOnly mounts for reading: nothing in the volume is changed.
 	ReadOnly bool
+	// Shared says that other mounts, also in other hosts, may change the volume at the same time, all of them so mounted.
+	Shared bool
 	// Options are further mount options for the kernel, such as "noexec" or "suid".
 	Options []string
 	// Log takes one line for each fault found in the volume.
@@ -42,7 +45,7 @@ type MountOptions struct {
 }
 
 const (
-	// cacheTime is how long the kernel keeps names and attributes: the volume is changed through this mount only.
+	// cacheTime is how long the kernel keeps names and attributes of a volume that is changed through this mount only.
 	cacheTime = time.Minute
 	// maxRequest is the largest read or write request, in bytes: FUSE_MAX_MAX_PAGES of the kernel.
 	maxRequest = 1 << 20
@@ -84,6 +87,9 @@ func (m *Mounted) start(o MountOptions) error {
 	root := &node{v: v, in: v.root}
 	stable := root.stable()
 	timeout := cacheTime
+	if o.Shared {
+		timeout = 0
+	}
 	options := &gofs.Options{
 		MountOptions:    mountOptions(o, v.path),
 		EntryTimeout:    &timeout,
@@ -117,13 +123,18 @@ func mountOptions(o MountOptions, volume string) fuse.MountOptions {
 		MaxBackground:            maxBackground,
 		MaxWrite:                 maxRequest,
 		MaxReadAhead:             maxRequest,
-		EnableSymlinkCaching:     true,
+		EnableSymlinkCaching:     !o.Shared,
 		EnableAcl:                true,
-		ExplicitDataCacheControl: true,
+		ExplicitDataCacheControl: !o.Shared,
 		Logger:                   log.New(io.Discard, "", 0),
-		ExtraCapabilities:        fuse.CAP_WRITEBACK_CACHE | fuse.CAP_DONT_MASK | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_READDIRPLUS_AUTO,
+		ExtraCapabilities:        fuse.CAP_DONT_MASK | fuse.CAP_HANDLE_KILLPRIV_V2,
 		Options:                  []string{"default_permissions"},
 		DirectMountFlags:         unix.MS_NOSUID | unix.MS_NODEV,
+	}
+	if o.Shared {
+		m.ExtraCapabilities |= fuse.CAP_DIRECT_IO_ALLOW_MMAP
+	} else {
+		m.ExtraCapabilities |= fuse.CAP_WRITEBACK_CACHE | fuse.CAP_READDIRPLUS_AUTO
 	}
 	m.DirectMountStrict = unix.Geteuid() == 0
 	options := o.Options

@@ -97,7 +97,9 @@ func (s spot) dropName() {
 // Lookup finds a name in the directory.
 func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
 	v := n.v
-	v.tree.RLock()
+	if err := v.tree.RLock(); err != nil {
+		return nil, v.errno(err, "look up", name)
+	}
 	defer v.tree.RUnlock()
 	l := link{n.in, name}
 	s, err := v.spot(l)
@@ -112,6 +114,9 @@ func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*go
 	in := v.inodes.get(st.Ino, st.Mode)
 	if v.planted(in, s, st) {
 		in = v.inodes.apart(in)
+	}
+	if in.kind == unix.S_IFDIR && v.shared() && !in.knows(l) {
+		in.dropRecord() // another mount has moved it
 	}
 	in.addLink(l)
 	v.settle(in, s, st)
@@ -129,7 +134,7 @@ func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*go
 // planted says whether another link to a file is one that its header doesn't name: the kernel doesn't say by which of its
 // names a file is opened, so each is looked at when it is found.
 func (v *volume) planted(in *inode, s spot, st unix.Stat_t) bool {
-	if in.kind != unix.S_IFREG || st.Nlink < 2 || in.knows(s.link) {
+	if in.kind != unix.S_IFREG || st.Nlink < 2 || in.knows(s.link) && !v.shared() {
 		return false
 	}
 	fd, err := unix.Openat(s.fd, s.entry(), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
@@ -173,7 +178,9 @@ func (n *node) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) 
 }
 
 func (n *node) getattr(out *fuse.Attr) error {
-	n.v.tree.RLock()
+	if err := n.v.tree.RLock(); err != nil {
+		return err
+	}
 	defer n.v.tree.RUnlock()
 	t, err := n.target()
 	if err != nil {
@@ -184,8 +191,8 @@ func (n *node) getattr(out *fuse.Attr) error {
 }
 
 func (n *node) describe() string {
-	n.v.tree.RLock()
-	defer n.v.tree.RUnlock()
+	n.v.tree.mu.RLock()
+	defer n.v.tree.mu.RUnlock()
 	return n.in.path()
 }
 
@@ -221,7 +228,7 @@ func (v *volume) attr(out *fuse.Attr, in *inode, t target) error {
 		return err
 	}
 	v.setAttr(out, in, &st)
-	if c := t.content; c != nil {
+	if c := t.content; c != nil && !v.shared() {
 		modified := c.time()
 		out.Size = uint64(c.file.Size())
 		out.Mtime, out.Mtimensec = uint64(modified.Sec), uint32(modified.Nsec)
@@ -232,7 +239,9 @@ func (v *volume) attr(out *fuse.Attr, in *inode, t target) error {
 // Readlink returns a symlink's target.
 func (n *node) Readlink(context.Context) ([]byte, syscall.Errno) {
 	v := n.v
-	v.tree.RLock()
+	if err := v.tree.RLock(); err != nil {
+		return nil, v.errno(err, "read link", n.describe())
+	}
 	defer v.tree.RUnlock()
 	l, ok := n.in.link()
 	if !ok {

@@ -27,8 +27,10 @@ const newFile = unix.O_RDWR | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | uni
 // Create makes a regular file and opens it.
 func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (*gofs.Inode, gofs.FileHandle, uint32, syscall.Errno) {
 	v := n.v
-	v.tree.RLock()
-	defer v.tree.RUnlock()
+	if err := v.tree.LockToMake(); err != nil {
+		return nil, nil, 0, v.errno(err, "create", name)
+	}
+	defer v.tree.UnlockMade()
 	l := link{n.in, name}
 	c, in, err := v.createFile(callOf(ctx, "create"), l, mode)
 	if errors.Is(err, unix.EEXIST) && flags&unix.O_EXCL == 0 {
@@ -41,7 +43,7 @@ func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out 
 		return nil, nil, 0, v.errno(errors.Join(err, c.release()), "create", l.path())
 	}
 	known := n.newNode(ctx, in)
-	return known, n.newHandle(c, in, known, true), fuse.FOPEN_KEEP_CACHE, 0
+	return known, n.newHandle(c, in, known, flags), v.openFlags(), 0
 }
 
 // createFile makes a regular file, open and in use.
@@ -131,7 +133,9 @@ func (c *content) attributes(out *fuse.Attr, in *inode) error {
 // Tmpfile makes a regular file that has no name.
 func (n *node) Tmpfile(ctx context.Context, flags, mode uint32, out *fuse.EntryOut) (*gofs.Inode, gofs.FileHandle, uint32, syscall.Errno) {
 	v := n.v
-	v.tree.RLock()
+	if err := v.tree.RLock(); err != nil {
+		return nil, nil, 0, v.errno(err, "create a temporary file", n.describe())
+	}
 	defer v.tree.RUnlock()
 	c, in, err := v.createTemporary(callOf(ctx, "create"), n.in, flags, mode)
 	if err == nil {
@@ -141,7 +145,7 @@ func (n *node) Tmpfile(ctx context.Context, flags, mode uint32, out *fuse.EntryO
 		return nil, nil, 0, v.errno(err, "create a temporary file", n.in.path())
 	}
 	known := n.newNode(ctx, in)
-	return known, n.newHandle(c, in, known, true), fuse.FOPEN_KEEP_CACHE, 0
+	return known, n.newHandle(c, in, known, flags), v.openFlags(), 0
 }
 
 func (v *volume) createTemporary(call Call, dir *inode, flags, mode uint32) (*content, *inode, error) {
@@ -163,8 +167,10 @@ func (v *volume) createTemporary(call Call, dir *inode, flags, mode uint32) (*co
 // Mkdir makes a directory: whole, with its record, under a temporary name, which it then leaves.
 func (n *node) Mkdir(ctx context.Context, name string, mode uint32, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
 	v := n.v
-	v.tree.RLock()
-	defer v.tree.RUnlock()
+	if err := v.tree.LockToMake(); err != nil {
+		return nil, v.errno(err, "make directory", name)
+	}
+	defer v.tree.UnlockMade()
 	l := link{n.in, name}
 	in, err := v.makeDirectory(callOf(ctx, "mkdir"), l, mode, &out.Attr)
 	if err != nil {
@@ -192,7 +198,7 @@ func (v *volume) makeDirectory(call Call, l link, mode uint32, out *fuse.Attr) (
 		err = s.prepareName()
 	}
 	if err == nil {
-		err = unix.Renameat2(s.fd, temp, s.fd, s.entry(), unix.RENAME_NOREPLACE)
+		err = s.rename(temp)
 	}
 	if err != nil {
 		return nil, errors.Join(err, v.dismantle(s.fd, temp))
@@ -203,6 +209,16 @@ func (v *volume) makeDirectory(call Call, l link, mode uint32, out *fuse.Attr) (
 	l.parent.addFresh(in)
 	v.setAttr(out, in, &st)
 	return in, nil
+}
+
+// rename gives a new directory its name, if nothing has it. No flag says so, as network file systems have none: a directory takes no file's
+// place, nor that of a directory that isn't empty, and each has a record.
+func (s spot) rename(temp string) error {
+	err := unix.Renameat(s.fd, temp, s.fd, s.entry())
+	if err == unix.ENOTEMPTY || err == unix.ENOTDIR {
+		return unix.EEXIST
+	}
+	return err
 }
 
 // fillDirectory gives a new directory its record and its owner.
@@ -246,8 +262,10 @@ func (v *volume) writeNewRecord(fd int, mode uint32, record *envelope.Directory)
 // Mknod makes a FIFO, a socket, a device, or an empty regular file.
 func (n *node) Mknod(ctx context.Context, name string, mode, dev uint32, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
 	v := n.v
-	v.tree.RLock()
-	defer v.tree.RUnlock()
+	if err := v.tree.LockToMake(); err != nil {
+		return nil, v.errno(err, "make", name)
+	}
+	defer v.tree.UnlockMade()
 	l := link{n.in, name}
 	call := callOf(ctx, "create")
 	var in *inode
@@ -274,8 +292,10 @@ func (n *node) Mknod(ctx context.Context, name string, mode, dev uint32, out *fu
 // Symlink makes a symlink.
 func (n *node) Symlink(ctx context.Context, target, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
 	v := n.v
-	v.tree.RLock()
-	defer v.tree.RUnlock()
+	if err := v.tree.LockToMake(); err != nil {
+		return nil, v.errno(err, "make symlink", name)
+	}
+	defer v.tree.UnlockMade()
 	l := link{n.in, name}
 	call := callOf(ctx, "symlink")
 	in, err := v.makeSpecial(l, &out.Attr, func(s spot) error {

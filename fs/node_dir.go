@@ -41,7 +41,9 @@ func (n *node) OpendirHandle(context.Context, uint32) (gofs.FileHandle, uint32, 
 // open keeps the directory in use while it is open, so that it is there for fstat(2) when it is removed.
 func (l *listing) open() error {
 	v := l.n.v
-	v.tree.RLock()
+	if err := v.tree.RLock(); err != nil {
+		return err
+	}
 	u, err := v.use(l.n.in)
 	v.tree.RUnlock()
 	if err != nil {
@@ -59,7 +61,9 @@ func (l *listing) Releasedir(context.Context, uint32) { l.n.v.release(l.n.in) }
 
 func (l *listing) load() error {
 	v := l.n.v
-	v.tree.RLock()
+	if err := v.tree.RLock(); err != nil {
+		return err
+	}
 	defer v.tree.RUnlock()
 	u, err := v.use(l.n.in)
 	if err != nil {
@@ -142,7 +146,9 @@ func (l *listing) Seekdir(_ context.Context, off uint64) syscall.Errno {
 // Fsyncdir is fsync(2) of a directory.
 func (l *listing) Fsyncdir(context.Context, uint32) syscall.Errno {
 	v := l.n.v
-	v.tree.RLock()
+	if err := v.tree.RLock(); err != nil {
+		return v.errno(err, "sync directory", l.n.describe())
+	}
 	defer v.tree.RUnlock()
 	return v.errno(v.syncDirectory(l.n.in), "sync directory", l.n.in.path())
 }

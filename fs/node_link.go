@@ -19,8 +19,10 @@ func (n *node) Link(ctx context.Context, target gofs.InodeEmbedder, name string,
 	if !ok {
 		return nil, unix.EXDEV
 	}
-	v.tree.RLock()
-	defer v.tree.RUnlock()
+	if err := v.tree.LockToMake(); err != nil {
+		return nil, v.errno(err, "link", name)
+	}
+	defer v.tree.UnlockMade()
 	l := link{n.in, name}
 	err := v.link(old.in, l, &out.Attr)
 	if err != nil {

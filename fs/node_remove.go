@@ -19,7 +19,9 @@ var (
 // Unlink removes a name of what is no directory.
 func (n *node) Unlink(_ context.Context, name string) syscall.Errno {
 	v := n.v
-	v.tree.Lock()
+	if err := v.tree.Lock(); err != nil {
+		return v.errno(err, "remove", name)
+	}
 	defer v.tree.Unlock()
 	l := link{n.in, name}
 	return v.errno(v.unlink(l), "remove", l.path())
@@ -107,7 +109,9 @@ func (v *volume) unlinked(l link, st unix.Stat_t, keep *orphan) {
 // Rmdir removes an empty directory: it leaves its place at once, and is then taken apart.
 func (n *node) Rmdir(_ context.Context, name string) syscall.Errno {
 	v := n.v
-	v.tree.Lock()
+	if err := v.tree.Lock(); err != nil {
+		return v.errno(err, "remove directory", name)
+	}
 	defer v.tree.Unlock()
 	l := link{n.in, name}
 	return v.errno(v.removeDirectory(l), "remove directory", l.path())

@@ -23,7 +23,9 @@ func (n *node) Rename(_ context.Context, name string, newParent gofs.InodeEmbedd
 	if !ok {
 		return unix.EXDEV
 	}
-	v.tree.Lock()
+	if err := v.tree.Lock(); err != nil {
+		return v.errno(err, "rename", name)
+	}
 	defer v.tree.Unlock()
 	from := link{n.in, name}
 	return v.errno(v.rename(from, link{to.in, newName}, flags), "rename", from.path())
@@ -156,6 +158,9 @@ func (v *volume) announce(a, b spot, st unix.Stat_t) (moving, error) {
 		}
 		m.c = c
 	case unix.S_IFDIR:
+		if v.shared() {
+			m.in.dropRecord()
+		}
 		dir, err := v.use(m.in)
 		if err != nil {
 			return m, err

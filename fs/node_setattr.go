@@ -30,7 +30,9 @@ func (n *node) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAttrI
 }
 
 func (n *node) setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAttrIn) error {
-	n.v.tree.RLock()
+	if err := n.v.tree.RLock(); err != nil {
+		return err
+	}
 	defer n.v.tree.RUnlock()
 	if size, ok := in.GetSize(); ok {
 		if err := n.truncate(ctx, f, int64(size)); err != nil {
@@ -63,13 +65,19 @@ func (n *node) setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAttrI
 // truncate sets the size through the handle, or through one of its own.
 func (n *node) truncate(ctx context.Context, f gofs.FileHandle, size int64) error {
 	if h, ok := f.(*handle); ok {
-		return h.c.setTime(func() error { return h.c.file.Truncate(size) })
+		return h.c.truncate(size)
 	}
 	c, err := n.v.openKnown(callOf(ctx, "truncate"), n.in, true)
 	if err != nil {
 		return err
 	}
-	return errors.Join(c.setTime(func() error { return c.file.Truncate(size) }), c.release())
+	return errors.Join(c.truncate(size), c.release())
+}
+
+func (c *content) truncate(size int64) error {
+	return c.use(true, func(f *envelope.File) error {
+		return c.setTime(func() error { return f.Truncate(size) })
+	})
 }
 
 // target is a backing inode whose attributes are changed: an open descriptor, or an entry.
@@ -200,31 +208,36 @@ func (n *node) chownFile(uid uint32, gid int) error {
 	if err != nil {
 		return err
 	}
-	if c.file.Header().Owner == uid {
-		return errors.Join(unix.Fchown(c.storage.fd, int(uid), gid), c.release())
-	}
 	return errors.Join(c.chown(uid, gid), c.release())
 }
 
 func (c *content) chown(uid uint32, gid int) error {
-	if err := c.change(func(h *envelope.Header) { h.NextOwner = &uid }); err != nil {
-		return err
-	}
-	if err := unix.Fchown(c.storage.fd, int(uid), gid); err != nil {
-		return errors.Join(err, c.change(func(h *envelope.Header) { h.NextOwner = nil }))
-	}
-	v := c.v
 	c.mu.Lock()
-	h := c.file.Header()
-	c.mu.Unlock()
-	old := h.Context(v.sealed.ID())
-	h.Owner, h.NextOwner = uid, nil
-	wrapped, err := v.keys.ReEncrypt(context.Background(), self("chown"), h.KeyARN, h.WrappedKey, old, h.Context(v.sealed.ID()))
-	if err != nil {
-		return c.explain(err)
-	}
-	return c.change(func(now *envelope.Header) {
-		now.Owner, now.NextOwner, now.WrappedKey = h.Owner, nil, wrapped
+	defer c.mu.Unlock()
+	return c.use(c.writable, func(f *envelope.File) error {
+		h := f.Header()
+		if h.Owner == uid {
+			return unix.Fchown(c.storage.fd, int(uid), gid)
+		}
+		if !c.writable {
+			return unix.EACCES
+		}
+		if err := c.nameNextOwner(&uid); err != nil {
+			return err
+		}
+		if err := unix.Fchown(c.storage.fd, int(uid), gid); err != nil {
+			return errors.Join(err, c.nameNextOwner(nil))
+		}
+		_, err := c.rewrap("chown", h.Path, uid, true)
+		return err
+	})
+}
+
+// nameNextOwner notes in the header whose file it is about to be. c.mu is held.
+func (c *content) nameNextOwner(uid *uint32) error {
+	return c.changeHeader(func(h *envelope.Header) error {
+		h.NextOwner = uid
+		return nil
 	})
 }
 

@@ -42,7 +42,9 @@ type attribute struct {
 // sealed.
 func (n *node) withAttribute(name string, do func(a attribute, sealed bool) error) error {
 	v := n.v
-	v.tree.RLock()
+	if err := v.tree.RLock(); err != nil {
+		return err
+	}
 	defer v.tree.RUnlock()
 	a, sealed := attribute{name: name, stored: name}, name != accessACL && name != defaultACL
 	if sealed {
@@ -139,7 +141,7 @@ func (n *node) object() (id [envelope.IDSize]byte, err error) {
 		return u.id, nil
 	case unix.S_IFREG:
 		known := n.in.object.Load()
-		if known == nil {
+		if known == nil || v.shared() { // the number may be another file's by now
 			read, err := n.readFileID()
 			if err != nil {
 				return id, err
@@ -153,14 +155,18 @@ func (n *node) object() (id [envelope.IDSize]byte, err error) {
 }
 
 // readFileID reads the file's ID from its header. Where it is wrong, no attribute opens.
-func (n *node) readFileID() (envelope.FileID, error) {
+func (n *node) readFileID() (id envelope.FileID, err error) {
 	t, err := n.target()
 	if err != nil {
 		return envelope.FileID{}, err
 	}
 	defer t.release()
 	if t.content != nil {
-		return t.content.file.Header().FileID, nil
+		err = t.content.use(false, func(f *envelope.File) error {
+			id = f.Header().FileID
+			return nil
+		})
+		return id, err
 	}
 	fd, err := unix.Openat(t.spot.fd, t.spot.entry(), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -259,7 +265,9 @@ func (n *node) Listxattr(_ context.Context, dest []byte) (uint32, syscall.Errno)
 // attributes returns the names, each with a NUL behind it.
 func (n *node) attributes() ([]byte, error) {
 	v := n.v
-	v.tree.RLock()
+	if err := v.tree.RLock(); err != nil {
+		return nil, err
+	}
 	defer v.tree.RUnlock()
 	stored := make([]byte, maxAttribute)
 	size, err := n.storedAttributes(stored)

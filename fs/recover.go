@@ -70,7 +70,9 @@ type child struct {
 // children returns what is to be looked at in a directory.
 func (r *recovery) children(in *inode) (found []child, whole bool) {
 	v := r.v
-	v.tree.RLock()
+	if err := v.tree.RLock(); err != nil {
+		return nil, v.gone(err, "look through", "/")
+	}
 	defer v.tree.RUnlock()
 	u, err := v.use(in)
 	if err != nil {
@@ -118,13 +120,15 @@ func (v *volume) gone(err error, op, path string) bool {
 // file opens and reads a file, which repairs it.
 func (r *recovery) file(c child) bool {
 	v := r.v
-	v.tree.RLock()
+	if err := v.tree.RLock(); err != nil {
+		return v.gone(err, "check", c.link.name)
+	}
 	content, err := v.openKnown(self("repair"), c.in, false)
 	path := c.link.path()
 	v.tree.RUnlock()
 	if err != nil {
 		return v.gone(err, "check", path)
 	}
-	err = errors.Join(content.file.Check(), content.release())
+	err = errors.Join(content.use(content.writable, (*envelope.File).Check), content.release())
 	return err == nil || v.gone(err, "check", path)
 }

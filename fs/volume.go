@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
@@ -27,9 +26,8 @@ type volume struct {
 	tolerance tolerance
 	started   time.Time
 
-	// tree guards the names of inodes against the names in the volume: it is held for reading while a name is resolved and
-	// used, and for writing while one is renamed or removed. It is taken before all other locks, and never twice.
-	tree sync.RWMutex
+	tree  tree
+	marks marks
 
 	root     *inode
 	inodes   inodes
@@ -49,7 +47,7 @@ func openVolume(o MountOptions) (*volume, error) {
 	v.inodes.known = map[uint64]*inode{}
 	v.contents.open = map[uint64]*content{}
 	v.dirs.idle, v.dirs.most = list.New(), mostDescriptors()
-	if err := v.begin(); err != nil {
+	if err := v.begin(o.Shared); err != nil {
 		v.unlock()
 		b.close()
 		return nil, err
@@ -66,8 +64,12 @@ func mostDescriptors() int {
 	return int(min(limit.Cur/2, 16384))
 }
 
-func (v *volume) begin() error {
-	if err := v.takeLock(); err != nil {
+func (v *volume) begin(shared bool) error {
+	lock := v.takeLock
+	if shared {
+		lock = v.join
+	}
+	if err := lock(); err != nil {
 		return err
 	}
 	var st unix.Stat_t
@@ -84,41 +86,57 @@ func (v *volume) begin() error {
 	if !v.root.record.LiesAt(envelope.Location{}) {
 		return fmt.Errorf("%s: %w: its root directory is that of another place", v.path, ErrVolumeDamaged)
 	}
-	if v.tolerance, err = v.findMark(); err != nil {
+	if v.tolerance, err = v.takeMarks(); err != nil {
 		return err
 	}
 	if !v.tolerance.since.IsZero() {
 		v.log.Warn("the volume was not unmounted cleanly; files changed since then are checked when they are opened", "volume", v.path, "since", v.tolerance.since)
 		event := Event{Name: EventUncleanShutdown, Details: map[string]string{"volume": v.path, "since": v.tolerance.since.UTC().String()}}
-		if err := v.keys.Record(context.Background(), self("mount"), event); err != nil {
-			return err
-		}
-		return nil
+		return v.keys.Record(context.Background(), self("mount"), event)
 	}
-	if v.readOnly {
-		return nil
-	}
-	return v.setMark()
+	return nil
 }
 
 // takeLock makes sure that nobody else has the volume mounted while this process may write to it.
 func (v *volume) takeLock() error {
-	fd, err := unix.Openat(v.backing.root, envelope.ConfigName, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err := v.openLock(); err != nil {
+		return err
+	}
+	if !v.readOnly {
+		return v.flock(unix.LOCK_EX)
+	}
+	if err := v.flock(unix.LOCK_SH); err != nil {
+		return err
+	}
+	shared, err := v.isShared()
+	if err == nil && shared {
+		err = fmt.Errorf("%s: %w", v.path, ErrVolumeInUse)
+	}
+	return err
+}
+
+func (v *volume) openLock() error {
+	flags := unix.O_RDWR // without which a network file system gives no exclusive lock
+	if v.readOnly {
+		flags = unix.O_RDONLY
+	}
+	var err error
+	v.lock, err = unix.Openat(v.backing.root, envelope.ConfigName, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		v.lock = -1
+		return fmt.Errorf("locking %s: %w", v.path, err)
+	}
+	return nil
+}
+
+func (v *volume) flock(how int) error {
+	err := unix.Flock(v.lock, how|unix.LOCK_NB)
+	if err == unix.EWOULDBLOCK {
+		return fmt.Errorf("%s: %w", v.path, ErrVolumeInUse)
+	}
 	if err != nil {
 		return fmt.Errorf("locking %s: %w", v.path, err)
 	}
-	kind := unix.LOCK_EX
-	if v.readOnly {
-		kind = unix.LOCK_SH
-	}
-	if err := unix.Flock(fd, kind|unix.LOCK_NB); err != nil {
-		unix.Close(fd)
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return fmt.Errorf("%s: %w", v.path, ErrVolumeInUse)
-		}
-		return fmt.Errorf("locking %s: %w", v.path, err)
-	}
-	v.lock = fd
 	return nil
 }
 
@@ -126,6 +144,10 @@ func (v *volume) unlock() {
 	if v.lock >= 0 {
 		unix.Close(v.lock)
 	}
+	if v.tree.hosts != nil {
+		v.tree.hosts.close()
+	}
+	v.marks.close()
 }
 
 // end closes everything. With whole, every file is known to need no tolerance, and the volume is marked clean.
@@ -137,7 +159,7 @@ func (v *volume) end(whole bool) error {
 		c.mu.Unlock()
 	}
 	if !v.readOnly && whole && err == nil {
-		err = v.clearMark()
+		err = v.clearMarks()
 	}
 	event := Event{Name: EventUnmounted, Details: map[string]string{"volume": v.path}}
 	err = errors.Join(err, v.keys.Record(context.Background(), self("umount"), event))

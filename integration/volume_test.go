@@ -147,9 +147,17 @@ func (v *volume) checkUnmounted(t testing.TB, pid int) {
 		t.Errorf("%s is still mounted (%s)", v.point, got)
 	}
 	if _, err := os.Lstat(filepath.Join(v.dir, "kmsfs.mark")); !errors.Is(err, fs.ErrNotExist) {
-		log, _ := os.ReadFile(filepath.Join(v.home, "kmsfs.log")) // for the message
+		log, _ := os.ReadFile(v.log()) // for the message
 		t.Errorf("kmsfs.mark is there after umount (%v); the log ends with\n%s", err, tail(string(log), 1000))
 	}
+}
+
+// log is where the mount's process logs, if the system has no log.
+func (v *volume) log() string {
+	if slices.Contains(v.options, "--kms") {
+		return filepath.Join(v.home+"-remote", "kmsfs.log")
+	}
+	return filepath.Join(v.home, "kmsfs.log")
 }
 
 // remount unmounts and mounts as before.
@@ -189,7 +197,7 @@ func (v *volume) awaitRecovery(t *testing.T) {
 		return
 	}
 	await(t, "the end of the search in the log", func() bool {
-		log, err := os.ReadFile(filepath.Join(v.home, "kmsfs.log"))
+		log, err := os.ReadFile(v.log())
 		must(t, err)
 		found := bytes.LastIndex(log, []byte("was not unmounted cleanly"))
 		return found >= 0 && bytes.Contains(log[found:], []byte("left behind are checked"))

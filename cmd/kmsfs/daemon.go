@@ -127,5 +127,5 @@ func obey(in *os.File, ready func() error) error {
 	}
 	clear(text)
 	defer o.Secret.wipe()
-	return o.Options.serve(o.Secret, daemonLog(o.Options.Home), ready)
+	return o.Options.serve(o.Secret, daemonLog(o.Options.logDir()), ready)
 }

@@ -13,19 +13,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// logFile is where a daemon logs, in the home, on systems without a system log.
+// logFile is where a daemon logs on systems without a system log.
 const logFile = "kmsfs.log"
 
 // foregroundLog logs to standard error.
 func foregroundLog() *slog.Logger { return slog.New(slog.NewTextHandler(os.Stderr, nil)) }
 
-// daemonLog logs to the system log, which journald keeps where it runs, or else to a file in the home.
-func daemonLog(home string) *slog.Logger {
+// logDir is where a mount's log is, if the system has none: in the home, or with the journals where there is no home.
+func (o mountOptions) logDir() string {
+	if o.KMS != "" {
+		return journalDir(o.Home)
+	}
+	return o.Home
+}
+
+// daemonLog logs to the system log, which journald keeps where it runs, or else to a file in dir.
+func daemonLog(dir string) *slog.Logger {
 	if out, err := syslog.New(syslog.LOG_DAEMON|syslog.LOG_INFO, "kmsfs"); err == nil {
 		level := &levelWriter{out: out}
 		return slog.New(syslogHandler{slog.NewTextHandler(level, &slog.HandlerOptions{ReplaceAttr: untimed}), level})
 	}
-	return slog.New(slog.NewTextHandler(lazyFile(filepath.Join(home, logFile)), nil))
+	return slog.New(slog.NewTextHandler(lazyFile(filepath.Join(dir, logFile)), nil))
 }
 
 // untimed leaves out what the system log adds of itself.

@@ -43,7 +43,11 @@ kept in the directory HOME-remote, HOME being the place of a home. Files' data k
 data keys of the service, for which it is asked anew after the time in --kms-cache. So what it forbids takes hold within that
 time. With --kms-cache none it is asked at each open.
 
-Mount options (-o): ro, rw, allow_other, home=DIR, kms=URL,
+With --shared, several processes or hosts may have the volume mounted at a time, all of them with --shared. Each sees what
+the others have changed, and no cache spares it a look. The file system that the volume lies on must pass on locks; README
+says what holds then, and what doesn't.
+
+Mount options (-o): ro, rw, shared, allow_other, home=DIR, kms=URL,
 kms_cache=TIME, passphrase_file=FILE, key_file=FILE, [no]suid, [no]dev, [no]exec,
 [no]atime, [no]diratime, [no]relatime, [no]strictatime, [no]lazytime, sync, async, dirsync.
 With the program linked as /sbin/mount.fuse.kmsfs, mount(8) and /etc/fstab know the type fuse.kmsfs.
@@ -56,12 +60,14 @@ Examples:
   kmsfs mount --key-file /etc/kmsfs.key --allow-other /srv/vault /srv/clear
   kmsfs mount --foreground --read-only ~/vault ~/clear
   kmsfs mount --kms aws:eu-central-1 ~/vault ~/clear
+  kmsfs mount --shared --kms https://keys.example.com:8443 /net/vault /srv/clear
   mount -t fuse.kmsfs /srv/vault /srv/clear -o key_file=/etc/kmsfs.key,noexec`,
 		prepare: func(flags *pflag.FlagSet) func([]string) error {
 			var o mountOptions
 			foreground := flags.Bool("foreground", false, "serve the mount in this process, logging to standard error")
 			flags.BoolVar(&o.AllowOther, "allow-other", false, "let other users in, as far as modes and key policies do")
 			flags.BoolVar(&o.ReadOnly, "read-only", false, "change nothing in the volume")
+			flags.BoolVar(&o.Shared, "shared", false, "let other mounts, also on other hosts, change the volume meanwhile")
 			lists := flags.StringArrayP("options", "o", nil, "mount `OPTIONS`, with commas between")
 			o.Secret.declare(flags)
 			declareHome(flags, &o.Home)
@@ -235,6 +241,7 @@ func (o mountOptions) mount(keys keys, log *slog.Logger) (*kmsfs.Mounted, error)
 		Keys:       keys,
 		AllowOther: o.AllowOther,
 		ReadOnly:   o.ReadOnly,
+		Shared:     o.Shared,
 		Options:    o.Kernel,
 		Log:        log,
 	})

@@ -15,6 +15,8 @@ type mountOptions struct {
 	Volume, Mountpoint string
 	AllowOther         bool
 	ReadOnly           bool
+	// Shared is the mount's of a volume that others change meanwhile.
+	Shared bool
 	// Kernel are further options for the kernel, such as noexec.
 	Kernel []string
 	Secret secretOptions
@@ -38,6 +40,8 @@ func (o *mountOptions) apply(list string, sloppy bool) error {
 			o.ReadOnly = false
 		case option == "ro":
 			o.ReadOnly = true
+		case option == "shared":
+			o.Shared = true
 		case option == "allow_other":
 			o.AllowOther = true
 		case hasValue && value != "" && name == "home":

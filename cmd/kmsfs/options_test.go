@@ -14,6 +14,7 @@ func TestMountOptions(t *testing.T) {
 		{"", mountOptions{}},
 		{"rw,defaults,noauto,nofail,_netdev,user=alice,x-systemd.automount,comment=mine", mountOptions{}},
 		{"ro,allow_other", mountOptions{ReadOnly: true, AllowOther: true}},
+		{"shared", mountOptions{Shared: true}},
 		{"ro,rw", mountOptions{}},
 		{"nosuid,nodev,noexec,noatime", mountOptions{Kernel: []string{"nosuid", "nodev", "noexec", "noatime"}}},
 		{"home=/a=b,key_file=/k", mountOptions{Home: "/a=b", Secret: secretOptions{KeyFile: "/k"}}},
