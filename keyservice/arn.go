@@ -33,6 +33,8 @@ func (n names) alias(name string) string     { return n.resource(name) }
 func (n names) root() string                 { return "arn:kmsfs:iam::" + n.account + ":root" }
 func (n names) principal(user string) string { return "arn:kmsfs:iam::" + n.account + ":user/" + user }
 
+func (n names) auditLog() string { return n.resource("audit-log") }
+
 // local takes off what an ARN of this home has before "key/" or "alias/", and leaves what is no ARN as it is.
 func (n names) local(id string) (string, error) {
 	if !strings.HasPrefix(id, arnPrefix) {

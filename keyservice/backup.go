@@ -11,10 +11,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/tink-crypto/tink-go/v2/streamingaead/subtle"
 	"golang.org/x/sys/unix"
 
+	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/sealer"
 )
 
@@ -86,8 +88,6 @@ func (s *Service) writeBackup(w io.Writer) error {
 		return err
 	}
 	archive := tar.NewWriter(stream)
-	s.changes.Lock() // so that the store and the slots belong together
-	defer s.changes.Unlock()
 	if err := firstError(s.archiveStore(archive), s.archiveLog(archive), archive.Close()); err != nil {
 		return err
 	}
@@ -110,6 +110,8 @@ func (s *Service) archiveStore(archive *tar.Writer) error {
 		return err
 	}
 	defer copied.Close()
+	s.changes.Lock() // so that the store and the slots belong together
+	defer s.changes.Unlock()
 	if err := firstError(os.Remove(copied.Name()), s.store.WriteTo(copied)); err != nil {
 		return err
 	}
@@ -121,14 +123,20 @@ func (s *Service) archiveStore(archive *tar.Writer) error {
 	return firstError(archiveFile(archive, storeFile, copied), archiveText(archive, slotsFile, slots.Bytes()))
 }
 
-// archiveLog adds the audit log as far as it has been written.
+// archiveLog adds the audit log as far as it has been written: behind what the store knows of it.
 func (s *Service) archiveLog(archive *tar.Writer) error {
-	f, err := s.auditDir.open(auditFile, os.O_RDONLY, maxAuditFile)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return archiveFile(archive, auditDir+"/"+auditFile, f)
+	return s.log.WithFiles(func(names []string) error {
+		for _, name := range names {
+			f, err := s.auditDir.open(name, os.O_RDONLY, maxAuditFile)
+			if err != nil {
+				return err
+			}
+			if err := errors.Join(archiveFile(archive, auditDir+"/"+name, f), f.Close()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 func archiveFile(archive *tar.Writer, name string, f *os.File) error {
@@ -199,19 +207,30 @@ func openBackup(backup io.Reader, secret sealer.Sealer) (head, rootKey []byte, e
 	return append(head, sealed...), rootKey, err
 }
 
-// restoreFiles makes the files of a home. Nothing but the three that a backup has is taken, each once.
+// restoreFiles makes the files of a home. Nothing but what a backup has is taken: the store, the slots, and the files of the audit log, with the
+// open segment the last.
 func restoreFiles(dir string, sealedRootKey []byte, stream io.Reader) error {
 	if err := os.Mkdir(filepath.Join(dir, auditDir), 0o700); err != nil {
 		return err
 	}
 	archive := tar.NewReader(stream)
 	for _, want := range []string{storeFile, slotsFile, auditDir + "/" + auditFile} {
-		header, err := archive.Next()
-		if err != nil || header.Name != want || header.Typeflag != tar.TypeReg {
-			return fmt.Errorf("%w: no %s", ErrDamagedBackup, want)
-		}
-		if err := writeFrom(filepath.Join(dir, want), archive); err != nil {
-			return err
+		for {
+			header, err := archive.Next()
+			if err != nil || header.Typeflag != tar.TypeReg {
+				return fmt.Errorf("%w: no %s", ErrDamagedBackup, want)
+			}
+			segment, isAudit := strings.CutPrefix(header.Name, auditDir+"/")
+			isSegment := isAudit && want == auditDir+"/"+auditFile && audit.IsFile(segment)
+			if header.Name != want && !isSegment {
+				return fmt.Errorf("%w: no %s", ErrDamagedBackup, want)
+			}
+			if err := writeFrom(filepath.Join(dir, header.Name), archive); err != nil {
+				return err
+			}
+			if header.Name == want {
+				break
+			}
 		}
 	}
 	// The end of the archive, and of the stream, have to be genuine too.

@@ -270,6 +270,10 @@ func (c *client) DeleteAccessKey(ctx context.Context, _ Caller, in *DeleteAccess
 	return call(ctx, c, "DeleteAccessKey", in, &DeleteAccessKeyOutput{})
 }
 
+func (c *client) ReadAudit(ctx context.Context, _ Caller, in *ReadAuditInput) (*ReadAuditOutput, error) {
+	return call(ctx, c, "ReadAudit", in, &ReadAuditOutput{})
+}
+
 func (c *client) RecordEvent(ctx context.Context, _ Caller, e Event) error {
 	_, err := call(ctx, c, "RecordEvent", &e, &struct{}{})
 	return err

@@ -1,6 +1,7 @@
 package keyservice
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/google/uuid"
@@ -33,16 +34,17 @@ func (s *Service) managedKey(r *request, alias string) (store.KeyID, bool, error
 	return id, err == nil, err
 }
 
-// ownedKey is a symmetric key of the service's own, made when it is first needed.
-func (s *Service) ownedKey(name string) (*key, error) {
-	id, err := s.internalKey(ownedPrefix+name, store.Key{Manager: managerOwned})
+// ownedKey is a key of the service's own, made when it is first needed: a symmetric one, unless like says otherwise.
+func (s *Service) ownedKey(name string, like store.Key) (*key, error) {
+	like.Manager = managerOwned
+	id, err := s.internalKey(ownedPrefix+name, like)
 	if err != nil {
 		return nil, err
 	}
 	return s.existing(id)
 }
 
-// internalKey returns the key that a name stands for, and makes it, a symmetric one, if need be.
+// internalKey returns the key that a name stands for, and makes it, a symmetric one unless the record says otherwise, if need be.
 func (s *Service) internalKey(name string, record store.Key) (store.KeyID, error) {
 	s.changes.Lock()
 	defer s.changes.Unlock()
@@ -56,7 +58,7 @@ func (s *Service) internalKey(name string, record store.Key) (store.KeyID, error
 	r := s.internalRequest()
 	r.name = "CreateKey"
 	record.ID, record.Created, record.State = id, millis(r.time), stateEnabled
-	record.Spec, record.Usage, record.Origin = specSymmetric, usageEncryption, originKMS
+	record.Spec, record.Usage, record.Origin = cmp.Or(record.Spec, specSymmetric), cmp.Or(record.Usage, usageEncryption), originKMS
 	made, err := s.generateMaterial(r, &record)
 	if err != nil {
 		return id, err

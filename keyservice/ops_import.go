@@ -128,7 +128,7 @@ func (t *importToken) context() map[string]string {
 
 // sealToken encrypts the private key under an owned key, with the rest in the clear before it: time, algorithm, spec.
 func (s *Service) sealToken(t *importToken, private []byte) ([]byte, error) {
-	k, err := s.ownedKey(importKey)
+	k, err := s.ownedKey(importKey, store.Key{})
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +163,7 @@ func (s *Service) openToken(id store.KeyID, token []byte, now time.Time) (*impor
 	if err != nil {
 		return nil, nil, malformed
 	}
-	k, err := s.ownedKey(importKey)
+	k, err := s.ownedKey(importKey, store.Key{})
 	if err != nil {
 		return nil, nil, err
 	}

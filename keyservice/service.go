@@ -140,20 +140,6 @@ func (s *Service) openPolicies(servicePolicy []byte) (err error) {
 	return nil
 }
 
-func (s *Service) openLog() (err error) {
-	if s.auditDir, err = s.dir.sub(auditDir); err != nil {
-		return err
-	}
-	file, err := s.auditDir.open(auditFile, os.O_RDWR|os.O_APPEND, maxAuditFile)
-	if err != nil {
-		return err
-	}
-	if s.log, err = audit.Open(int(s.auditDir.Fd()), auditFile, file); err != nil {
-		return errors.Join(fmt.Errorf("%w: %w", ErrDamagedHome, err), file.Close())
-	}
-	return nil
-}
-
 // OwnerUID is the UID of the user whose home it is.
 func (s *Service) OwnerUID() uint32 { return s.facts.Owner }
 

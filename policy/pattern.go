@@ -212,3 +212,9 @@ func firstRune(text string) int {
 	}
 	return len(text)
 }
+
+// Wildcard returns what says whether a text is like a pattern of policies without variables: * stands for any characters, ? for one.
+func Wildcard(text string) func(string) bool {
+	p, _ := parsePattern(text, true, false) // only variables can be malformed
+	return func(text string) bool { return p.matches(text, nil) }
+}

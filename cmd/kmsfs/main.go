@@ -27,7 +27,7 @@ func commands() []command {
 	return []command{
 		initCommand(), mountCommand(), umountCommand(), inspectCommand(),
 		keyCommand(), aliasCommand(), grantCommand(), dataKeyCommand(), encryptCommand(), decryptCommand(),
-		serveCommand(), credentialCommand(), homeCommand(),
+		serveCommand(), credentialCommand(), auditCommand(), homeCommand(),
 		versionCommand(),
 	}
 }

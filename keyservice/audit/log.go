@@ -1,10 +1,15 @@
-// Package audit keeps a key service's audit log: one JSON record a line, in CloudTrail's schema.
+// Package audit keeps a key service's audit log: one JSON record a line, in CloudTrail's schema, each chained to the one before it.
+//
+//   - record.go, chain.go: a record's line, and how it is chained
+//   - log.go, sync.go: appending records, and putting them on disk
+//   - open.go: finding the end of a log
+//   - segment.go, digest.go: the files of a log, and what is signed when one is closed
+//   - read.go, verify.go: going through a log, and proving that it is whole
 package audit
 
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"runtime"
 	"sync"
@@ -16,8 +21,6 @@ import (
 const (
 	// syncDelay is how long a record that need not be durable at once may wait for those that come after it.
 	syncDelay = 500 * time.Millisecond
-	// lookInterval is how often it is checked that the log still has its name.
-	lookInterval = time.Second
 	// failureLife is how long a record that could not be written makes the log unhealthy.
 	failureLife = 10 * time.Second
 	// maxRecord bounds a record's line in bytes, far above what the service's limits on requests allow.
@@ -27,20 +30,53 @@ const (
 )
 
 var (
-	// ErrGone says that the log's file was removed, renamed or replaced while it was open.
-	ErrGone = errors.New("the audit log was removed or replaced")
+	// ErrGone says that the log's file was removed, renamed, replaced or cut off while it was open.
+	ErrGone = errors.New("the audit log was removed, replaced or cut off")
 	// ErrTooLong says that a record is too long to be written.
 	ErrTooLong = errors.New("audit record too long")
 	errClosed  = errors.New("audit log closed")
 )
 
+// Options say what log is opened.
+type Options struct {
+	// Dir is the log's directory, which stays the caller's and open, and Name the open segment's.
+	Dir  *os.File
+	Name string
+	// File is the open segment, for reading and appending. Once Open returns, it is the Log's to close.
+	File *os.File
+	// Anchor, if not nil, keeps the log's head where who can change the files can't, and Head is what it was last given. It is called when records
+	// have been put on disk, twice a second at most, and is not called by two at once.
+	Anchor func(Head) error
+	Head   Head
+	// Signer, if not nil, signs what closed segments hold. Without it, the log is one segment.
+	Signer Signer
+	// Settings say when segments are closed and removed.
+	Settings Settings
+	// Notice, if not nil, is told what is to be known and has nobody to be returned to.
+	Notice func(Notice)
+}
+
+// Head is the end of a log.
+type Head struct {
+	Position
+	// Segment is the number of the open segment's first record, and Size its size in bytes.
+	Segment uint64
+	Size    int64
+}
+
 // Log is an open audit log, which nobody else writes to. It is safe for concurrent use.
 //
 // Those who append at the same time write together: the first of them writes for all that have come by then, while the next ones collect behind it.
 type Log struct {
-	dir  int // the directory's descriptor, not owned
-	name string
-	file *os.File
+	options Options
+	dir     int // the directory's descriptor
+
+	// files is held while closed segments are compressed or removed, and naming while the open one is closed. They are taken in this order,
+	// before mu.
+	files, naming sync.Mutex
+	// closer closes segments behind the writer. anchored is what was anchored last: the closer's, and Close's once that has stopped.
+	closer   closer
+	anchored Head
 
 	mu      sync.Mutex // guards what follows; never held while the file is written or synced
 	changed *sync.Cond // on mu: writing, syncing or a group has come to an end
@@ -48,65 +84,36 @@ type Log struct {
 	next    *group // collects records while others are written; nil if there are none
 	writing bool   // somebody writes; what belongs to the writer is the writer's meanwhile
 	syncing bool   // somebody syncs
-	written int64  // bytes of whole records in the file
+	head    Head   // behind the last record in the file
+	written int64  // bytes of whole records since the log was opened, in all segments
 	synced  int64  // of those, the bytes that are on disk
 	pending *time.Timer
-	syncErr error     // of the last sync
-	failed  time.Time // when a record could last not be written; zero if one was written since
+	syncErr error      // of the last sync
+	failed  time.Time  // when a record could last not be written; zero if one was written since
+	former  []*os.File // segments that were closed since the last sync
 
+	file    *os.File // the open segment; changed by the writer, with mu held
 	writer  writer
 	buffers sync.Pool // of *[]byte, for lines
 }
 
 // writer is what the one who writes needs.
 type writer struct {
-	torn   bool      // a part of a record may lie behind the whole ones
-	looked time.Time // when the file's name was last checked
-	spare  []byte    // a buffer for the next group
+	torn  bool      // a part of a record may lie behind the whole ones
+	began time.Time // when the open segment got its first record in this process; zero if it is empty
+	spare group     // whose buffers are for the next group
+	// open says what file is.
+	open unix.Stat_t
+	file *os.File
 }
 
 // group is records that are written together.
 type group struct {
 	lines []byte
+	ends  []int // where each ends
 	done  bool
-	end   int64 // of the records in the file, once done
+	end   int64 // of the records, as Log.written counts, once done
 	err   error
-}
-
-// Open opens the log of that name in the directory, whose descriptor stays the caller's and open; the file must be there. A part of a record at
-// its end, left by a power cut in the middle of a call that was never answered, is cut off.
-func Open(dir int, name string, file *os.File) (*Log, error) {
-	l := &Log{dir: dir, name: name, file: file}
-	l.changed = sync.NewCond(&l.mu)
-	l.buffers.New = func() any { return new([]byte) }
-	end, size, err := lastRecordEnd(file)
-	if err != nil {
-		return nil, fmt.Errorf("open the audit log: %w", err)
-	}
-	l.written, l.synced, l.writer.torn = end, end, end != size
-	return l, nil
-}
-
-// lastRecordEnd returns where the last whole line ends, and the file's size.
-func lastRecordEnd(f *os.File) (end, size int64, err error) {
-	info, err := f.Stat()
-	if err != nil {
-		return 0, 0, err
-	}
-	size = info.Size()
-	tail := make([]byte, min(size, maxRecord))
-	if _, err := f.ReadAt(tail, size-int64(len(tail))); err != nil && !errors.Is(err, io.EOF) {
-		return 0, 0, err
-	}
-	for i := len(tail); i > 0; i-- {
-		if tail[i-1] == '\n' {
-			return size - int64(len(tail)-i), size, nil
-		}
-	}
-	if size > int64(len(tail)) {
-		return 0, 0, errors.New("it does not consist of records")
-	}
-	return 0, size, nil
 }
 
 // Append writes a record; when it returns nil, the record is in the file, and on disk if durable is set, else within a
@@ -124,7 +131,7 @@ func (l *Log) Append(r *Record, durable bool) error {
 	if err != nil {
 		return fmt.Errorf("write the audit log: %w", err)
 	}
-	if !durable {
+	if !durable && !l.options.Settings.SyncAlways {
 		return nil
 	}
 	if err := l.sync(end); err != nil {
@@ -133,7 +140,7 @@ func (l *Log) Append(r *Record, durable bool) error {
 	return nil
 }
 
-// append has the line written, and returns where it ends in the file.
+// append has the line written, and returns where it ends, as Log.written counts.
 func (l *Log) append(line []byte) (end int64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -141,10 +148,11 @@ func (l *Log) append(line []byte) (end int64, err error) {
 		return 0, errClosed
 	}
 	if l.next == nil {
-		l.next = &group{lines: l.writer.take()}
+		l.next = l.writer.take()
 	}
 	g := l.next
 	g.lines = append(g.lines, line...)
+	g.ends = append(g.ends, len(g.lines))
 	for !g.done {
 		if l.writing {
 			l.changed.Wait()
@@ -162,19 +170,22 @@ func (l *Log) lead(g *group) {
 	runtime.Gosched() // those who are about to append come along: with one processor, nobody would otherwise
 	l.mu.Lock()
 	l.next = nil
-	written, syncErr := l.written, l.syncErr
+	head, syncErr := l.head, l.syncErr
 	l.mu.Unlock()
 
-	err := l.ready(written, syncErr)
+	head, err := l.ready(head, syncErr)
+	next := head
 	if err == nil {
-		err = l.write(g.lines, written)
+		next, err = l.write(g, head)
 	}
 
 	l.mu.Lock()
 	if l.failed = (time.Time{}); err != nil {
 		l.failed = time.Now()
 	}
+	l.head = head
 	if err == nil {
+		l.head = next
 		l.written += int64(len(g.lines))
 		if syncErr != nil && errors.Is(l.syncErr, syncErr) {
 			l.syncErr = nil
@@ -184,120 +195,100 @@ func (l *Log) lead(g *group) {
 		}
 	}
 	g.done, g.end, g.err = true, l.written, err
-	l.writer.give(g.lines)
-	g.lines = nil
+	l.writer.give(g)
 	l.writing = false
 	l.changed.Broadcast()
 }
 
-// take returns a buffer for a group.
-func (w *writer) take() []byte {
-	buffer := w.spare
-	w.spare = nil
-	return buffer[:0]
+// take returns a group, with buffers that were used before.
+func (w *writer) take() *group {
+	g := &group{lines: w.spare.lines[:0], ends: w.spare.ends[:0]}
+	w.spare = group{}
+	return g
 }
 
-// give takes a group's buffer back.
-func (w *writer) give(buffer []byte) {
-	if cap(buffer) <= spareBuffer {
-		w.spare = buffer
+// give takes a group's buffers back.
+func (w *writer) give(g *group) {
+	if cap(g.lines) <= spareBuffer {
+		w.spare.lines, w.spare.ends = g.lines, g.ends
 	}
+	g.lines, g.ends = nil, nil
 }
 
-// write writes lines behind the whole records.
-func (l *Log) write(lines []byte, written int64) error {
-	n, err := l.file.Write(lines)
+// write writes a group's lines behind head, and returns what the head is then.
+func (l *Log) write(g *group, head Head) (Head, error) {
+	next := head
+	start := 0
+	for _, end := range g.ends {
+		next.Position = next.link(g.lines[start:end])
+		start = end
+	}
+	next.Size += int64(len(g.lines))
+	n, err := l.file.Write(g.lines)
 	if err != nil {
 		if l.writer.torn = n > 0; l.writer.torn {
-			_ = l.mend(written) // or before the next record
+			_ = l.mend(head) // or before the next record
 		}
+		return head, err
 	}
-	return err
+	if l.writer.began.IsZero() {
+		l.writer.began = time.Now()
+	}
+	return next, nil
 }
 
-// ready finds out whether records may be written.
-func (l *Log) ready(written int64, syncErr error) error {
-	if err := l.look(); err != nil {
-		return err
-	}
+// ready finds out whether records may be written behind head, and returns the new one if it has closed a segment.
+func (l *Log) ready(head Head, syncErr error) (Head, error) {
 	if syncErr != nil {
 		if err := l.file.Sync(); err != nil {
-			return err
+			return head, err
 		}
 	}
 	if l.writer.torn {
-		return l.mend(written)
+		if err := l.mend(head); err != nil {
+			return head, err
+		}
 	}
-	return nil
+	if err := l.look(head); err != nil {
+		return head, err
+	}
+	if l.isFull(head) {
+		return l.closeSegment(head)
+	}
+	return head, nil
 }
 
-// look makes sure that the file is still the log: at every record that it has a name, and now and then that it is the right one.
-func (l *Log) look() error {
-	var open, named unix.Stat_t
-	if err := unix.Fstat(int(l.file.Fd()), &open); err != nil {
-		return err
+// look makes sure, at every record, that the file is still the log.
+func (l *Log) look(head Head) error {
+	var named unix.Stat_t
+	if l.writer.file != l.file {
+		if err := unix.Fstat(int(l.file.Fd()), &l.writer.open); err != nil {
+			return err
+		}
+		l.writer.file = l.file
 	}
-	if open.Nlink == 0 {
+	open := &l.writer.open
+	err := unix.Fstatat(l.dir, l.options.Name, &named, unix.AT_SYMLINK_NOFOLLOW)
+	if err == unix.ENOENT || err == nil && (named.Ino != open.Ino || named.Dev != open.Dev || named.Size != head.Size) {
 		return ErrGone
-	}
-	now := time.Now()
-	if now.Sub(l.writer.looked) < lookInterval {
-		return nil
-	}
-	err := unix.Fstatat(l.dir, l.name, &named, unix.AT_SYMLINK_NOFOLLOW)
-	if errors.Is(err, unix.ENOENT) || err == nil && (named.Ino != open.Ino || named.Dev != open.Dev) {
-		return ErrGone
-	}
-	if err == nil {
-		l.writer.looked = now
 	}
 	return err
 }
 
 // mend removes what is left of records that could not be written.
-func (l *Log) mend(written int64) error {
-	if err := l.file.Truncate(written); err != nil {
+func (l *Log) mend(head Head) error {
+	if err := l.file.Truncate(head.Size); err != nil {
 		return err
 	}
 	l.writer.torn = false
 	return nil
 }
 
-// syncLater puts on disk what nobody waits for. The next Append sees its error.
-func (l *Log) syncLater() {
-	l.mu.Lock()
-	l.pending = nil // records from here on need a sync of their own
-	end := l.written
-	l.mu.Unlock()
-	_ = l.sync(end)
-}
-
-// sync returns when the file is on disk up to the end, with those that wait for the same.
-func (l *Log) sync(end int64) error {
+// Head returns the end of what has been written.
+func (l *Log) Head() Head {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for l.synced < end {
-		if l.closed {
-			return errClosed
-		}
-		if l.syncing {
-			l.changed.Wait()
-			continue
-		}
-		l.syncing = true
-		reached := l.written
-		l.mu.Unlock()
-		err := l.file.Sync()
-		l.mu.Lock()
-		l.syncing = false
-		l.changed.Broadcast()
-		if err != nil {
-			l.syncErr = err
-			return err
-		}
-		l.synced = reached
-	}
-	return nil
+	return l.head
 }
 
 // Healthy says whether records can be written, as far as is known: a failure is forgotten after a while, so that somebody tries again.
@@ -310,8 +301,8 @@ func (l *Log) Healthy() bool {
 // Close syncs and closes the log, after those that are writing to it. Records are refused from then on.
 func (l *Log) Close() error {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	if l.closed {
+		l.mu.Unlock()
 		return nil
 	}
 	l.closed = true
@@ -321,5 +312,13 @@ func (l *Log) Close() error {
 	if l.pending != nil {
 		l.pending.Stop()
 	}
-	return errors.Join(l.file.Sync(), l.file.Close())
+	former, head := l.former, l.head
+	l.former = nil
+	l.mu.Unlock()
+	l.closer.stop()
+	err := errors.Join(l.syncFormer(former), l.file.Sync())
+	if err == nil {
+		err = l.anchor(head)
+	}
+	return errors.Join(err, l.file.Close())
 }

@@ -1,6 +1,7 @@
 package audit_test
 
 import (
+	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,27 +16,85 @@ import (
 	"kmsfs/keyservice/audit"
 )
 
+const openName = "current.jsonl"
+
+// kept is what a store knows of a log, and who signs for it.
+type kept struct {
+	mu      sync.Mutex // guards what follows
+	head    audit.Head
+	notices []audit.Notice
+
+	private ed25519.PrivateKey
+}
+
+func (*kept) Log() string { return "test" }
+
+func (k *kept) Sign(message []byte) ([]byte, error) { return ed25519.Sign(k.private, message), nil }
+
+func (k *kept) key() ed25519.PublicKey { return k.private.Public().(ed25519.PublicKey) }
+
+func (k *kept) known() audit.Head {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.head
+}
+
+func (k *kept) noticed(event string) (found []audit.Notice) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, n := range k.notices {
+		if n.Event == event {
+			found = append(found, n)
+		}
+	}
+	return found
+}
+
+func newKept() *kept {
+	return &kept{private: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))}
+}
+
+// open opens the log in a directory, as far as it is known.
+func (k *kept) open(t testing.TB, path string, settings audit.Settings) *audit.Log {
+	t.Helper()
+	dir, err := os.Open(path)
+	must(t, err)
+	t.Cleanup(func() { dir.Close() })
+	f, err := os.OpenFile(filepath.Join(path, openName), os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o600)
+	must(t, err)
+	l, err := audit.Open(audit.Options{
+		Dir: dir, Name: openName, File: f, Head: k.known(), Signer: k, Settings: settings,
+		Anchor: func(h audit.Head) error {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			k.head = h
+			return nil
+		},
+		Notice: func(n audit.Notice) {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			k.notices = append(k.notices, n)
+		},
+	})
+	must(t, err)
+	t.Cleanup(func() { must(t, l.Close()) })
+	return l
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// large settings close no segment.
+var large = audit.Settings{SegmentSize: 1 << 40, SegmentAge: time.Hour}
+
 func openLog(t testing.TB) (l *audit.Log, path string) {
 	t.Helper()
-	dir, err := os.Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { dir.Close() })
-	path = filepath.Join(dir.Name(), "log")
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if l, err = audit.Open(int(dir.Fd()), "log", f); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return l, path
+	dir := t.TempDir()
+	return newKept().open(t, dir, large), filepath.Join(dir, openName)
 }
 
 // Whatever text a record holds, a line is one JSON object, and the text comes back.
@@ -187,8 +246,9 @@ func TestTogether(t *testing.T) {
 	}
 }
 
-func BenchmarkAppend(b *testing.B) {
-	record := &audit.Record{
+// benchmarkRecord is that of a file's opening.
+func benchmarkRecord() *audit.Record {
+	return &audit.Record{
 		Time: time.Now(), Event: "Decrypt", ReadOnly: true, Account: "123456789012", Region: "local",
 		Identity: audit.Identity{UserName: "alice", ARN: "arn:kmsfs:iam::123456789012:user/alice", PID: 4711, Executable: "/usr/bin/libreoffice", Operation: "open", InvokedBy: "fs.kmsfs"},
 		Request: []audit.Field{
@@ -197,6 +257,10 @@ func BenchmarkAppend(b *testing.B) {
 		},
 		Resources: []audit.Resource{{Type: "AWS::KMS::Key", ARN: "arn:kmsfs:kms:local:123456789012:key/3f2b8c1e-0000-4000-8000-000000000000"}},
 	}
+}
+
+func BenchmarkAppend(b *testing.B) {
+	record := benchmarkRecord()
 	for _, callers := range []int{1, 8} {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
 			l, _ := openLog(b)

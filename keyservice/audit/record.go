@@ -100,12 +100,15 @@ func Pairs(name string, value map[string]string) Field {
 	return Field{name: name, kind: pairsField, pairs: value}
 }
 
-// appendTo appends the record's line.
+// timeLayout is how times are written, in UTC.
+const timeLayout = "2006-01-02T15:04:05.000000Z"
+
+// appendTo appends the record's line, with an empty link.
 func (r *Record) appendTo(b []byte) []byte {
 	b = append(b, `{"eventVersion":"1.11","userIdentity":`...)
 	b = r.appendIdentity(b)
 	b = append(b, `,"eventTime":"`...)
-	b = r.Time.UTC().AppendFormat(b, "2006-01-02T15:04:05.000000Z")
+	b = r.Time.UTC().AppendFormat(b, timeLayout)
 	b = append(b, `","eventSource":"kms.kmsfs"`...)
 	b = appendMember(b, "eventName", r.Event)
 	b = appendMember(b, "awsRegion", r.Region)
@@ -133,7 +136,8 @@ func (r *Record) appendTo(b []byte) []byte {
 	}
 	b = append(b, `,"managementEvent":true`...)
 	b = appendMember(b, "recipientAccountId", r.Account)
-	return append(b, `,"eventCategory":"Management"}`+"\n"...)
+	b = append(b, `,"eventCategory":"Management"`...)
+	return append(b, emptyLink...)
 }
 
 // source is where the request came from, in the form that CloudTrail has for requests of services.

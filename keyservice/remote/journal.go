@@ -72,7 +72,7 @@ func openLog(dir *os.File, name string) (*audit.Log, error) {
 		file.Close()
 		return nil, err
 	}
-	log, err := audit.Open(int(dir.Fd()), name, file)
+	log, err := audit.Open(audit.Options{Dir: dir, Name: name, File: file})
 	if err != nil {
 		file.Close()
 	}

@@ -22,7 +22,7 @@ import (
 var ErrDamaged = errors.New("damaged key store")
 
 // version is that of the layout.
-const version = 3
+const version = 4
 
 // lockPatience is how long to wait for somebody who has the file open without holding the home's lock.
 const lockPatience = time.Second

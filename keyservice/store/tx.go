@@ -41,6 +41,7 @@ const (
 	versionKey = "version"
 	factsKey   = "facts"
 	policyKey  = "policy"
+	auditKey   = "audit head"
 )
 
 // digestSize is the size in bytes of the digests in indexes.
@@ -152,3 +153,9 @@ func (t *Tx) ServicePolicy() ([]byte, error) { return t.unseal(metaBucket, []byt
 func (t *Tx) PutServicePolicy(document []byte) error {
 	return t.seal(metaBucket, []byte(policyKey), document)
 }
+
+// AuditHead is what the audit log is known to end with; nil if nothing is known yet.
+func (t *Tx) AuditHead() ([]byte, error) { return t.unseal(metaBucket, []byte(auditKey)) }
+
+// PutAuditHead stores that.
+func (t *Tx) PutAuditHead(head []byte) error { return t.seal(metaBucket, []byte(auditKey), head) }

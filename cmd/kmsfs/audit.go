@@ -1,0 +1,382 @@
+package main
+
+import (
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/csv"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"kmsfs/keyservice"
+	"kmsfs/keyservice/audit"
+	"kmsfs/policy"
+)
+
+// auditDir and openSegment are where a home has its audit log.
+const (
+	auditDir    = "audit"
+	openSegment = "current.jsonl"
+)
+
+func auditCommand() command {
+	return command{
+		name: "audit", arguments: "COMMAND", summary: "verify and search the audit log",
+		details: `
+Commands for the key service's audit log: who used which key for which file. Each record is chained to the one before it; closed
+segments are signed; and the store knows where the log ends. Reading it takes the permission kmsfs:ReadAudit, and is recorded.`,
+		commands: []command{auditVerifyCommand(), auditKeyCommand(), auditQueryCommand()},
+	}
+}
+
+// auditLog is an audit log to be read.
+type auditLog struct {
+	files fs.FS
+	open  string
+	// about is what the service says of it; nil of a copy.
+	about *keyservice.ReadAuditOutput
+}
+
+// readAuditLog asks the service for the audit log. Its files are read directly, where their mode lets the caller, and else through the service.
+func readAuditLog(s *session) (auditLog, error) {
+	about, err := s.ReadAudit(s.ctx, s.caller, &keyservice.ReadAuditInput{})
+	if err != nil {
+		return auditLog{}, err
+	}
+	log := auditLog{files: &servedFiles{s}, open: about.Open, about: about}
+	dir := filepath.Join(s.dir, auditDir)
+	if f, err := os.Open(filepath.Join(dir, about.Open)); err == nil {
+		f.Close()
+		log.files = os.DirFS(dir)
+	}
+	return log, nil
+}
+
+// publicKey reads an Ed25519 public key in PEM or DER.
+func publicKey(text []byte) (ed25519.PublicKey, error) {
+	if block, _ := pem.Decode(text); block != nil {
+		text = block.Bytes
+	}
+	parsed, err := x509.ParsePKIXPublicKey(text)
+	if err != nil {
+		return nil, fmt.Errorf("not a public key: %w", err)
+	}
+	key, ok := parsed.(ed25519.PublicKey)
+	if !ok {
+		return nil, errors.New("not an Ed25519 public key")
+	}
+	return key, nil
+}
+
+func auditVerifyCommand() command {
+	c := command{
+		name: "verify", arguments: "[OPTIONS]", summary: "prove that nobody has touched the audit log",
+		details: `
+Goes through the audit log and names the first record that was edited, dropped, inserted, moved or cut off, if there is one: the
+exit status is 1 then. With --directory and --public-key it verifies a copy, and needs no home: all but records that were cut off
+behind the last signed segment is found out so.
+
+Examples:
+  kmsfs audit verify
+  kmsfs audit verify --from 2026-11-01 --to 2026-11-30
+  kmsfs audit verify --directory /mnt/copy/audit --public-key audit.pem`,
+	}
+	c.prepare = func(flags *pflag.FlagSet) func([]string) error {
+		var o serviceOptions
+		var from, to timeFlag
+		flags.Var(&from, "from", "read only segments with records from a `TIME` on: a date, or RFC 3339")
+		flags.Var(&to, "to", "read only segments with records up to a `TIME`")
+		keyFile := flags.String("public-key", "", "verify against the public key in a `FILE`, and not the home's")
+		dir := flags.String("directory", "", "verify a copy of the log in a `DIRECTORY`")
+		o.declare(flags)
+		return func(args []string) error {
+			if len(args) != 0 {
+				return usagef("audit verify", "want no arguments, got %d", len(args))
+			}
+			v := audit.VerifyOptions{Open: openSegment, From: from.time, To: to.time}
+			if *keyFile != "" {
+				text, err := os.ReadFile(*keyFile)
+				if err != nil {
+					return pathError(err)
+				}
+				if v.Key, err = publicKey(text); err != nil {
+					return fmt.Errorf("%s: %w", *keyFile, err)
+				}
+			}
+			if *dir != "" {
+				if v.Key == nil {
+					return usagef("audit verify", "--directory wants --public-key")
+				}
+				return verify(os.DirFS(*dir), v)
+			}
+			return o.call(func(s *session) error { return verifyHome(s, v) })
+		}
+	}
+	return c
+}
+
+// verifyHome verifies the log of a home against what that knows of it.
+func verifyHome(s *session, o audit.VerifyOptions) error {
+	log, err := readAuditLog(s)
+	if err != nil {
+		return err
+	}
+	if o.Key == nil {
+		if o.Key, err = publicKey(log.about.PublicKey); err != nil {
+			return err
+		}
+	}
+	o.Open = log.open
+	o.Head = &audit.Head{Position: audit.Position{Sequence: log.about.LastSequence}}
+	copy(o.Head.Hash[:], log.about.LastHash)
+	return verify(log.files, o)
+}
+
+func verify(dir fs.FS, o audit.VerifyOptions) error {
+	report, err := audit.Verify(dir, o)
+	if err != nil {
+		return fmt.Errorf("the audit log is not what was written: %w", err)
+	}
+	fmt.Printf("%d records are whole", report.Records-report.Pruned-report.Skipped)
+	if report.Segments > 0 {
+		fmt.Printf("; %d of all are signed for, in %d segments", report.Signed, report.Segments)
+	}
+	if report.Pruned > 0 {
+		fmt.Printf("; %d were removed for their age, as is signed", report.Pruned)
+	}
+	if report.Skipped > 0 {
+		fmt.Printf("; %d lie in other times", report.Skipped)
+	}
+	fmt.Println()
+	return nil
+}
+
+func auditKeyCommand() command {
+	return serviceCommand(command{
+		name: "key", arguments: "[OPTIONS]", summary: "print the public key that the audit log is signed with",
+		details: `
+Prints the audit key's public half in PEM. Keep it elsewhere: with it and a copy of the log, anybody can verify that.
+
+Example:
+  kmsfs audit key >audit.pem`,
+	}, func(*serviceOptions, *pflag.FlagSet) func(*session, []string) error {
+		return func(s *session, _ []string) error {
+			about, err := s.ReadAudit(s.ctx, s.caller, &keyservice.ReadAuditInput{})
+			if err != nil {
+				return err
+			}
+			return pem.Encode(os.Stdout, &pem.Block{Type: "PUBLIC KEY", Bytes: about.PublicKey})
+		}
+	})
+}
+
+func auditQueryCommand() command {
+	return serviceCommand(command{
+		name: "query", arguments: "[OPTIONS]", summary: "search the audit log",
+		details: `
+Prints the records that all given options apply to, the oldest first. In PATH, * stands for any characters, ? for one.
+
+Examples:
+  kmsfs audit query --path '/finance/*' --principal alice --since 2026-11-01
+  kmsfs audit query --error '*' --csv
+  kmsfs audit query --event Decrypt --key alias/finance --json`,
+	}, func(_ *serviceOptions, flags *pflag.FlagSet) func(*session, []string) error {
+		var f audit.Filter
+		var since, until timeFlag
+		flags.StringVar(&f.Key, "key", "", "records about a `KEY`: its ID, ARN or alias")
+		flags.StringVar(&f.Principal, "principal", "", "records of a `PRINCIPAL`: a user's name, uid:N or an ARN")
+		path := flags.String("path", "", "records about files with a `PATH` like this")
+		flags.StringVar(&f.Event, "event", "", "records of an `EVENT`, such as Decrypt or ContextMismatch")
+		flags.StringVar(&f.Error, "error", "", "records with an error's `CODE`; * is any")
+		flags.Var(&since, "since", "records from a `TIME` on: a date, or RFC 3339")
+		flags.Var(&until, "until", "records up to a `TIME`")
+		asJSON := flags.Bool("json", false, "print the whole records, one JSON object a line")
+		asCSV := flags.Bool("csv", false, "print comma-separated values")
+		return func(s *session, _ []string) error {
+			if *asJSON && *asCSV {
+				return usagef("audit query", "--json and --csv exclude each other")
+			}
+			f.Since, f.Until = since.time, until.time
+			if *path != "" {
+				f.Path = policy.Wildcard(*path)
+				f.Literal = longestLiteral(*path)
+			}
+			log, err := readAuditLog(s)
+			if err != nil {
+				return err
+			}
+			return query(log, f, *asJSON, *asCSV)
+		}
+	})
+}
+
+// longestLiteral is the longest piece of a pattern without wildcards.
+func longestLiteral(pattern string) (longest string) {
+	for _, piece := range strings.FieldsFunc(pattern, func(r rune) bool { return r == '*' || r == '?' }) {
+		if len(piece) > len(longest) {
+			longest = piece
+		}
+	}
+	return longest
+}
+
+// query prints the records asked for.
+func query(log auditLog, f audit.Filter, asJSON, asCSV bool) error {
+	out := csv.NewWriter(os.Stdout)
+	row := func(columns ...string) error {
+		if asCSV {
+			return out.Write(columns)
+		}
+		_, err := fmt.Println(strings.Join(columns, "  "))
+		return err
+	}
+	if asCSV {
+		if err := row("time", "event", "error", "user", "pid", "executable", "operation", "paths", "resources"); err != nil {
+			return err
+		}
+	}
+	err := audit.Query(log.files, log.open, f, func(e *audit.Entry) error {
+		if asJSON {
+			_, err := fmt.Printf("%s\n", e.Line)
+			return err
+		}
+		var resources []string
+		for _, r := range e.Resources {
+			resources = append(resources, r.ARN)
+		}
+		more := &e.AdditionalEventData
+		at := e.EventTime.Format(time.RFC3339Nano)
+		if asCSV {
+			return row(at, e.EventName, e.ErrorCode, e.UserIdentity.UserName, fmt.Sprint(more.PID), more.Executable, more.FileOperation,
+				strings.Join(e.Paths(), " "), strings.Join(resources, " "))
+		}
+		result := "ok"
+		if e.ErrorCode != "" {
+			result = e.ErrorCode
+		}
+		return row(at, e.EventName, result, e.UserIdentity.UserName, more.FileOperation, strings.Join(e.Paths(), " "), strings.Join(resources, " "))
+	})
+	out.Flush()
+	return errors.Join(err, out.Error())
+}
+
+// timeFlag is a point in time.
+type timeFlag struct{ time time.Time }
+
+// String, Set and Type make it a flag.
+func (t *timeFlag) String() string {
+	if t.time.IsZero() {
+		return ""
+	}
+	return t.time.Format(time.RFC3339)
+}
+
+// Set takes a date, in the local time zone, or a time with its zone.
+func (t *timeFlag) Set(text string) (err error) {
+	if t.time, err = time.ParseInLocation(time.DateOnly, text, time.Local); err != nil {
+		if t.time, err = time.Parse(time.RFC3339, text); err != nil {
+			return fmt.Errorf("want a date such as 2026-11-24, or a time such as 2026-11-24T15:04:05Z")
+		}
+	}
+	return nil
+}
+
+// Type names what it takes.
+func (*timeFlag) Type() string { return "TIME" }
+
+// servedFiles are the audit log's files, read through the service that has them.
+type servedFiles struct{ s *session }
+
+var _ fs.ReadDirFS = (*servedFiles)(nil)
+
+// ReadDir lists the files as the service knows them now.
+func (f *servedFiles) ReadDir(string) ([]fs.DirEntry, error) {
+	about, err := f.s.ReadAudit(f.s.ctx, f.s.caller, &keyservice.ReadAuditInput{})
+	if err != nil {
+		return nil, err
+	}
+	var entries []fs.DirEntry
+	for _, name := range about.Files {
+		entries = append(entries, &servedFile{s: f.s, name: name})
+	}
+	return entries, nil
+}
+
+// Open opens a file.
+func (f *servedFiles) Open(name string) (fs.File, error) {
+	file := &servedFile{s: f.s, name: name}
+	_, err := file.read()
+	var refusal *keyservice.Error
+	if errors.As(err, &refusal) && refusal.Code == keyservice.CodeNotFound {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	return file, nil
+}
+
+// servedFile is one of them, as an entry and as an open file.
+type servedFile struct {
+	s       *session
+	name    string
+	content []byte // that was read ahead
+	off     int64  // behind it
+	ended   bool
+}
+
+// read reads the next part.
+func (f *servedFile) read() (int, error) {
+	out, err := f.s.ReadAudit(f.s.ctx, f.s.caller, &keyservice.ReadAuditInput{File: f.name, Offset: f.off})
+	if err != nil {
+		return 0, err
+	}
+	f.content, f.ended = out.Content, len(out.Content) == 0
+	f.off += int64(len(out.Content))
+	return len(out.Content), nil
+}
+
+// Read reads on.
+func (f *servedFile) Read(p []byte) (int, error) {
+	if len(f.content) == 0 {
+		if f.ended {
+			return 0, io.EOF
+		}
+		n, err := f.read()
+		if err != nil {
+			return 0, err
+		}
+		if n == 0 {
+			return 0, io.EOF
+		}
+	}
+	n := copy(p, f.content)
+	f.content = f.content[n:]
+	return n, nil
+}
+
+// Close has nothing to do.
+func (*servedFile) Close() error { return nil }
+
+// Name is the file's.
+func (f *servedFile) Name() string { return f.name }
+
+// IsDir is never the case.
+func (*servedFile) IsDir() bool { return false }
+
+// Type is a regular file's.
+func (*servedFile) Type() fs.FileMode { return 0 }
+
+// Info is not known.
+func (*servedFile) Info() (fs.FileInfo, error) { return nil, fs.ErrInvalid }
+
+// Stat is not known.
+func (*servedFile) Stat() (fs.FileInfo, error) { return nil, fs.ErrInvalid }

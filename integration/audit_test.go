@@ -1,0 +1,101 @@
+package integration
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// auditPath is the open segment of the volume's audit log.
+func (v *volume) auditPath() string { return filepath.Join(v.home, "audit", "current.jsonl") }
+
+// Who opened what can be asked for while the volume is in use, and what was done to the log is named, offline too.
+func TestAudit(t *testing.T) {
+	v := mounted(t)
+	must(t, os.MkdirAll(v.path("finance", "q3"), 0o755))
+	write(t, v.path("finance", "q3", "report"), []byte("text"))
+	write(t, v.path("other"), []byte("text"))
+	v.remount(t)
+	wantContent(t, v.path("finance", "q3", "report"), []byte("text"))
+
+	found := v.kmsfs(t, "audit", "query", "--path", "/finance/*", "--event", "Decrypt", "--principal", "uid:0", "--json")
+	var record struct {
+		RequestParameters   struct{ EncryptionContext map[string]string }
+		AdditionalEventData struct{ Executable, FileOperation string }
+	}
+	if strings.Count(found, "\n") != 1 {
+		t.Fatalf("the opening of the report is not one record: %s", found)
+	}
+	must(t, json.Unmarshal([]byte(found), &record))
+	self, err := os.Executable()
+	must(t, err)
+	if more := record.AdditionalEventData; record.RequestParameters.EncryptionContext["kmsfs:path"] != "/finance/q3/report" || more.Executable != self || more.FileOperation != "open" {
+		t.Errorf("the opening of the report is recorded as %s", found)
+	}
+	if other := v.kmsfs(t, "audit", "query", "--path", "/nothing/*"); other != "" {
+		t.Errorf("records of no file: %s", other)
+	}
+
+	key := filepath.Join(v.root, "audit.pem")
+	must(t, os.WriteFile(key, []byte(v.kmsfs(t, "audit", "key")), 0o600))
+	offline := func() []string {
+		return []string{"audit", "verify", "--directory", filepath.Dir(v.auditPath()), "--public-key", key}
+	}
+	v.kmsfs(t, "audit", "verify")
+	v.kmsfs(t, offline()...)
+	text, err := os.ReadFile(v.auditPath())
+	must(t, err)
+	lines := bytes.SplitAfter(bytes.TrimSuffix(text, []byte("\n")), []byte("\n"))
+	// In place, as the log is open.
+	change := func(at int, from, to string) {
+		t.Helper()
+		f, err := os.OpenFile(v.auditPath(), os.O_WRONLY, 0)
+		must(t, err)
+		defer f.Close()
+		off := len(bytes.Join(lines[:at], nil)) + bytes.Index(lines[at], []byte(from))
+		_, err = f.WriteAt([]byte(to), int64(off))
+		must(t, err)
+	}
+	change(3, `"readOnly":`, `"readOnlx":`)
+	for _, args := range [][]string{{"audit", "verify"}, offline()} {
+		v.refused(t, args, "not what was written", "record 4", "edited")
+	}
+	change(3, `"readOnly":`, `"readOnly":`)
+	v.kmsfs(t, "audit", "verify")
+
+	// A log that is cut off is noticed at the next use of a key, which is refused, until it is whole again.
+	text, err = os.ReadFile(v.auditPath())
+	must(t, err)
+	must(t, os.Truncate(v.auditPath(), int64(len(text)-10)))
+	if _, err := os.ReadFile(v.path("other")); err == nil {
+		t.Error("a file is opened without a record")
+	}
+	f, err := os.OpenFile(v.auditPath(), os.O_WRONLY|os.O_APPEND, 0)
+	must(t, err)
+	_, err = f.Write(text[len(text)-10:])
+	must(t, err)
+	must(t, f.Close())
+	wantContent(t, v.path("other"), []byte("text"))
+	v.kmsfs(t, "audit", "verify")
+}
+
+// Nothing that was answered is missing from the log after a kill.
+func TestAuditCrash(t *testing.T) {
+	v := mounted(t)
+	for i := range 50 {
+		write(t, v.path(fmt.Sprint(i)), []byte("text"))
+	}
+	v.kill(t)
+	v.mount(t)
+	v.kmsfs(t, "audit", "verify")
+	if n := strings.Count(v.kmsfs(t, "audit", "query", "--event", "GenerateDataKey", "--path", "/*"), "\n"); n < 50 {
+		t.Errorf("%d files were made, as the log says, want 50", n)
+	}
+	if damaged := v.kmsfs(t, "audit", "query", "--event", "AuditLogDamaged"); damaged != "" {
+		t.Errorf("the log is taken for damaged: %s", damaged)
+	}
+}

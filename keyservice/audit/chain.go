@@ -1,0 +1,77 @@
+package audit
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"strconv"
+)
+
+// Position is a place in the chain of records: behind the one of that number, counted from 1, whose hash that is. The zero Position is
+// where a log begins.
+type Position struct {
+	Sequence uint64
+	Hash     [sha256.Size]byte // of the record's line, without its newline
+}
+
+// Each line ends with its number, padded with spaces, which JSON passes over, and the hash of the line before it. So they can be
+// filled in where they lie, in the order in which lines are written.
+const (
+	sequenceMember = `,"sequence":`
+	hashMember     = `,"previousRecordHash":"`
+	lineEnd        = `"}` + "\n"
+
+	sequenceWidth = 15
+	hashWidth     = 2 * sha256.Size
+
+	sequenceAt = len(sequenceMember)
+	hashAt     = sequenceAt + sequenceWidth + len(hashMember)
+	linkSize   = hashAt + hashWidth + len(lineEnd)
+)
+
+// emptyLink is a line's end before it is filled in.
+var emptyLink = sequenceMember + string(bytes.Repeat([]byte(" "), sequenceWidth)) + hashMember +
+	string(bytes.Repeat([]byte("0"), hashWidth)) + lineEnd
+
+// link makes line, which ends with an empty link, the one behind p, and returns the position behind it.
+func (p Position) link(line []byte) Position {
+	end := line[len(line)-linkSize:]
+	p.Sequence++
+	var digits [20]byte
+	number := strconv.AppendUint(digits[:0], p.Sequence, 10)
+	copy(end[sequenceAt+sequenceWidth-len(number):], number)
+	hex.Encode(end[hashAt:], p.Hash[:])
+	p.Hash = sha256.Sum256(line[:len(line)-1])
+	return p
+}
+
+// parseLink returns the position behind which a line, with its newline, says that it is.
+func parseLink(line []byte) (before Position, ok bool) {
+	if len(line) < linkSize+1 || line[0] != '{' {
+		return before, false
+	}
+	end := line[len(line)-linkSize:]
+	hash, digits := end[hashAt:][:hashWidth], bytes.TrimLeft(end[sequenceAt:][:sequenceWidth], " ")
+	if string(end[:sequenceAt]) != sequenceMember || string(end[sequenceAt+sequenceWidth:hashAt]) != hashMember || string(end[hashAt+hashWidth:]) != lineEnd ||
+		len(digits) == 0 || digits[0] == '0' || digits[0] == '+' {
+		return before, false
+	}
+	sequence, err := strconv.ParseUint(string(digits), 10, 64)
+	if err != nil || bytes.ContainsFunc(hash, func(r rune) bool { return r >= 'A' && r <= 'F' }) {
+		return before, false
+	}
+	if _, err := hex.Decode(before.Hash[:], hash); err != nil {
+		return before, false
+	}
+	before.Sequence = sequence - 1
+	return before, true
+}
+
+// step returns the position behind a line, with its newline, if that is one whose place is behind p.
+func (p Position) step(line []byte) (Position, bool) {
+	before, ok := parseLink(line)
+	if !ok || before != p {
+		return p, false
+	}
+	return Position{Sequence: p.Sequence + 1, Hash: sha256.Sum256(line[:len(line)-1])}, true
+}

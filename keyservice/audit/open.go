@@ -1,0 +1,224 @@
+package audit
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// damagedPrefix begins the names of files that were set aside because they aren't what the store knows the log to be.
+const damagedPrefix = "damaged-"
+
+var errDamaged = errors.New("records that were written are missing or changed")
+
+// Open opens a log. A part of a record at its end, left by a power cut in the middle of a call that was never answered, is cut off. Where
+// records that Head stands for are missing or changed, Notice is told, the files are set aside, and the log goes on behind Head. If Open fails,
+// File is still the caller's.
+func Open(o Options) (*Log, error) {
+	l := &Log{options: o, dir: int(o.Dir.Fd()), file: o.File, anchored: o.Head}
+	l.changed = sync.NewCond(&l.mu)
+	l.closer.idle = sync.NewCond(&l.closer.mu)
+	l.buffers.New = func() any { return new([]byte) }
+	var err error
+	if o.Anchor == nil {
+		err = l.openUnanchored()
+	} else {
+		err = l.openAnchored()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the audit log: %w", err)
+	}
+	l.writer.began = l.firstTime()
+	l.closer.running = true
+	go l.keepClosing()
+	if o.Anchor != nil && (l.head != o.Head || l.head.Segment > 1) { // segments may still have to be closed
+		l.closer.anchor(l.head)
+	}
+	return l, nil
+}
+
+// openUnanchored takes the last record's word for where the log ends.
+func (l *Log) openUnanchored() error {
+	end, size, err := lastRecordEnd(l.file)
+	if err != nil {
+		return err
+	}
+	l.writer.torn = end != size
+	l.head = Head{Segment: 1, Size: end}
+	if end == 0 {
+		return nil
+	}
+	line, err := lineBefore(l.file, end)
+	if err != nil {
+		return err
+	}
+	before, ok := parseLink(line)
+	if !ok {
+		return errors.New("its last record isn't chained to the one before it")
+	}
+	l.head.Position, _ = before.step(line)
+	return nil
+}
+
+// openAnchored follows the log from where the store knows it to be.
+func (l *Log) openAnchored() error {
+	head := l.options.Head
+	head.Segment = max(head.Segment, 1)
+	err := l.follow(head)
+	if !errors.Is(err, errDamaged) {
+		return err
+	}
+	l.notice(NoticeDamaged, head.Segment, err)
+	if err := l.setAside(head.Segment); err != nil {
+		return err
+	}
+	l.head = Head{Position: head.Position, Segment: head.Sequence + 1}
+	return nil
+}
+
+// follow finds the end of the log: what was written after head, in the segment that was open then and in those after it.
+func (l *Log) follow(head Head) error {
+	for {
+		name := segmentName(head.Segment, plainSuffix)
+		fd, err := unix.Openat(l.dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		if errors.Is(err, unix.ENOENT) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		f := os.NewFile(uintptr(fd), name)
+		end, torn, err := followFile(f, head)
+		if err == nil && torn {
+			err = fmt.Errorf("%s is cut off: %w", name, errDamaged)
+		}
+		if err = errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+		head = Head{Position: end.Position, Segment: end.Sequence + 1}
+	}
+	var err error
+	l.head, l.writer.torn, err = followFile(l.file, head)
+	return err
+}
+
+// followFile returns the head of the segment in f, of which head is known, and whether a part of a record is behind it.
+func followFile(f *os.File, head Head) (end Head, torn bool, err error) {
+	info, err := f.Stat()
+	if err != nil {
+		return head, false, err
+	}
+	damaged := func(what string) error { return fmt.Errorf("%s: %s: %w", f.Name(), what, errDamaged) }
+	if info.Size() < head.Size {
+		return head, false, damaged(fmt.Sprintf("%d bytes are less than the %d that were written", info.Size(), head.Size))
+	}
+	if head.Size > 0 {
+		line, err := lineBefore(f, head.Size)
+		if err != nil {
+			return head, false, err
+		}
+		if len(line) == 0 || sha256.Sum256(line[:len(line)-1]) != head.Hash {
+			return head, false, damaged(fmt.Sprintf("record %d is another", head.Sequence))
+		}
+	}
+	lines := newLineReader(io.NewSectionReader(f, head.Size, info.Size()-head.Size))
+	for {
+		line, err := lines.next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return head, false, nil
+		case errors.Is(err, io.ErrUnexpectedEOF):
+			return head, true, nil
+		case err != nil:
+			return head, false, err
+		}
+		next, ok := head.step(line)
+		if !ok {
+			return head, false, damaged(fmt.Sprintf("record %d doesn't follow the one before it", head.Sequence+1))
+		}
+		head.Position = next
+		head.Size += int64(len(line))
+	}
+}
+
+// setAside renames all files of records from the segment on, and begins the log anew.
+func (l *Log) setAside(segment uint64) error {
+	plain, err := list(l.fs(), plainSuffix)
+	if err != nil {
+		return err
+	}
+	prefix := fmt.Sprintf("%s%d-", damagedPrefix, time.Now().UnixNano())
+	names := []string{l.options.Name}
+	for _, first := range plain {
+		if first >= segment {
+			names = append(names, segmentName(first, plainSuffix))
+		}
+	}
+	for _, name := range names {
+		if err := unix.Renameat(l.dir, name, l.dir, prefix+name); err != nil {
+			return err
+		}
+	}
+	fd, err := unix.Openat(l.dir, l.options.Name, unix.O_RDWR|unix.O_APPEND|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	damaged := l.file
+	l.file = os.NewFile(uintptr(fd), l.options.Name)
+	return errors.Join(damaged.Close(), l.options.Dir.Sync())
+}
+
+// lastRecordEnd returns where the last whole line ends, and the file's size.
+func lastRecordEnd(f *os.File) (end, size int64, err error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, 0, err
+	}
+	size = info.Size()
+	tail := make([]byte, min(size, maxRecord))
+	if _, err := f.ReadAt(tail, size-int64(len(tail))); err != nil && !errors.Is(err, io.EOF) {
+		return 0, 0, err
+	}
+	if i := bytes.LastIndexByte(tail, '\n'); i >= 0 {
+		return size - int64(len(tail)-i-1), size, nil
+	}
+	if size > int64(len(tail)) {
+		return 0, 0, errors.New("it does not consist of records")
+	}
+	return 0, size, nil
+}
+
+// lineBefore returns the line that ends at an offset, with its newline; nothing if none does.
+func lineBefore(f *os.File, end int64) ([]byte, error) {
+	tail := make([]byte, min(end, maxRecord))
+	if _, err := f.ReadAt(tail, end-int64(len(tail))); err != nil {
+		return nil, err
+	}
+	if tail[len(tail)-1] != '\n' {
+		return nil, nil
+	}
+	return tail[bytes.LastIndexByte(tail[:len(tail)-1], '\n')+1:], nil
+}
+
+// firstTime is when the open segment's first record was written; zero if it has none.
+func (l *Log) firstTime() time.Time {
+	if l.head.Size == 0 {
+		return time.Time{}
+	}
+	line, err := newLineReader(io.NewSectionReader(l.file, 0, maxRecord)).next()
+	if err != nil {
+		return time.Time{}
+	}
+	at, err := recordTime(line)
+	if err != nil {
+		return time.Time{}
+	}
+	return at
+}

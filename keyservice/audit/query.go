@@ -1,0 +1,228 @@
+package audit
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Filter says which records are asked for: those that all of its fields that are not empty apply to.
+type Filter struct {
+	// Key is the ARN or the ID of a KMS key, or an alias.
+	Key string
+	// Principal is a caller: an ARN, a user's name, or "uid:" and a number.
+	Principal string
+	// Path says whether a path of a file, as the encryption context has it, is one of those asked for; Literal is a text that such a path has
+	// in it.
+	Path    func(path string) bool
+	Literal string
+	// Event is an operation's or an event's name, and Error an error's code; "*" is any error.
+	Event, Error string
+	// Since and Until are bounds of the time.
+	Since, Until time.Time
+}
+
+// Entry is a record as a reader takes it.
+type Entry struct {
+	EventTime    time.Time
+	EventName    string
+	ErrorCode    string
+	ErrorMessage string
+	UserIdentity struct{ PrincipalId, Arn, UserName string }
+	Resources    []struct{ ARN string }
+	// RequestParameters and ServiceEventDetails hold encryption contexts, keys and aliases.
+	RequestParameters, ServiceEventDetails map[string]any
+	AdditionalEventData                    struct {
+		PID                       int32
+		Executable, FileOperation string
+	}
+	Sequence uint64
+
+	// Line is the whole record, as it was written, without its newline.
+	Line []byte `json:"-"`
+}
+
+// Paths are the files' paths in the record's encryption contexts.
+func (e *Entry) Paths() (paths []string) {
+	for _, fields := range []map[string]any{e.RequestParameters, e.ServiceEventDetails} {
+		for _, name := range []string{"encryptionContext", "sourceEncryptionContext", "destinationEncryptionContext"} {
+			if context, ok := fields[name].(map[string]any); ok {
+				if path, ok := context["kmsfs:path"].(string); ok && !slices.Contains(paths, path) {
+					paths = append(paths, path)
+				}
+			}
+		}
+	}
+	return paths
+}
+
+// Query calls found with the records asked for, in their order. It goes through the log as it lies there, and doesn't verify it.
+func Query(dir fs.FS, open string, filter Filter, found func(*Entry) error) error {
+	names, err := fileNames(dir)
+	if err != nil {
+		return err
+	}
+	for i, name := range append(names, open) {
+		first, suffix, numbered := parseSegmentName(name)
+		if numbered {
+			if suffix == plainSuffix && slices.Contains(names[:i], segmentName(first, compressedSuffix)) && slices.Contains(names[:i], segmentName(first, digestSuffix)) ||
+				suffix == digestSuffix || suffix == prunedSuffix {
+				continue
+			}
+			d, err := readDigest(dir, first)
+			switch {
+			case errors.Is(err, fs.ErrNotExist) && suffix == compressedSuffix:
+				continue // the plain one is still there
+			case err == nil && filter.excludes(d):
+				continue
+			}
+		}
+		if err := query(dir, name, suffix == compressedSuffix, &filter, found); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// excludes says that no record of a segment is asked for, to judge by their times.
+func (f *Filter) excludes(d *Digest) bool {
+	return !f.Since.IsZero() && d.LastTime.Before(f.Since) || !f.Until.IsZero() && d.FirstTime.After(f.Until)
+}
+
+// batch is a part of a segment, and what was found in it.
+type batch struct {
+	text  []byte
+	found []*Entry
+	err   error
+	done  chan struct{}
+}
+
+// query goes through a segment, several parts of it at a time.
+func query(dir fs.FS, name string, compressed bool, filter *Filter, found func(*Entry) error) error {
+	content, err := openSegment(dir, name, compressed)
+	if err != nil {
+		return err
+	}
+	return errors.Join(search(content, filter, found), content.Close())
+}
+
+func search(content io.Reader, filter *Filter, found func(*Entry) error) error {
+	ahead := make(chan *batch, runtime.GOMAXPROCS(0))
+	stop := make(chan struct{})
+	defer func() {
+		close(stop)
+		for b := range ahead { // content is not to be read any more by anybody
+			<-b.done
+		}
+	}()
+	go readBatches(content, filter, ahead, stop)
+	for b := range ahead {
+		<-b.done
+		for _, e := range b.found {
+			if err := found(e); err != nil {
+				return err
+			}
+		}
+		if b.err != nil && !errors.Is(b.err, io.EOF) {
+			return b.err
+		}
+	}
+	return nil
+}
+
+func readBatches(r io.Reader, filter *Filter, ahead chan<- *batch, stop <-chan struct{}) {
+	defer close(ahead)
+	var rest []byte
+	for {
+		b := &batch{text: make([]byte, len(rest), len(rest)+batchSize), done: make(chan struct{})}
+		copy(b.text, rest)
+		n, err := io.ReadFull(r, b.text[len(rest):cap(b.text)])
+		b.text = b.text[:len(rest)+n]
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			err = io.EOF
+		}
+		b.err = err
+		end := bytes.LastIndexByte(b.text, '\n') + 1
+		rest = b.text[end:]
+		b.text = b.text[:end]
+		if b.err == nil && len(rest) > maxRecord {
+			b.err = errors.New("a line is too long to be a record")
+		}
+		go func() {
+			defer close(b.done)
+			b.found = filter.search(b.text)
+		}()
+		select {
+		case ahead <- b:
+		case <-stop:
+			<-b.done
+			return
+		}
+		if b.err != nil {
+			return
+		}
+	}
+}
+
+// search returns the records in text that are asked for.
+func (f *Filter) search(text []byte) (found []*Entry) {
+	needles := f.needles()
+lines:
+	for line := range bytes.Lines(text) {
+		for _, needle := range needles {
+			if !bytes.Contains(line, needle) {
+				continue lines
+			}
+		}
+		line = bytes.TrimSuffix(line, []byte("\n"))
+		e := &Entry{Line: line}
+		if json.Unmarshal(line, e) == nil && f.applies(e) {
+			found = append(found, e)
+		}
+	}
+	return found
+}
+
+// needles are texts that the lines asked for have in them.
+func (f *Filter) needles() (needles [][]byte) {
+	for _, text := range []string{f.Event, strings.TrimPrefix(f.Principal, "uid:"), f.Literal} {
+		if text != "" && plainPrefix(text) == len(text) { // else it is written in another way
+			needles = append(needles, []byte(text))
+		}
+	}
+	if f.Error != "" {
+		needles = append(needles, []byte(`,"errorCode":"`+strings.TrimPrefix(f.Error, "*")))
+	}
+	return needles
+}
+
+func (f *Filter) applies(e *Entry) bool {
+	return (f.Event == "" || f.Event == e.EventName) &&
+		(f.Error == "" || f.Error == e.ErrorCode || f.Error == "*" && e.ErrorCode != "") &&
+		(f.Since.IsZero() || !e.EventTime.Before(f.Since)) && (f.Until.IsZero() || !e.EventTime.After(f.Until)) &&
+		(f.Principal == "" || slices.Contains([]string{e.UserIdentity.Arn, e.UserIdentity.UserName, e.UserIdentity.PrincipalId}, f.Principal)) &&
+		(f.Key == "" || f.concerns(e)) &&
+		(f.Path == nil || slices.ContainsFunc(e.Paths(), f.Path))
+}
+
+// concerns says whether a record is about the key asked for.
+func (f *Filter) concerns(e *Entry) bool {
+	for _, r := range e.Resources {
+		if r.ARN == f.Key || strings.HasSuffix(r.ARN, "/"+f.Key) || strings.HasSuffix(r.ARN, ":"+f.Key) {
+			return true
+		}
+	}
+	for _, name := range []string{"keyId", "sourceKeyId", "destinationKeyId"} {
+		if key, ok := e.RequestParameters[name].(string); ok && key == f.Key {
+			return true
+		}
+	}
+	return false
+}

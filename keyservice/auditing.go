@@ -1,0 +1,204 @@
+package keyservice
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/keyspec"
+	"kmsfs/keyservice/store"
+)
+
+// auditKey is the name of the owned key that signs for the audit log.
+const auditKey = "audit-log"
+
+const (
+	// segmentSize and segmentAge are what a segment of the audit log is closed at.
+	segmentSize = 64 << 20
+	segmentAge  = 24 * time.Hour
+)
+
+// signingAlgorithm is the audit key's.
+const signingAlgorithm = "ED25519_SHA_512"
+
+// openLog opens the audit log where the store knows it to be.
+func (s *Service) openLog() (err error) {
+	if s.auditDir, err = s.dir.sub(auditDir); err != nil {
+		return err
+	}
+	file, err := s.auditDir.openSegment()
+	if err != nil {
+		return err
+	}
+	opened := make(chan struct{})
+	defer close(opened)
+	o := audit.Options{
+		Dir: s.auditDir.File, Name: auditFile, File: file, Anchor: s.anchorLog, Signer: auditSigner{s},
+		Settings: audit.Settings{SegmentSize: segmentSize, SegmentAge: segmentAge},
+		Notice: func(n audit.Notice) {
+			go func() { // one may come before there is a log to record it in
+				<-opened
+				s.noticeLog(n)
+			}()
+		},
+	}
+	if o.Head, err = s.anchoredHead(); err != nil {
+		return errors.Join(err, file.Close())
+	}
+	if s.log, err = audit.Open(o); err != nil {
+		return errors.Join(fmt.Errorf("%w: %w", ErrDamagedHome, err), file.Close())
+	}
+	return nil
+}
+
+// openSegment opens the open segment of the audit log. One that isn't there is made: whether it should have been, the log finds out.
+func (d *homeDir) openSegment() (*os.File, error) {
+	file, err := d.open(auditFile, os.O_RDWR|os.O_APPEND, maxAuditFile)
+	if !errors.Is(err, unix.ENOENT) {
+		return file, err
+	}
+	fd, err := openat(int(d.Fd()), auditFile, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("make %s: %w", auditFile, err)
+	}
+	if err := unix.Close(fd); err != nil {
+		return nil, err
+	}
+	return d.open(auditFile, os.O_RDWR|os.O_APPEND, maxAuditFile)
+}
+
+// anchor is an audit.Head as the store keeps it.
+type anchor struct {
+	Sequence uint64
+	Hash     string
+	Segment  uint64
+	Size     int64
+}
+
+func (s *Service) anchorLog(h audit.Head) error {
+	text, err := json.Marshal(anchor{h.Sequence, hex.EncodeToString(h.Hash[:]), h.Segment, h.Size})
+	if err != nil {
+		return err
+	}
+	return s.store.Update(func(tx *store.Tx) error { return tx.PutAuditHead(text) })
+}
+
+func (s *Service) anchoredHead() (h audit.Head, err error) {
+	var text []byte
+	err = s.store.View(func(tx *store.Tx) (err error) {
+		text, err = tx.AuditHead()
+		return err
+	})
+	if err != nil || text == nil {
+		return h, homeError(err)
+	}
+	var a anchor
+	if err := json.Unmarshal(text, &a); err != nil {
+		return h, fmt.Errorf("%w: the audit log's head: %w", ErrDamagedHome, err)
+	}
+	h = audit.Head{Position: audit.Position{Sequence: a.Sequence}, Segment: a.Segment, Size: a.Size}
+	if n, err := hex.Decode(h.Hash[:], []byte(a.Hash)); err != nil || n != len(h.Hash) {
+		return h, fmt.Errorf("%w: the audit log's head", ErrDamagedHome)
+	}
+	return h, nil
+}
+
+// noticeLog records what the log finds out behind the back of its callers.
+func (s *Service) noticeLog(n audit.Notice) {
+	if s.log == nil {
+		return
+	}
+	r := s.internalRequest()
+	r.name = n.Event
+	r.details = append(r.details, audit.Number("segment", int64(n.Segment)))
+	var refusal *Error
+	if n.Err != nil {
+		refusal = &Error{Code: CodeInternal, Message: n.Err.Error()}
+	}
+	_ = s.record(r, refusal) // a log that can't be written refuses calls, which is how that is known
+}
+
+// auditSigner signs for the audit log with a key of the service's own.
+type auditSigner struct{ s *Service }
+
+// Log names the log.
+func (a auditSigner) Log() string { return a.s.names.auditLog() }
+
+// Sign makes an Ed25519 signature.
+func (a auditSigner) Sign(message []byte) (signature []byte, err error) {
+	k, err := a.s.auditKey()
+	if err != nil {
+		return nil, err
+	}
+	err = a.s.ring.use(k.current(), func(secret []byte) (err error) {
+		signature, err = k.spec.Sign(signingAlgorithm, keyspec.Raw, secret, message)
+		return err
+	})
+	return signature, err
+}
+
+func (s *Service) auditKey() (*key, error) {
+	return s.ownedKey(auditKey, store.Key{Spec: "ECC_NIST_EDWARDS25519", Usage: usageSigning})
+}
+
+// maxAuditChunk is how much of the log's files one call reads, in bytes.
+const maxAuditChunk = 512 << 10
+
+// ReadAudit reads the audit log.
+func (s *Service) ReadAudit(ctx context.Context, c Caller, in *ReadAuditInput) (*ReadAuditOutput, error) {
+	return run(ctx, s, c, "ReadAudit", in, (*Service).readAudit)
+}
+
+// readAudit returns what a log is verified against, and its files' names; or a part of one of them, of which the first makes a record.
+func (s *Service) readAudit(r *request, in *ReadAuditInput) (*ReadAuditOutput, error) {
+	r.textParam("file", in.File)
+	if err := firstError(
+		s.admitAccount(r, "kmsfs:ReadAudit", "*"),
+		checkLength("file", len(in.File), 0, maxIdentifier)); err != nil {
+		return nil, err
+	}
+	if in.File == "" {
+		return s.auditFiles()
+	}
+	if in.File != auditFile && !audit.IsFile(in.File) || in.Offset < 0 {
+		return nil, invalid("file", in.File, "Member must be the name of a file of the audit log, and the offset not negative")
+	}
+	f, err := s.auditDir.open(in.File, os.O_RDONLY, maxAuditFile)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, refuse(CodeNotFound, "The audit log has no file %s", in.File)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	content := make([]byte, maxAuditChunk)
+	n, err := f.ReadAt(content, in.Offset)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	r.recorded = in.Offset > 0
+	return &ReadAuditOutput{Content: content[:n]}, nil
+}
+
+// auditFiles returns what there is to be read, and what it is to be verified against.
+func (s *Service) auditFiles() (*ReadAuditOutput, error) {
+	k, err := s.auditKey()
+	if err != nil {
+		return nil, err
+	}
+	head := s.log.Head()
+	out := &ReadAuditOutput{
+		Log: s.names.auditLog(), PublicKey: k.PublicKey, Open: auditFile,
+		LastSequence: head.Sequence, LastHash: head.Hash[:],
+	}
+	out.Files, err = s.log.Names()
+	return out, err
+}
