@@ -99,3 +99,41 @@ func TestAuditCrash(t *testing.T) {
 		t.Errorf("the log is taken for damaged: %s", damaged)
 	}
 }
+
+// Segments are closed while a mount works; the log verifies through it all, for the socket's callers too, and can be searched whole.
+func TestAuditSegments(t *testing.T) {
+	v := mounted(t)
+	v.kmsfs(t, "audit", "settings", "--segment-kib", "64", "--sync", "always")
+	const files = 300
+	for i := range files {
+		write(t, v.path(fmt.Sprint("f", i)), []byte("text"))
+	}
+	closed := func() int {
+		digests, err := filepath.Glob(filepath.Join(v.home, "audit", "*.digest"))
+		must(t, err)
+		return len(digests)
+	}
+	await(t, "segments to be closed", func() bool {
+		wantContent(t, v.path("f0"), []byte("text"))
+		return closed() > 2
+	})
+	v.kmsfs(t, "audit", "verify")
+	if n := strings.Count(v.kmsfs(t, "audit", "query", "--path", "/f*", "--event", "GenerateDataKey", "--csv"), "\n"); n != files+1 {
+		t.Errorf("%d lines on %d files and a head", n, files)
+	}
+	v.remount(t)
+	v.kmsfs(t, "audit", "verify")
+	segments, err := filepath.Glob(filepath.Join(v.home, "audit", "*.jsonl.zst"))
+	must(t, err)
+	must(t, os.Rename(segments[1], segments[1]+".away"))
+	v.refused(t, []string{"audit", "verify"}, "the segment is missing")
+	must(t, os.Rename(segments[1]+".away", segments[1]))
+	v.umount(t)
+	v.kmsfs(t, "audit", "verify")
+	copied := filepath.Join(v.root, "backup")
+	v.kmsfs(t, "home", "backup", copied)
+	v.home = filepath.Join(v.root, "restored")
+	v.kmsfs(t, "home", "restore", copied)
+	v.kmsfs(t, "audit", "verify")
+	v.refused(t, []string{"audit", "settings", "--retention-days", "3"}, "retentionDays")
+}

@@ -85,6 +85,8 @@ type API interface {
 	GetPublicKey(ctx context.Context, c Caller, in *GetPublicKeyInput) (*GetPublicKeyOutput, error)
 	DeriveSharedSecret(ctx context.Context, c Caller, in *DeriveSharedSecretInput) (*DeriveSharedSecretOutput, error)
 
+	PutAuditSettings(ctx context.Context, c Caller, in *AuditSettings) (*PutAuditSettingsOutput, error)
+	GetAuditSettings(ctx context.Context, c Caller, in *GetAuditSettingsInput) (*AuditSettings, error)
 	ReadAudit(ctx context.Context, c Caller, in *ReadAuditInput) (*ReadAuditOutput, error)
 
 	// RecordEvent writes an event of the file system's own into the audit log: for the home's owner and the file system only.

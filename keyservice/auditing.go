@@ -21,9 +21,15 @@ import (
 const auditKey = "audit-log"
 
 const (
-	// segmentSize and segmentAge are what a segment of the audit log is closed at.
-	segmentSize = 64 << 20
-	segmentAge  = 24 * time.Hour
+	// A segment of the audit log is closed at this size and age, unless the settings say otherwise: within these bounds.
+	usualSegmentKiB   = 64 << 10
+	leastSegmentKiB   = 64
+	mostSegmentKiB    = 4 << 20
+	usualSegmentHours = 24
+	mostSegmentHours  = 31 * 24
+	// leastRetentionDays is the least time for which records are kept.
+	leastRetentionDays = 30
+	mostRetentionDays  = 100 * 366
 )
 
 // signingAlgorithm is the audit key's.
@@ -42,7 +48,6 @@ func (s *Service) openLog() (err error) {
 	defer close(opened)
 	o := audit.Options{
 		Dir: s.auditDir.File, Name: auditFile, File: file, Anchor: s.anchorLog, Signer: auditSigner{s},
-		Settings: audit.Settings{SegmentSize: segmentSize, SegmentAge: segmentAge},
 		Notice: func(n audit.Notice) {
 			go func() { // one may come before there is a log to record it in
 				<-opened
@@ -50,6 +55,11 @@ func (s *Service) openLog() (err error) {
 			}()
 		},
 	}
+	settings, err := s.auditSettings()
+	if err != nil {
+		return errors.Join(err, file.Close())
+	}
+	o.Settings = settings.log()
 	if o.Head, err = s.anchoredHead(); err != nil {
 		return errors.Join(err, file.Close())
 	}
@@ -109,6 +119,72 @@ func (s *Service) anchoredHead() (h audit.Head, err error) {
 		return h, fmt.Errorf("%w: the audit log's head", ErrDamagedHome)
 	}
 	return h, nil
+}
+
+// log are the settings as the log takes them.
+func (a *AuditSettings) log() audit.Settings {
+	return audit.Settings{
+		SegmentSize: int64(a.SegmentKiB) << 10, SegmentAge: time.Duration(a.SegmentHours) * time.Hour,
+		Retention: time.Duration(a.RetentionDays) * 24 * time.Hour, SyncAlways: a.SyncAlways,
+	}
+}
+
+// auditSettings are those in force.
+func (s *Service) auditSettings() (*AuditSettings, error) {
+	a := &AuditSettings{SegmentKiB: usualSegmentKiB, SegmentHours: usualSegmentHours}
+	var text []byte
+	err := s.store.View(func(tx *store.Tx) (err error) {
+		text, err = tx.AuditSettings()
+		return err
+	})
+	if err == nil && text != nil {
+		err = json.Unmarshal(text, a)
+	}
+	return a, homeError(err)
+}
+
+// PutAuditSettings changes the settings of the audit log.
+func (s *Service) PutAuditSettings(ctx context.Context, c Caller, in *AuditSettings) (*PutAuditSettingsOutput, error) {
+	return run(ctx, s, c, "PutAuditSettings", in, (*Service).putAuditSettings)
+}
+
+// GetAuditSettings returns the settings of the audit log.
+func (s *Service) GetAuditSettings(ctx context.Context, c Caller, in *GetAuditSettingsInput) (*AuditSettings, error) {
+	return run(ctx, s, c, "GetAuditSettings", in, func(s *Service, r *request, _ *GetAuditSettingsInput) (*AuditSettings, error) {
+		if err := s.admitAccount(r, "kmsfs:GetAuditSettings", "*"); err != nil {
+			return nil, err
+		}
+		return s.auditSettings()
+	})
+}
+
+func (s *Service) putAuditSettings(r *request, in *AuditSettings) (*PutAuditSettingsOutput, error) {
+	r.paramNumber("segmentKiB", int64(in.SegmentKiB))
+	r.paramNumber("segmentHours", int64(in.SegmentHours))
+	r.paramNumber("retentionDays", int64(in.RetentionDays))
+	r.paramBool("syncAlways", in.SyncAlways)
+	if err := firstError(
+		s.admitAccount(r, "kmsfs:PutAuditSettings", "*"),
+		checkNumber("segmentKiB", &in.SegmentKiB, leastSegmentKiB, mostSegmentKiB),
+		checkNumber("segmentHours", &in.SegmentHours, 1, mostSegmentHours)); err != nil {
+		return nil, err
+	}
+	if in.RetentionDays != 0 {
+		if err := checkNumber("retentionDays", &in.RetentionDays, leastRetentionDays, mostRetentionDays); err != nil {
+			return nil, err
+		}
+	}
+	text, err := json.Marshal(in)
+	if err != nil {
+		return nil, err
+	}
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	if err := s.change(r, func(tx *store.Tx) error { return tx.PutAuditSettings(text) }); err != nil {
+		return nil, err
+	}
+	s.log.SetSettings(in.log())
+	return &PutAuditSettingsOutput{}, nil
 }
 
 // noticeLog records what the log finds out behind the back of its callers.
@@ -171,21 +247,37 @@ func (s *Service) readAudit(r *request, in *ReadAuditInput) (*ReadAuditOutput, e
 	if in.File != auditFile && !audit.IsFile(in.File) || in.Offset < 0 {
 		return nil, invalid("file", in.File, "Member must be the name of a file of the audit log, and the offset not negative")
 	}
-	f, err := s.auditDir.open(in.File, os.O_RDONLY, maxAuditFile)
+	out, err := s.readAuditFile(in)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, refuse(CodeNotFound, "The audit log has no file %s", in.File)
 	}
+	r.recorded = in.Offset > 0 && err == nil
+	return out, err
+}
+
+// readAuditFile reads a part of a file. Its errors have unix.ENOENT for one that isn't there.
+func (s *Service) readAuditFile(in *ReadAuditInput) (out *ReadAuditOutput, err error) {
+	f, err := s.auditDir.open(in.File, os.O_RDONLY, maxAuditFile)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	out = &ReadAuditOutput{}
+	if in.File == auditFile {
+		if out.Segment, err = audit.FirstSequence(f); err != nil {
+			return nil, err
+		}
+		if in.Segment != 0 && in.Segment != out.Segment {
+			return nil, unix.ENOENT
+		}
+	}
 	content := make([]byte, maxAuditChunk)
 	n, err := f.ReadAt(content, in.Offset)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
-	r.recorded = in.Offset > 0
-	return &ReadAuditOutput{Content: content[:n]}, nil
+	out.Content = content[:n]
+	return out, nil
 }
 
 // auditFiles returns what there is to be read, and what it is to be verified against.

@@ -270,6 +270,14 @@ func (c *client) DeleteAccessKey(ctx context.Context, _ Caller, in *DeleteAccess
 	return call(ctx, c, "DeleteAccessKey", in, &DeleteAccessKeyOutput{})
 }
 
+func (c *client) PutAuditSettings(ctx context.Context, _ Caller, in *AuditSettings) (*PutAuditSettingsOutput, error) {
+	return call(ctx, c, "PutAuditSettings", in, &PutAuditSettingsOutput{})
+}
+
+func (c *client) GetAuditSettings(ctx context.Context, _ Caller, in *GetAuditSettingsInput) (*AuditSettings, error) {
+	return call(ctx, c, "GetAuditSettings", in, &AuditSettings{})
+}
+
 func (c *client) ReadAudit(ctx context.Context, _ Caller, in *ReadAuditInput) (*ReadAuditOutput, error) {
 	return call(ctx, c, "ReadAudit", in, &ReadAuditOutput{})
 }

@@ -61,6 +61,8 @@ func operations(a API) map[string]wire.Handler {
 		"Verify":                              handle(a.Verify),
 		"GetPublicKey":                        handle(a.GetPublicKey),
 		"DeriveSharedSecret":                  handle(a.DeriveSharedSecret),
+		"PutAuditSettings":                    handle(a.PutAuditSettings),
+		"GetAuditSettings":                    handle(a.GetAuditSettings),
 		"ReadAudit":                           handle(a.ReadAudit),
 		"RecordEvent": handle(func(ctx context.Context, c Caller, e *Event) (*struct{}, error) {
 			return &struct{}{}, a.RecordEvent(ctx, c, *e)

@@ -1,11 +1,30 @@
 package keyservice
 
+// AuditSettings say when segments of the audit log are closed and removed, and when records are on disk. kmsfs's own.
+type AuditSettings struct {
+	// SegmentKiB and SegmentHours are what a segment is closed at, whichever comes first: 64 to 4194304, and 1 to 744.
+	SegmentKiB   int32
+	SegmentHours int32
+	// RetentionDays is how long closed segments are kept, at least 30; 0: for ever.
+	RetentionDays int32
+	// SyncAlways puts every record on disk before its call is answered, and not only those of changes.
+	SyncAlways bool
+}
+
+// PutAuditSettingsOutput is empty.
+type PutAuditSettingsOutput struct{}
+
+// GetAuditSettingsInput is empty. kmsfs's own.
+type GetAuditSettingsInput struct{}
+
 // ReadAuditInput asks for what there is of the audit log; or, with a file's name, for a part of that file. kmsfs's own.
 type ReadAuditInput struct {
 	// File is one of the names that the output without it has.
 	File string `json:",omitempty"`
 	// Offset is where in the file the part begins, in bytes.
 	Offset int64 `json:",omitempty"`
+	// Segment, for the open segment, is what an earlier answer had: if that one has been closed meanwhile, the answer is NotFoundException.
+	Segment uint64 `json:",omitempty"`
 }
 
 // ReadAuditOutput is that.
@@ -21,4 +40,6 @@ type ReadAuditOutput struct {
 	LastHash     []byte `json:",omitempty"`
 	// Content is the part of the file: empty behind its end.
 	Content []byte `json:",omitempty"`
+	// Segment, for the open segment, is the number of its first record; 0 as long as it has none.
+	Segment uint64 `json:",omitempty"`
 }

@@ -10,11 +10,14 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"kmsfs/keyservice"
 	"kmsfs/keyservice/audit"
@@ -33,7 +36,7 @@ func auditCommand() command {
 		details: `
 Commands for the key service's audit log: who used which key for which file. Each record is chained to the one before it; closed
 segments are signed; and the store knows where the log ends. Reading it takes the permission kmsfs:ReadAudit, and is recorded.`,
-		commands: []command{auditVerifyCommand(), auditKeyCommand(), auditQueryCommand()},
+		commands: []command{auditVerifyCommand(), auditQueryCommand(), auditTailCommand(), auditKeyCommand(), auditSettingsCommand()},
 	}
 }
 
@@ -125,6 +128,14 @@ Examples:
 
 // verifyHome verifies the log of a home against what that knows of it.
 func verifyHome(s *session, o audit.VerifyOptions) error {
+	err := verifyOnce(s, o)
+	if errors.Is(err, fs.ErrNotExist) { // the service may just have closed, compressed or removed a segment
+		err = verifyOnce(s, o)
+	}
+	return err
+}
+
+func verifyOnce(s *session, o audit.VerifyOptions) error {
 	log, err := readAuditLog(s)
 	if err != nil {
 		return err
@@ -174,6 +185,66 @@ Example:
 				return err
 			}
 			return pem.Encode(os.Stdout, &pem.Block{Type: "PUBLIC KEY", Bytes: about.PublicKey})
+		}
+	})
+}
+
+func auditSettingsCommand() command {
+	return serviceCommand(command{
+		name: "settings", arguments: "[OPTIONS]", summary: "show or change the settings of the audit log",
+		details: `
+Prints the settings; with options it changes those first. A segment is closed, compressed and signed for at its size or age. Closed
+segments are kept for ever, or as many days as told, at least 30; what remains is a signed statement that they were removed.
+
+Examples:
+  kmsfs audit settings
+  kmsfs audit settings --retention-days 365
+  kmsfs audit settings --sync always`,
+	}, func(o *serviceOptions, flags *pflag.FlagSet) func(*session, []string) error {
+		o.declareJSON(flags)
+		var given keyservice.AuditSettings
+		flags.Int32Var(&given.SegmentKiB, "segment-kib", 0, "close a segment at a `SIZE` in KiB, 64 to 4194304")
+		flags.Int32Var(&given.SegmentHours, "segment-hours", 0, "close a segment when it is `HOURS` old, 1 to 744")
+		flags.Int32Var(&given.RetentionDays, "retention-days", 0, "keep closed segments for `DAYS`; 0 for ever")
+		sync := flags.String("sync", "", "put records on disk before calls are answered: `WHEN` is always, or changes for those of changes only")
+		return func(s *session, _ []string) error {
+			settings, err := s.GetAuditSettings(s.ctx, s.caller, &keyservice.GetAuditSettingsInput{})
+			if err != nil {
+				return err
+			}
+			changed := false
+			flags.Visit(func(f *pflag.Flag) {
+				switch f.Name {
+				case "segment-kib":
+					settings.SegmentKiB, changed = given.SegmentKiB, true
+				case "segment-hours":
+					settings.SegmentHours, changed = given.SegmentHours, true
+				case "retention-days":
+					settings.RetentionDays, changed = given.RetentionDays, true
+				case "sync":
+					settings.SyncAlways, changed = *sync == "always", true
+				}
+			})
+			if *sync != "" && *sync != "always" && *sync != "changes" {
+				return usagef("audit settings", "--sync is always or changes, not %q", *sync)
+			}
+			if changed {
+				if _, err := s.PutAuditSettings(s.ctx, s.caller, settings); err != nil {
+					return err
+				}
+			}
+			if o.json {
+				return printJSON(settings)
+			}
+			retention, synced := "for ever", "changes"
+			if settings.RetentionDays != 0 {
+				retention = fmt.Sprintf("%d days", settings.RetentionDays)
+			}
+			if settings.SyncAlways {
+				synced = "always"
+			}
+			return facts("Segments are closed at", fmt.Sprintf("%d KiB or %d hours", settings.SegmentKiB, settings.SegmentHours),
+				"Closed segments are kept", retention, "Records are synced before the answer", synced)
 		}
 	})
 }
@@ -230,42 +301,96 @@ func longestLiteral(pattern string) (longest string) {
 
 // query prints the records asked for.
 func query(log auditLog, f audit.Filter, asJSON, asCSV bool) error {
+	if !asCSV {
+		return audit.Query(log.files, log.open, f, printer(asJSON))
+	}
 	out := csv.NewWriter(os.Stdout)
-	row := func(columns ...string) error {
-		if asCSV {
-			return out.Write(columns)
-		}
-		_, err := fmt.Println(strings.Join(columns, "  "))
+	if err := out.Write([]string{"time", "event", "error", "user", "pid", "executable", "operation", "paths", "resources"}); err != nil {
 		return err
 	}
-	if asCSV {
-		if err := row("time", "event", "error", "user", "pid", "executable", "operation", "paths", "resources"); err != nil {
-			return err
-		}
-	}
 	err := audit.Query(log.files, log.open, f, func(e *audit.Entry) error {
+		more := &e.AdditionalEventData
+		return out.Write([]string{
+			entryTime(e), e.EventName, e.ErrorCode, e.UserIdentity.UserName, fmt.Sprint(more.PID), more.Executable, more.FileOperation,
+			strings.Join(e.Paths(), " "), resources(e),
+		})
+	})
+	out.Flush()
+	return errors.Join(err, out.Error())
+}
+
+// printer prints records as lines for people, or whole.
+func printer(asJSON bool) func(*audit.Entry) error {
+	return func(e *audit.Entry) error {
 		if asJSON {
 			_, err := fmt.Printf("%s\n", e.Line)
 			return err
 		}
-		var resources []string
-		for _, r := range e.Resources {
-			resources = append(resources, r.ARN)
-		}
-		more := &e.AdditionalEventData
-		at := e.EventTime.Format(time.RFC3339Nano)
-		if asCSV {
-			return row(at, e.EventName, e.ErrorCode, e.UserIdentity.UserName, fmt.Sprint(more.PID), more.Executable, more.FileOperation,
-				strings.Join(e.Paths(), " "), strings.Join(resources, " "))
-		}
-		result := "ok"
+		columns := []string{entryTime(e), e.EventName, "ok", e.UserIdentity.UserName, e.AdditionalEventData.FileOperation, strings.Join(e.Paths(), " "), resources(e)}
 		if e.ErrorCode != "" {
-			result = e.ErrorCode
+			columns[2] = e.ErrorCode
 		}
-		return row(at, e.EventName, result, e.UserIdentity.UserName, more.FileOperation, strings.Join(e.Paths(), " "), strings.Join(resources, " "))
+		_, err := fmt.Println(strings.Join(slices.DeleteFunc(columns, func(c string) bool { return c == "" }), "  "))
+		return err
+	}
+}
+
+func entryTime(e *audit.Entry) string { return e.EventTime.Format("2006-01-02T15:04:05.000000Z07:00") }
+
+func resources(e *audit.Entry) string {
+	var arns []string
+	for _, r := range e.Resources {
+		arns = append(arns, r.ARN)
+	}
+	return strings.Join(arns, " ")
+}
+
+// followInterval is how often a tail looks for new records.
+const followInterval = 200 * time.Millisecond
+
+func auditTailCommand() command {
+	return serviceCommand(command{
+		name: "tail", arguments: "[OPTIONS]", summary: "show the last records of the audit log",
+		details: `
+Prints the last records of the log's open segment, and with --follow those that come, until it is interrupted.
+
+Examples:
+  kmsfs audit tail
+  kmsfs audit tail --follow --json | jq .eventName`,
+	}, func(_ *serviceOptions, flags *pflag.FlagSet) func(*session, []string) error {
+		lines := flags.IntP("lines", "n", 10, "print the last `N` records")
+		follow := flags.BoolP("follow", "f", false, "go on with the records that come")
+		asJSON := flags.Bool("json", false, "print the whole records, one JSON object a line")
+		return func(s *session, _ []string) error {
+			log, err := readAuditLog(s)
+			if err != nil {
+				return err
+			}
+			tail, show := audit.NewTail(log.files, log.open), printer(*asJSON)
+			defer func() { _ = tail.Close() }()
+			var last []*audit.Entry
+			err = tail.Next(func(e *audit.Entry) error {
+				if last = append(last, e); len(last) > max(*lines, 0) {
+					last = last[1:]
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			for _, e := range last {
+				if err := show(e); err != nil {
+					return err
+				}
+			}
+			if !*follow {
+				return nil
+			}
+			stopped, cancel := signal.NotifyContext(s.ctx, unix.SIGINT, unix.SIGTERM)
+			defer cancel()
+			return tail.Follow(followInterval, stopped.Done(), show)
+		}
 	})
-	out.Flush()
-	return errors.Join(err, out.Error())
 }
 
 // timeFlag is a point in time.
@@ -313,12 +438,7 @@ func (f *servedFiles) ReadDir(string) ([]fs.DirEntry, error) {
 // Open opens a file.
 func (f *servedFiles) Open(name string) (fs.File, error) {
 	file := &servedFile{s: f.s, name: name}
-	_, err := file.read()
-	var refusal *keyservice.Error
-	if errors.As(err, &refusal) && refusal.Code == keyservice.CodeNotFound {
-		err = fs.ErrNotExist
-	}
-	if err != nil {
+	if _, err := file.read(); err != nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
 	return file, nil
@@ -331,14 +451,20 @@ type servedFile struct {
 	content []byte // that was read ahead
 	off     int64  // behind it
 	ended   bool
+	segment uint64 // that the open segment has been found to be
 }
 
-// read reads the next part.
+// read reads the next part. Of an open segment that has been closed meanwhile, and of one that isn't there, the error is fs.ErrNotExist.
 func (f *servedFile) read() (int, error) {
-	out, err := f.s.ReadAudit(f.s.ctx, f.s.caller, &keyservice.ReadAuditInput{File: f.name, Offset: f.off})
+	out, err := f.s.ReadAudit(f.s.ctx, f.s.caller, &keyservice.ReadAuditInput{File: f.name, Offset: f.off, Segment: f.segment})
+	var refusal *keyservice.Error
+	if errors.As(err, &refusal) && refusal.Code == keyservice.CodeNotFound {
+		return 0, fs.ErrNotExist
+	}
 	if err != nil {
 		return 0, err
 	}
+	f.segment = out.Segment
 	f.content, f.ended = out.Content, len(out.Content) == 0
 	f.off += int64(len(out.Content))
 	return len(out.Content), nil
@@ -361,6 +487,15 @@ func (f *servedFile) Read(p []byte) (int, error) {
 	n := copy(p, f.content)
 	f.content = f.content[n:]
 	return n, nil
+}
+
+// Seek goes to an offset.
+func (f *servedFile) Seek(off int64, whence int) (int64, error) {
+	if whence != io.SeekStart {
+		return 0, fs.ErrInvalid
+	}
+	f.off, f.content, f.ended = off, nil, false
+	return off, nil
 }
 
 // Close has nothing to do.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -50,7 +51,7 @@ type Options struct {
 	Head   Head
 	// Signer, if not nil, signs what closed segments hold. Without it, the log is one segment.
 	Signer Signer
-	// Settings say when segments are closed and removed.
+	// Settings say when segments are closed and removed, until SetSettings.
 	Settings Settings
 	// Notice, if not nil, is told what is to be known and has nobody to be returned to.
 	Notice func(Notice)
@@ -92,6 +93,8 @@ type Log struct {
 	failed  time.Time  // when a record could last not be written; zero if one was written since
 	former  []*os.File // segments that were closed since the last sync
 
+	settings atomic.Pointer[Settings]
+
 	file    *os.File // the open segment; changed by the writer, with mu held
 	writer  writer
 	buffers sync.Pool // of *[]byte, for lines
@@ -131,7 +134,7 @@ func (l *Log) Append(r *Record, durable bool) error {
 	if err != nil {
 		return fmt.Errorf("write the audit log: %w", err)
 	}
-	if !durable && !l.options.Settings.SyncAlways {
+	if !durable && !l.settings.Load().SyncAlways {
 		return nil
 	}
 	if err := l.sync(end); err != nil {
@@ -283,6 +286,9 @@ func (l *Log) mend(head Head) error {
 	l.writer.torn = false
 	return nil
 }
+
+// SetSettings changes the settings, from the next record on.
+func (l *Log) SetSettings(s Settings) { l.settings.Store(&s) }
 
 // Head returns the end of what has been written.
 func (l *Log) Head() Head {

@@ -23,6 +23,7 @@ var errDamaged = errors.New("records that were written are missing or changed")
 // File is still the caller's.
 func Open(o Options) (*Log, error) {
 	l := &Log{options: o, dir: int(o.Dir.Fd()), file: o.File, anchored: o.Head}
+	l.SetSettings(o.Settings)
 	l.changed = sync.NewCond(&l.mu)
 	l.closer.idle = sync.NewCond(&l.closer.mu)
 	l.buffers.New = func() any { return new([]byte) }

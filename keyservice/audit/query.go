@@ -27,6 +27,9 @@ type Filter struct {
 	Event, Error string
 	// Since and Until are bounds of the time.
 	Since, Until time.Time
+
+	// after is the number of a record before those asked for.
+	after uint64
 }
 
 // Entry is a record as a reader takes it.
@@ -65,30 +68,65 @@ func (e *Entry) Paths() (paths []string) {
 
 // Query calls found with the records asked for, in their order. It goes through the log as it lies there, and doesn't verify it.
 func Query(dir fs.FS, open string, filter Filter, found func(*Entry) error) error {
+	// Opened first, it is still what it was when it is closed as a segment meanwhile; and is then not looked at twice.
+	last, err := openSegment(dir, open, false)
+	if err != nil {
+		return err
+	}
+	var passed uint64
+	each := func(e *Entry) error {
+		passed = e.Sequence
+		return found(e)
+	}
+	err = queryClosed(dir, &filter, each)
+	if err == nil {
+		err = search(last, filter.behind(passed), each)
+	}
+	if errors.Is(err, fs.ErrNotExist) { // it was not kept for its readers when it was closed
+		err = queryClosed(dir, filter.behind(passed), each)
+	}
+	return errors.Join(err, last.Close())
+}
+
+// queryClosed goes through all segments but the open one.
+func queryClosed(dir fs.FS, filter *Filter, found func(*Entry) error) error {
 	names, err := fileNames(dir)
 	if err != nil {
 		return err
 	}
-	for i, name := range append(names, open) {
-		first, suffix, numbered := parseSegmentName(name)
-		if numbered {
-			if suffix == plainSuffix && slices.Contains(names[:i], segmentName(first, compressedSuffix)) && slices.Contains(names[:i], segmentName(first, digestSuffix)) ||
-				suffix == digestSuffix || suffix == prunedSuffix {
-				continue
-			}
-			d, err := readDigest(dir, first)
-			switch {
-			case errors.Is(err, fs.ErrNotExist) && suffix == compressedSuffix:
-				continue // the plain one is still there
-			case err == nil && filter.excludes(d):
-				continue
-			}
+	for _, name := range names {
+		first, suffix, _ := parseSegmentName(name)
+		if suffix != plainSuffix && suffix != compressedSuffix {
+			continue
 		}
-		if err := query(dir, name, suffix == compressedSuffix, &filter, found); err != nil {
+		d, err := readDigest(dir, first)
+		closed := err == nil
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if closed && filter.excludes(d) || closed != (suffix == compressedSuffix) { // one that is being compressed is there twice
+			continue
+		}
+		if err := query(dir, name, filter, found); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	return nil
+}
+
+// query goes through a closed segment.
+func query(dir fs.FS, name string, filter *Filter, found func(*Entry) error) error {
+	content, err := openClosed(dir, name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(search(content, filter, found), content.Close())
+}
+
+// behind is the filter without the records up to one.
+func (f Filter) behind(sequence uint64) *Filter {
+	f.after = sequence
+	return &f
 }
 
 // excludes says that no record of a segment is asked for, to judge by their times.
@@ -104,15 +142,7 @@ type batch struct {
 	done  chan struct{}
 }
 
-// query goes through a segment, several parts of it at a time.
-func query(dir fs.FS, name string, compressed bool, filter *Filter, found func(*Entry) error) error {
-	content, err := openSegment(dir, name, compressed)
-	if err != nil {
-		return err
-	}
-	return errors.Join(search(content, filter, found), content.Close())
-}
-
+// search goes through records, several parts of them at a time.
 func search(content io.Reader, filter *Filter, found func(*Entry) error) error {
 	ahead := make(chan *batch, runtime.GOMAXPROCS(0))
 	stop := make(chan struct{})
@@ -204,7 +234,7 @@ func (f *Filter) needles() (needles [][]byte) {
 }
 
 func (f *Filter) applies(e *Entry) bool {
-	return (f.Event == "" || f.Event == e.EventName) &&
+	return e.Sequence > f.after && (f.Event == "" || f.Event == e.EventName) &&
 		(f.Error == "" || f.Error == e.ErrorCode || f.Error == "*" && e.ErrorCode != "") &&
 		(f.Since.IsZero() || !e.EventTime.Before(f.Since)) && (f.Until.IsZero() || !e.EventTime.After(f.Until)) &&
 		(f.Principal == "" || slices.Contains([]string{e.UserIdentity.Arn, e.UserIdentity.UserName, e.UserIdentity.PrincipalId}, f.Principal)) &&

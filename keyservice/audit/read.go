@@ -40,6 +40,22 @@ func readLimited(dir fs.FS, name string, most int64) ([]byte, error) {
 	return content, err
 }
 
+// FirstSequence is the number of the first record in a segment that isn't compressed; 0 if there is none yet.
+func FirstSequence(segment io.ReaderAt) (uint64, error) {
+	line, err := newLineReader(io.NewSectionReader(segment, 0, maxRecord)).next()
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	before, ok := parseLink(line)
+	if !ok {
+		return 0, errors.New("the segment's first record is malformed")
+	}
+	return before.Sequence + 1, nil
+}
+
 // segmentReader reads a segment's records.
 type segmentReader struct {
 	io.Reader

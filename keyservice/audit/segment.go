@@ -88,7 +88,7 @@ func list(dir fs.FS, suffix string) ([]uint64, error) {
 
 // isFull says whether the open segment is to be closed before the next record.
 func (l *Log) isFull(head Head) bool {
-	s := &l.options.Settings
+	s := l.settings.Load()
 	return l.options.Signer != nil && head.Size > 0 && (head.Size >= s.SegmentSize || time.Since(l.writer.began) >= s.SegmentAge)
 }
 
@@ -332,7 +332,8 @@ func ignoreMissing(err error) error {
 
 // prune removes closed segments that are older than the settings want, and leaves a signed statement that it did. files is held.
 func (l *Log) prune(now time.Time) error {
-	if l.options.Settings.Retention == 0 {
+	retention := l.settings.Load().Retention
+	if retention == 0 {
 		return nil
 	}
 	dir := l.fs()
@@ -348,7 +349,7 @@ func (l *Log) prune(now time.Time) error {
 		if err != nil {
 			return err
 		}
-		if now.Sub(d.LastTime) < l.options.Settings.Retention {
+		if now.Sub(d.LastTime) < retention {
 			return nil
 		}
 		if err := l.pruneSegment(d, now); err != nil {

@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -78,7 +77,7 @@ func Open(path string, sealer Sealer, open func(flag int) (*os.File, error)) (s 
 		if err != nil {
 			return openError(err)
 		}
-		if err := db.View(check); err != nil {
+		if err := db.View(func(tx *bbolt.Tx) error { return check(tx, file) }); err != nil {
 			return errors.Join(err, db.Close())
 		}
 		s = &Store{db, sealer}
@@ -118,38 +117,6 @@ func openError(err error) error {
 		return err
 	}
 	return fmt.Errorf("%w: %w", ErrDamaged, err)
-}
-
-// check refuses files of another layout.
-func check(tx *bbolt.Tx) error {
-	for _, name := range buckets {
-		if tx.Bucket([]byte(name)) == nil {
-			return fmt.Errorf("%w: no bucket %s", ErrDamaged, name)
-		}
-	}
-	if got := tx.Bucket([]byte(metaBucket)).Get([]byte(versionKey)); len(got) != 1 || got[0] != version {
-		return fmt.Errorf("%w: layout version %x, want %x", ErrDamaged, got, version)
-	}
-	return checkPages(tx)
-}
-
-// checkPages refuses pages whose headers are impossible: bbolt believes them, and would do endless work for a wrong one.
-func checkPages(tx *bbolt.Tx) error {
-	end := int(tx.Size()) / tx.DB().Info().PageSize
-	for id := 0; id < end; id++ {
-		page, err := tx.Page(id)
-		if page == nil || err != nil {
-			return err
-		}
-		switch {
-		case page.Type == "free":
-			continue
-		case id+page.OverflowCount >= end || strings.HasPrefix(page.Type, "unknown"):
-			return fmt.Errorf("%w: page %d, %s, overflows by %d of %d", ErrDamaged, id, page.Type, page.OverflowCount, end)
-		}
-		id += page.OverflowCount
-	}
-	return nil
 }
 
 // Close closes the file. No other method may be called afterwards.

@@ -42,6 +42,7 @@ const (
 	factsKey   = "facts"
 	policyKey  = "policy"
 	auditKey   = "audit head"
+	settingKey = "audit settings"
 )
 
 // digestSize is the size in bytes of the digests in indexes.
@@ -159,3 +160,11 @@ func (t *Tx) AuditHead() ([]byte, error) { return t.unseal(metaBucket, []byte(au
 
 // PutAuditHead stores that.
 func (t *Tx) PutAuditHead(head []byte) error { return t.seal(metaBucket, []byte(auditKey), head) }
+
+// AuditSettings are those of the audit log; nil if none were put.
+func (t *Tx) AuditSettings() ([]byte, error) { return t.unseal(metaBucket, []byte(settingKey)) }
+
+// PutAuditSettings stores them.
+func (t *Tx) PutAuditSettings(settings []byte) error {
+	return t.seal(metaBucket, []byte(settingKey), settings)
+}
