@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -103,7 +104,11 @@ func TestAuditCrash(t *testing.T) {
 // Segments are closed while a mount works; the log verifies through it all, for the socket's callers too, and can be searched whole.
 func TestAuditSegments(t *testing.T) {
 	v := mounted(t)
-	v.kmsfs(t, "audit", "settings", "--segment-kib", "64", "--sync", "always")
+	exported, passed := filepath.Join(v.root, "exported"), filepath.Join(v.root, "passed")
+	must(t, os.Mkdir(exported, 0o700))
+	must(t, os.Mkdir(passed, 0o700))
+	v.kmsfs(t, "audit", "settings", "--segment-kib", "64", "--sync", "always",
+		"--export-directory", exported, "--export-command", "cat >"+passed+"/$KMSFS_DIGEST")
 	const files = 300
 	for i := range files {
 		write(t, v.path(fmt.Sprint("f", i)), []byte("text"))
@@ -118,6 +123,27 @@ func TestAuditSegments(t *testing.T) {
 		return closed() > 2
 	})
 	v.kmsfs(t, "audit", "verify")
+	digests := func(dir string) map[string]string {
+		found := map[string]string{}
+		names, err := filepath.Glob(filepath.Join(dir, "*.digest"))
+		must(t, err)
+		for _, name := range names {
+			text, err := os.ReadFile(name)
+			must(t, err)
+			found[filepath.Base(name)] = string(text)
+		}
+		return found
+	}
+	await(t, "digests to be exported", func() bool {
+		wanted := digests(filepath.Join(v.home, "audit"))
+		return maps.Equal(digests(exported), wanted) && maps.Equal(digests(passed), wanted)
+	})
+	v.kmsfs(t, "audit", "verify", "--digests", exported)
+	first := filepath.Join(exported, "00000000000000000001.digest")
+	must(t, os.Rename(first, first+".away"))
+	must(t, os.WriteFile(first, []byte(digests(passed)["00000000000000000001.digest"]+" "), 0o600))
+	v.refused(t, []string{"audit", "verify", "--digests", exported}, "rewritten")
+	must(t, os.Rename(first+".away", first))
 	if n := strings.Count(v.kmsfs(t, "audit", "query", "--path", "/f*", "--event", "GenerateDataKey", "--csv"), "\n"); n != files+1 {
 		t.Errorf("%d lines on %d files and a head", n, files)
 	}
@@ -136,4 +162,33 @@ func TestAuditSegments(t *testing.T) {
 	v.kmsfs(t, "home", "restore", copied)
 	v.kmsfs(t, "audit", "verify")
 	v.refused(t, []string{"audit", "settings", "--retention-days", "3"}, "retentionDays")
+}
+
+// The log says when the service started and stopped, and that it did not stop as it should; and status, whether it can be written.
+func TestAuditLife(t *testing.T) {
+	v := mounted(t)
+	v.remount(t)
+	count := func(event string) int {
+		return strings.Count(v.kmsfs(t, "audit", "query", "--event", event, "--json"), "\n")
+	}
+	if started, stopped, unclean := count("ServiceStarted"), count("ServiceStopped"), count("ServiceUncleanShutdownFound"); started != 2 || stopped != 1 || unclean != 0 {
+		t.Errorf("%d times started, %d stopped, %d unclean", started, stopped, unclean)
+	}
+	write(t, v.path("file"), []byte("text"))
+	v.kill(t)
+	v.mount(t)
+	if unclean := count("ServiceUncleanShutdownFound"); unclean != 1 {
+		t.Error("nothing is said of the kill")
+	}
+	if said := v.kmsfs(t, "status"); !strings.Contains(said, "healthy") || !strings.Contains(said, v.path()) {
+		t.Errorf("the status is %s", said)
+	}
+	must(t, os.Rename(v.auditPath(), v.auditPath()+".away"))
+	if _, err := os.ReadFile(v.path("file")); err == nil {
+		t.Error("a file is opened without a record")
+	}
+	v.refused(t, []string{"status"}, "refuses calls", "removed")
+	must(t, os.Rename(v.auditPath()+".away", v.auditPath()))
+	wantContent(t, v.path("file"), []byte("text"))
+	v.kmsfs(t, "status")
 }

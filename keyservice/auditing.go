@@ -47,7 +47,7 @@ func (s *Service) openLog() (err error) {
 	opened := make(chan struct{})
 	defer close(opened)
 	o := audit.Options{
-		Dir: s.auditDir.File, Name: auditFile, File: file, Anchor: s.anchorLog, Signer: auditSigner{s},
+		Dir: s.auditDir.File, Name: auditFile, File: file, Anchor: s.anchorLog, Signer: auditSigner{s}, Closed: s.remindExporter,
 		Notice: func(n audit.Notice) {
 			go func() { // one may come before there is a log to record it in
 				<-opened
@@ -66,7 +66,26 @@ func (s *Service) openLog() (err error) {
 	if s.log, err = audit.Open(o); err != nil {
 		return errors.Join(fmt.Errorf("%w: %w", ErrDamagedHome, err), file.Close())
 	}
+	if s.log.Unclean() {
+		s.announce(eventUncleanShutdown)
+	}
 	return nil
+}
+
+// The service's own events, besides those of audit.Notice and of what falls due.
+const (
+	eventStarted         = "ServiceStarted"
+	eventStopped         = "ServiceStopped"
+	eventUncleanShutdown = "ServiceUncleanShutdownFound"
+	eventNotExported     = "AuditDigestNotExported"
+)
+
+// announce records an event of the service's own. A log that can't be written doesn't keep it from starting or ending: it refuses calls, which is how that
+// is known.
+func (s *Service) announce(event string, details ...audit.Field) {
+	r := s.internalRequest()
+	r.name, r.details = event, details
+	_ = s.record(r, nil)
 }
 
 // openSegment opens the open segment of the audit log. One that isn't there is made: whether it should have been, the log finds out.
@@ -91,10 +110,11 @@ type anchor struct {
 	Hash     string
 	Segment  uint64
 	Size     int64
+	Closed   bool
 }
 
 func (s *Service) anchorLog(h audit.Head) error {
-	text, err := json.Marshal(anchor{h.Sequence, hex.EncodeToString(h.Hash[:]), h.Segment, h.Size})
+	text, err := json.Marshal(anchor{h.Sequence, hex.EncodeToString(h.Hash[:]), h.Segment, h.Size, h.Closed})
 	if err != nil {
 		return err
 	}
@@ -114,7 +134,7 @@ func (s *Service) anchoredHead() (h audit.Head, err error) {
 	if err := json.Unmarshal(text, &a); err != nil {
 		return h, fmt.Errorf("%w: the audit log's head: %w", ErrDamagedHome, err)
 	}
-	h = audit.Head{Position: audit.Position{Sequence: a.Sequence}, Segment: a.Segment, Size: a.Size}
+	h = audit.Head{Position: audit.Position{Sequence: a.Sequence}, Segment: a.Segment, Size: a.Size, Closed: a.Closed}
 	if n, err := hex.Decode(h.Hash[:], []byte(a.Hash)); err != nil || n != len(h.Hash) {
 		return h, fmt.Errorf("%w: the audit log's head", ErrDamagedHome)
 	}
@@ -169,6 +189,8 @@ func (s *Service) putAuditSettings(r *request, in *AuditSettings) (*PutAuditSett
 		checkNumber("segmentHours", &in.SegmentHours, 1, mostSegmentHours)); err != nil {
 		return nil, err
 	}
+	r.textParam("exportDirectory", in.ExportDirectory)
+	r.textParam("exportCommand", in.ExportCommand)
 	if in.RetentionDays != 0 {
 		if err := checkNumber("retentionDays", &in.RetentionDays, leastRetentionDays, mostRetentionDays); err != nil {
 			return nil, err
@@ -180,10 +202,26 @@ func (s *Service) putAuditSettings(r *request, in *AuditSettings) (*PutAuditSett
 	}
 	s.changes.Lock()
 	defer s.changes.Unlock()
-	if err := s.change(r, func(tx *store.Tx) error { return tx.PutAuditSettings(text) }); err != nil {
+	if err := s.checkExport(r, in); err != nil {
+		return nil, err
+	}
+	was, err := s.auditSettings()
+	if err != nil {
+		return nil, err
+	}
+	err = s.change(r, func(tx *store.Tx) error {
+		if !in.exportsAs(was) { // all of them are to be there
+			if err := tx.PutAuditExported(0); err != nil {
+				return err
+			}
+		}
+		return tx.PutAuditSettings(text)
+	})
+	if err != nil {
 		return nil, err
 	}
 	s.log.SetSettings(in.log())
+	s.remindExporter()
 	return &PutAuditSettingsOutput{}, nil
 }
 
@@ -199,7 +237,7 @@ func (s *Service) noticeLog(n audit.Notice) {
 	if n.Err != nil {
 		refusal = &Error{Code: CodeInternal, Message: n.Err.Error()}
 	}
-	_ = s.record(r, refusal) // a log that can't be written refuses calls, which is how that is known
+	_ = s.record(r, refusal)
 }
 
 // auditSigner signs for the audit log with a key of the service's own.

@@ -2,6 +2,7 @@ package keyservice
 
 import (
 	"context"
+	"errors"
 	"net"
 	"path/filepath"
 	"unicode/utf8"
@@ -16,9 +17,31 @@ type client struct {
 
 var _ API = (*client)(nil)
 
+// ErrNotServed says that no process serves a home.
+var ErrNotServed = errors.New("no process serves the key service home")
+
 // DialHome returns the key service of the process that has the home open and serves it. That process knows its callers from the kernel:
 // it takes every call for this process's own, whatever the Caller says. Closing it is not needed for it to be garbage.
 func DialHome(dir string) (API, error) {
+	dialled, err := dialHome(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &client{dialled}, nil
+}
+
+// Health asks the process that serves a home how its key service is. It returns ErrNotServed if there is none, and why the service fails if it does.
+func Health(ctx context.Context, dir string) (failing string, err error) {
+	dialled, err := dialHome(dir)
+	if err != nil {
+		return "", err
+	}
+	defer dialled.Close()
+	health, err := dialled.Health(ctx)
+	return health.Reason, err
+}
+
+func dialHome(dir string) (*wire.Client, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
@@ -31,7 +54,7 @@ func DialHome(dir string) (API, error) {
 	if err := conn.Close(); err != nil {
 		return nil, err
 	}
-	return &client{wire.NewClient(func(ctx context.Context) (net.Conn, error) { return dialSocket(ctx, dir) })}, nil
+	return wire.NewClient(func(ctx context.Context) (net.Conn, error) { return dialSocket(ctx, dir) }), nil
 }
 
 // call performs an operation.

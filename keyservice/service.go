@@ -38,6 +38,7 @@ type Service struct {
 	cache         cache
 	usage         usage
 	agenda        agenda
+	exporter      exporter
 	requests      sync.Pool // of *request, for use again
 	// generating has as many places as key pairs may be made at a time.
 	generating chan struct{}
@@ -56,11 +57,12 @@ var _ API = (*Service)(nil)
 // Open opens a home, and makes up for what has fallen due meanwhile. Its errors wrap ErrNoHome, ErrLocked, ErrWrongSecret, ErrSealerMismatch,
 // ErrDamagedHome or ErrUnsafeHome where one of them applies, and nothing is changed then.
 func Open(dir string, s sealer.Sealer) (*Service, error) {
-	service := &Service{users: NewUsers(), generating: newGenerating()}
+	service := &Service{users: NewUsers(), generating: newGenerating(), exporter: exporter{wake: make(chan struct{}, 1)}}
 	if err := service.open(dir, s); err != nil {
 		return nil, errors.Join(err, service.release())
 	}
 	service.startAgenda()
+	service.startExporting()
 	return service, nil
 }
 
@@ -157,6 +159,7 @@ func (s *Service) Close() error {
 	}
 	// No call is under way now, and none comes any more.
 	s.stopAgenda()
+	s.stopExporting()
 	return errors.Join(s.stopServing(), s.flushUsage(), s.release())
 }
 

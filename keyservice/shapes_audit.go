@@ -9,6 +9,10 @@ type AuditSettings struct {
 	RetentionDays int32
 	// SyncAlways puts every record on disk before its call is answered, and not only those of changes.
 	SyncAlways bool
+	// ExportDirectory is where the digest of each closed segment is copied to, an absolute path; and ExportCommand what the shell is told to run with
+	// each on its standard input, and its name in the environment's KMSFS_DIGEST. Empty for none. Only the home's owner sets them, on this machine.
+	ExportDirectory string `json:",omitempty"`
+	ExportCommand   string `json:",omitempty"`
 }
 
 // PutAuditSettingsOutput is empty.

@@ -57,12 +57,13 @@ func (s *Service) Serve(listeners ...net.Listener) (err error) {
 	}
 	listeners = append(listeners, socket)
 	s.server = &server{
-		Server: wire.NewServer(wire.Service{Operations: operations(s), Credentials: s, Healthy: s.log.Healthy}),
+		Server: wire.NewServer(wire.Service{Operations: operations(s), Credentials: s, Failing: s.log.Failing}),
 		ended:  make(chan error, len(listeners)), listeners: len(listeners),
 	}
 	for _, l := range listeners {
 		go func(server *server) { server.ended <- server.Serve(l) }(s.server)
 	}
+	s.announce(eventStarted)
 	return nil
 }
 
@@ -77,6 +78,7 @@ func (s *Service) stopServing() error {
 		err = errors.Join(err, <-s.server.ended)
 	}
 	s.server = nil
+	s.announce(eventStopped)
 	return err
 }
 
@@ -125,7 +127,7 @@ func dialSocket(ctx context.Context, dir string) (net.Conn, error) {
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "unix", home.socketPath())
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) {
-		return nil, fmt.Errorf("no process serves the key service home %s: %w", dir, err)
+		return nil, fmt.Errorf("%s: %w: %w", dir, ErrNotServed, err)
 	}
 	return conn, err
 }

@@ -99,12 +99,16 @@ Examples:
 		flags.Var(&to, "to", "read only segments with records up to a `TIME`")
 		keyFile := flags.String("public-key", "", "verify against the public key in a `FILE`, and not the home's")
 		dir := flags.String("directory", "", "verify a copy of the log in a `DIRECTORY`")
+		digests := flags.String("digests", "", "compare with the digests that were exported to a `DIRECTORY`")
 		o.declare(flags)
 		return func(args []string) error {
 			if len(args) != 0 {
 				return usagef("audit verify", "want no arguments, got %d", len(args))
 			}
 			v := audit.VerifyOptions{Open: openSegment, From: from.time, To: to.time}
+			if *digests != "" {
+				v.Exported = os.DirFS(*digests)
+			}
 			if *keyFile != "" {
 				text, err := os.ReadFile(*keyFile)
 				if err != nil {
@@ -128,14 +132,6 @@ Examples:
 
 // verifyHome verifies the log of a home against what that knows of it.
 func verifyHome(s *session, o audit.VerifyOptions) error {
-	err := verifyOnce(s, o)
-	if errors.Is(err, fs.ErrNotExist) { // the service may just have closed, compressed or removed a segment
-		err = verifyOnce(s, o)
-	}
-	return err
-}
-
-func verifyOnce(s *session, o audit.VerifyOptions) error {
 	log, err := readAuditLog(s)
 	if err != nil {
 		return err
@@ -159,6 +155,9 @@ func verify(dir fs.FS, o audit.VerifyOptions) error {
 	fmt.Printf("%d records are whole", report.Records-report.Pruned-report.Skipped)
 	if report.Segments > 0 {
 		fmt.Printf("; %d of all are signed for, in %d segments", report.Signed, report.Segments)
+	}
+	if report.Exported > 0 {
+		fmt.Printf("; %d segments are as their exported digests say", report.Exported)
 	}
 	if report.Pruned > 0 {
 		fmt.Printf("; %d were removed for their age, as is signed", report.Pruned)
@@ -199,13 +198,17 @@ segments are kept for ever, or as many days as told, at least 30; what remains i
 Examples:
   kmsfs audit settings
   kmsfs audit settings --retention-days 365
-  kmsfs audit settings --sync always`,
+  kmsfs audit settings --sync always
+  kmsfs audit settings --export-directory /mnt/worm/digests
+  kmsfs audit settings --export-command 'ssh audit@elsewhere "cat >digests/$KMSFS_DIGEST"'`,
 	}, func(o *serviceOptions, flags *pflag.FlagSet) func(*session, []string) error {
 		o.declareJSON(flags)
 		var given keyservice.AuditSettings
 		flags.Int32Var(&given.SegmentKiB, "segment-kib", 0, "close a segment at a `SIZE` in KiB, 64 to 4194304")
 		flags.Int32Var(&given.SegmentHours, "segment-hours", 0, "close a segment when it is `HOURS` old, 1 to 744")
 		flags.Int32Var(&given.RetentionDays, "retention-days", 0, "keep closed segments for `DAYS`; 0 for ever")
+		flags.StringVar(&given.ExportDirectory, "export-directory", "", "copy the signed digest of each closed segment to a `DIRECTORY`")
+		flags.StringVar(&given.ExportCommand, "export-command", "", "run a shell `COMMAND` with each digest on its standard input")
 		sync := flags.String("sync", "", "put records on disk before calls are answered: `WHEN` is always, or changes for those of changes only")
 		return func(s *session, _ []string) error {
 			settings, err := s.GetAuditSettings(s.ctx, s.caller, &keyservice.GetAuditSettingsInput{})
@@ -221,6 +224,10 @@ Examples:
 					settings.SegmentHours, changed = given.SegmentHours, true
 				case "retention-days":
 					settings.RetentionDays, changed = given.RetentionDays, true
+				case "export-directory":
+					settings.ExportDirectory, changed = given.ExportDirectory, true
+				case "export-command":
+					settings.ExportCommand, changed = given.ExportCommand, true
 				case "sync":
 					settings.SyncAlways, changed = *sync == "always", true
 				}
@@ -244,7 +251,8 @@ Examples:
 				synced = "always"
 			}
 			return facts("Segments are closed at", fmt.Sprintf("%d KiB or %d hours", settings.SegmentKiB, settings.SegmentHours),
-				"Closed segments are kept", retention, "Records are synced before the answer", synced)
+				"Closed segments are kept", retention, "Records are synced before the answer", synced,
+				"Digests are copied to", settings.ExportDirectory, "Digests are passed to", settings.ExportCommand)
 		}
 	})
 }

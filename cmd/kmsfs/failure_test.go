@@ -199,7 +199,7 @@ func TestFailures(t *testing.T) {
 			volume, mountpoint := p.volume()
 			p.write("clear/file", "content")
 			return []string{"mount", "--passphrase-file", "passphrase", volume, mountpoint}
-		}, want: []string{"clear", "not empty", "empty directory"}},
+		}, want: []string{"clear", "not empty", "empty directory"}, recorded: true},
 		{name: "mountpoint in the volume", prepare: func(p *program) []string {
 			volume, _ := p.volume()
 			return []string{"mount", "--passphrase-file", "passphrase", volume, p.mkdir("vault/clear")}

@@ -25,7 +25,7 @@ func main() {
 // commands lists the commands in the order in which a user meets them.
 func commands() []command {
 	return []command{
-		initCommand(), mountCommand(), umountCommand(), inspectCommand(),
+		initCommand(), mountCommand(), umountCommand(), statusCommand(), inspectCommand(),
 		keyCommand(), aliasCommand(), grantCommand(), dataKeyCommand(), encryptCommand(), decryptCommand(),
 		serveCommand(), credentialCommand(), auditCommand(), homeCommand(),
 		versionCommand(),

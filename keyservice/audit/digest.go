@@ -150,6 +150,31 @@ func readDigest(dir fs.FS, first uint64) (*Digest, error) {
 	return d, err
 }
 
+// SignedDigest is a digest's file.
+type SignedDigest struct {
+	// Segment is the number of the segment's first record.
+	Segment uint64
+	Name    string
+	Content []byte
+}
+
+// Digests returns the digests of the segments behind one, in their order.
+func (l *Log) Digests(segment uint64) (digests []SignedDigest, err error) {
+	dir := l.fs()
+	segments, err := list(dir, digestSuffix)
+	for _, first := range segments {
+		if first <= segment {
+			continue
+		}
+		d := SignedDigest{Segment: first, Name: segmentName(first, digestSuffix)}
+		if d.Content, err = readLimited(dir, d.Name, maxDigest); err != nil {
+			return nil, err
+		}
+		digests = append(digests, d)
+	}
+	return digests, err
+}
+
 // openDigest reads a digest, verifies it if key is not nil, and returns it with its line's hash.
 func openDigest(dir fs.FS, first uint64, key ed25519.PublicKey) (*Digest, string, error) {
 	file, err := readLimited(dir, segmentName(first, digestSuffix), maxDigest)

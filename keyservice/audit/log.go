@@ -53,6 +53,8 @@ type Options struct {
 	Signer Signer
 	// Settings say when segments are closed and removed, until SetSettings.
 	Settings Settings
+	// Closed, if not nil, is called when segments have been closed and signed for, on the log's own goroutine.
+	Closed func()
 	// Notice, if not nil, is told what is to be known and has nobody to be returned to.
 	Notice func(Notice)
 }
@@ -63,6 +65,8 @@ type Head struct {
 	// Segment is the number of the open segment's first record, and Size its size in bytes.
 	Segment uint64
 	Size    int64
+	// Closed says that the log was closed there, and that nobody has written to it since.
+	Closed bool
 }
 
 // Log is an open audit log, which nobody else writes to. It is safe for concurrent use.
@@ -82,6 +86,7 @@ type Log struct {
 	mu      sync.Mutex // guards what follows; never held while the file is written or synced
 	changed *sync.Cond // on mu: writing, syncing or a group has come to an end
 	closed  bool
+	unclean bool   // it wasn't closed by whom had it open before; changed by Open alone
 	next    *group // collects records while others are written; nil if there are none
 	writing bool   // somebody writes; what belongs to the writer is the writer's meanwhile
 	syncing bool   // somebody syncs
@@ -91,6 +96,7 @@ type Log struct {
 	pending *time.Timer
 	syncErr error      // of the last sync
 	failed  time.Time  // when a record could last not be written; zero if one was written since
+	failure error      // and why
 	former  []*os.File // segments that were closed since the last sync
 
 	settings atomic.Pointer[Settings]
@@ -184,7 +190,7 @@ func (l *Log) lead(g *group) {
 
 	l.mu.Lock()
 	if l.failed = (time.Time{}); err != nil {
-		l.failed = time.Now()
+		l.failed, l.failure = time.Now(), err
 	}
 	l.head = head
 	if err == nil {
@@ -297,11 +303,22 @@ func (l *Log) Head() Head {
 	return l.head
 }
 
-// Healthy says whether records can be written, as far as is known: a failure is forgotten after a while, so that somebody tries again.
-func (l *Log) Healthy() bool {
+// Unclean says that the log was not closed before it was opened now: who wrote to it was killed, or the machine stopped.
+func (l *Log) Unclean() bool { return l.unclean }
+
+// Failing says why records can't be written, as far as is known; nil if they can. A failure is forgotten after a while, so that somebody tries again.
+func (l *Log) Failing() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return !l.closed && l.syncErr == nil && time.Since(l.failed) > failureLife
+	switch {
+	case l.closed:
+		return errClosed
+	case l.syncErr != nil:
+		return l.syncErr
+	case time.Since(l.failed) <= failureLife:
+		return l.failure
+	}
+	return nil
 }
 
 // Close syncs and closes the log, after those that are writing to it. Records are refused from then on.
@@ -322,6 +339,7 @@ func (l *Log) Close() error {
 	l.former = nil
 	l.mu.Unlock()
 	l.closer.stop()
+	head.Closed = true
 	err := errors.Join(l.syncFormer(former), l.file.Sync())
 	if err == nil {
 		err = l.anchor(head)

@@ -167,14 +167,14 @@ func TestConcurrentRecords(t *testing.T) {
 func TestHealthy(t *testing.T) {
 	l, path := openLog(t)
 	r := &audit.Record{Time: time.Now(), Event: "Decrypt"}
-	if err := l.Append(r, false); err != nil || !l.Healthy() {
-		t.Errorf("an intact log: %v, healthy: %v", err, l.Healthy())
+	if err := l.Append(r, false); err != nil || l.Failing() != nil {
+		t.Errorf("an intact log: %v, failing: %v", err, l.Failing())
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Append(r, false); !errors.Is(err, audit.ErrGone) || l.Healthy() {
-		t.Errorf("a removed log: %v, healthy: %v", err, l.Healthy())
+	if err := l.Append(r, false); !errors.Is(err, audit.ErrGone) || l.Failing() == nil {
+		t.Errorf("a removed log: %v, failing: %v", err, l.Failing())
 	}
 }
 

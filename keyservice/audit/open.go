@@ -39,8 +39,15 @@ func Open(o Options) (*Log, error) {
 	l.writer.began = l.firstTime()
 	l.closer.running = true
 	go l.keepClosing()
-	if o.Anchor != nil && (l.head != o.Head || l.head.Segment > 1) { // segments may still have to be closed
-		l.closer.anchor(l.head)
+	if o.Anchor != nil {
+		was := o.Head
+		was.Closed = false
+		l.unclean = o.Head.Sequence > 0 && !o.Head.Closed || l.head != was && was != Head{}
+		if l.head != was {
+			l.closer.anchor(l.head)
+		} else if l.head.Segment > 1 { // segments may still have to be closed
+			l.closer.anchor(o.Head)
+		}
 	}
 	return l, nil
 }
@@ -71,7 +78,7 @@ func (l *Log) openUnanchored() error {
 // openAnchored follows the log from where the store knows it to be.
 func (l *Log) openAnchored() error {
 	head := l.options.Head
-	head.Segment = max(head.Segment, 1)
+	head.Segment, head.Closed = max(head.Segment, 1), false
 	err := l.follow(head)
 	if !errors.Is(err, errDamaged) {
 		return err

@@ -214,22 +214,26 @@ func (l *Log) keepClosing() {
 			continue
 		}
 		l.files.Lock()
-		if err := l.closeFormer(head.Segment); err != nil {
+		closed, err := l.closeFormer(head.Segment)
+		if err != nil {
 			l.notice(NoticeUnclosed, head.Segment, err)
 		}
 		if err := l.prune(time.Now()); err != nil {
 			l.notice(NoticeUnclosed, head.Segment, err)
 		}
 		l.files.Unlock()
+		if closed && l.options.Closed != nil {
+			l.options.Closed()
+		}
 	}
 }
 
-// closeFormer compresses and signs for all segments before the one that the store knows to be open. files is held.
-func (l *Log) closeFormer(open uint64) error {
+// closeFormer compresses and signs for all segments before the one that the store knows to be open, and says whether there were any. files is held.
+func (l *Log) closeFormer(open uint64) (closed bool, err error) {
 	dir := l.fs()
 	plain, err := list(dir, plainSuffix)
 	if err != nil {
-		return err
+		return false, err
 	}
 	for _, first := range plain {
 		if first >= open || l.closer.isStopped() {
@@ -243,10 +247,11 @@ func (l *Log) closeFormer(open uint64) error {
 			err = unix.Unlinkat(l.dir, segmentName(first, plainSuffix), 0)
 		}
 		if err != nil {
-			return fmt.Errorf("close segment %d of the audit log: %w", first, err)
+			return closed, fmt.Errorf("close segment %d of the audit log: %w", first, err)
 		}
+		closed = true
 	}
-	return nil
+	return closed, nil
 }
 
 // fs is the log's directory.

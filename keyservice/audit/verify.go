@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
@@ -20,6 +21,8 @@ type VerifyOptions struct {
 	Key ed25519.PublicKey
 	// Head, if not nil, is what the store knows of the log: as of a moment that lies before the verification.
 	Head *Head
+	// Exported, if not nil, is where digests were exported to: each of them has to be the log's.
+	Exported fs.FS
 	// From and To, where they are not zero, bound the time of the segments whose records are read; the chain of digests is verified whole.
 	From, To time.Time
 }
@@ -30,8 +33,8 @@ type Report struct {
 	Records, Signed uint64
 	// Pruned are the records that were removed, as signed statements say; Skipped those that lie out of the time asked for.
 	Pruned, Skipped uint64
-	// Segments are the closed ones.
-	Segments int
+	// Segments are the closed ones, and Exported those whose digests were compared with exported ones.
+	Segments, Exported int
 }
 
 // Fault is the first thing that is wrong with a log.
@@ -74,6 +77,9 @@ func verify(dir fs.FS, o VerifyOptions) (Report, error) {
 		if err := v.closed(first); err != nil {
 			return v.report, err
 		}
+	}
+	if err := v.exported(); err != nil {
+		return v.report, err
 	}
 	if err := v.unsigned(); err != nil {
 		return v.report, err
@@ -126,6 +132,33 @@ func (v *verification) closed(first uint64) error {
 	v.report.Segments++
 	v.report.Records += d.LastSequence - first + 1
 	v.report.Signed = v.report.Records
+	return err
+}
+
+// exported compares the log's digests with those that were exported.
+func (v *verification) exported() error {
+	if v.o.Exported == nil {
+		return nil
+	}
+	segments, err := list(v.o.Exported, digestSuffix)
+	for _, first := range segments {
+		v.file = segmentName(first, digestSuffix)
+		was, err := readLimited(v.o.Exported, v.file, maxDigest)
+		if err != nil {
+			return err
+		}
+		is, err := readLimited(v.dir, v.file, maxDigest)
+		if errors.Is(err, fs.ErrNotExist) {
+			return v.fault(first, "the digest that was exported is missing in the log")
+		}
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(was, is) {
+			return v.fault(first, "rewritten: the digest isn't the one that was exported")
+		}
+		v.report.Exported++
+	}
 	return err
 }
 

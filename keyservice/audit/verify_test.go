@@ -383,12 +383,12 @@ func TestGone(t *testing.T) {
 		l, path := openLog(t)
 		appendTo(t, l, 1, 3)
 		must(t, c.do(path))
-		if err := l.Append(&audit.Record{Time: time.Now(), Event: "e"}, false); !errors.Is(err, audit.ErrGone) || l.Healthy() {
-			t.Errorf("%s: %v, healthy: %v", name, err, l.Healthy())
+		if err := l.Append(&audit.Record{Time: time.Now(), Event: "e"}, false); !errors.Is(err, audit.ErrGone) || l.Failing() == nil {
+			t.Errorf("%s: %v, failing: %v", name, err, l.Failing())
 		}
 		must(t, c.undo(path))
 		appendTo(t, l, 4, 4)
-		if !l.Healthy() {
+		if l.Failing() != nil {
 			t.Errorf("%s: not healthy afterwards", name)
 		}
 	}

@@ -43,6 +43,7 @@ const (
 	policyKey  = "policy"
 	auditKey   = "audit head"
 	settingKey = "audit settings"
+	exportKey  = "audit exported"
 )
 
 // digestSize is the size in bytes of the digests in indexes.
@@ -160,6 +161,23 @@ func (t *Tx) AuditHead() ([]byte, error) { return t.unseal(metaBucket, []byte(au
 
 // PutAuditHead stores that.
 func (t *Tx) PutAuditHead(head []byte) error { return t.seal(metaBucket, []byte(auditKey), head) }
+
+// AuditExported is the number of the first record of the last segment whose digest was exported; 0 if none was.
+func (t *Tx) AuditExported() (uint64, error) {
+	number, err := t.unseal(metaBucket, []byte(exportKey))
+	if err != nil || number == nil {
+		return 0, err
+	}
+	if len(number) != 8 {
+		return 0, fmt.Errorf("%w: the number of an exported segment", ErrDamaged)
+	}
+	return binary.BigEndian.Uint64(number), nil
+}
+
+// PutAuditExported stores that.
+func (t *Tx) PutAuditExported(segment uint64) error {
+	return t.seal(metaBucket, []byte(exportKey), binary.BigEndian.AppendUint64(nil, segment))
+}
 
 // AuditSettings are those of the audit log; nil if none were put.
 func (t *Tx) AuditSettings() ([]byte, error) { return t.unseal(metaBucket, []byte(settingKey)) }

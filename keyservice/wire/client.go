@@ -59,6 +59,23 @@ func (c *Client) Call(ctx context.Context, operation string, in, out any) error 
 	return nil
 }
 
+// Health asks the service how it is.
+func (c *Client) Health(ctx context.Context) (h Health, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://kmsfs"+healthPath, nil)
+	if err != nil {
+		return h, err
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return h, err
+	}
+	defer response.Body.Close()
+	if err := json.NewDecoder(io.LimitReader(response.Body, maxBody)).Decode(&h); err != nil {
+		return h, fmt.Errorf("decode the key service's health: %w", err)
+	}
+	return h, nil
+}
+
 func (c *Client) post(ctx context.Context, operation string, body []byte) (answer []byte, status int, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://kmsfs/", bytes.NewReader(body))
 	if err != nil {

@@ -62,8 +62,8 @@ type Service struct {
 	Operations map[string]Handler
 	// Credentials are for calls that don't come by a Unix socket.
 	Credentials Credentials
-	// Healthy says whether the service works.
-	Healthy func() bool
+	// Failing says why the service doesn't work; nil if it does.
+	Failing func() error
 }
 
 // Server answers calls.
@@ -155,12 +155,24 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 	write(w, http.StatusOK, body)
 }
 
+// Health is what a service says of itself.
+type Health struct {
+	// Status is "healthy" or "unhealthy", and Reason why it is that.
+	Status string `json:"status"`
+	Reason string `json:"reason,omitempty"`
+}
+
 func (s *Server) answerHealth(w http.ResponseWriter) {
-	if s.service.Healthy() {
-		write(w, http.StatusOK, []byte(`{"status":"healthy"}`))
-	} else {
-		write(w, http.StatusServiceUnavailable, []byte(`{"status":"unhealthy"}`))
+	health, status := Health{Status: "healthy"}, http.StatusOK
+	if err := s.service.Failing(); err != nil {
+		health, status = Health{"unhealthy", err.Error()}, http.StatusServiceUnavailable
 	}
+	body, err := json.Marshal(health)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	write(w, status, body)
 }
 
 func (s *Server) call(w http.ResponseWriter, r *http.Request, id uuid.UUID) (any, error) {
