@@ -9,6 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // auditPath is the open segment of the volume's audit log.
@@ -92,6 +95,7 @@ func TestAuditCrash(t *testing.T) {
 	}
 	v.kill(t)
 	v.mount(t)
+	v.awaitRecovery(t)
 	v.kmsfs(t, "audit", "verify")
 	if n := strings.Count(v.kmsfs(t, "audit", "query", "--event", "GenerateDataKey", "--path", "/*"), "\n"); n < 50 {
 		t.Errorf("%d files were made, as the log says, want 50", n)
@@ -177,6 +181,7 @@ func TestAuditLife(t *testing.T) {
 	write(t, v.path("file"), []byte("text"))
 	v.kill(t)
 	v.mount(t)
+	v.awaitRecovery(t)
 	if unclean := count("ServiceUncleanShutdownFound"); unclean != 1 {
 		t.Error("nothing is said of the kill")
 	}
@@ -191,4 +196,102 @@ func TestAuditLife(t *testing.T) {
 	must(t, os.Rename(v.auditPath()+".away", v.auditPath()))
 	wantContent(t, v.path("file"), []byte("text"))
 	v.kmsfs(t, "status")
+}
+
+// While the log's disk is full, another directory stands in for it: files can be opened, and the log is whole, all the time.
+func TestAuditStandIn(t *testing.T) {
+	v := mounted(t)
+	v.umount(t)
+	audit, standIn := filepath.Join(v.home, "audit"), filepath.Join(v.root, "stand-in")
+	must(t, os.Mkdir(standIn, 0o700))
+	text, err := os.ReadFile(v.auditPath())
+	must(t, err)
+	run(t, "/", "mount", "-t", "tmpfs", "-o", "size=512k,mode=700", "tmpfs", audit)
+	t.Cleanup(func() { run(t, "/", "umount", "-l", audit) })
+	must(t, os.WriteFile(v.auditPath(), text, 0o600))
+	v.mount(t)
+	write(t, v.path("file"), []byte("text"))
+	filler := filepath.Join(audit, "filler")
+	fill := func() {
+		f, err := os.OpenFile(filler, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+		must(t, err)
+		for err == nil {
+			_, err = f.Write(make([]byte, 64))
+		}
+		must(t, f.Close())
+		wantErrno(t, err, unix.ENOSPC)
+	}
+	opened := 0
+	open := func() error {
+		_, err := os.ReadFile(v.path("file"))
+		if err == nil {
+			opened++
+		}
+		return err
+	}
+	for range 4 {
+		must(t, open())
+	}
+	fill()
+	for range 20 { // the last page has room for some records
+		if err = open(); err != nil {
+			break
+		}
+	}
+	wantErrno(t, err, unix.EIO)
+	must(t, os.Truncate(filler, 0))
+	v.kmsfs(t, "audit", "settings", "--stand-in", standIn)
+	fill()
+	whole := func() {
+		t.Helper()
+		v.kmsfs(t, "audit", "verify")
+		if found := strings.Count(v.kmsfs(t, "audit", "query", "--event", "Decrypt", "--path", "/file", "--json"), "\n"); found < opened {
+			t.Errorf("%d records of %d uses", found, opened)
+		}
+	}
+	standing := func() int64 {
+		info, err := os.Stat(filepath.Join(standIn, "kmsfs-audit.jsonl"))
+		must(t, err)
+		return info.Size()
+	}
+	for range 50 {
+		must(t, open())
+	}
+	if standing() == 0 {
+		t.Fatal("nothing stands in")
+	}
+	v.kmsfs(t, "status")
+	whole()
+	v.kill(t)
+	v.mount(t)
+	v.awaitRecovery(t)
+	for range 50 {
+		must(t, open())
+	}
+	whole()
+	if said := v.kmsfs(t, "audit", "query", "--event", "AuditLogDamaged"); said != "" {
+		t.Errorf("the log is damaged: %s", said)
+	}
+	must(t, os.Truncate(filler, 0))
+	await(t, "the log to have its records back", func() bool {
+		must(t, open())
+		time.Sleep(10 * time.Millisecond) // the disk is small for what a tight loop leaves in the log
+		return standing() == 0
+	})
+	whole()
+	fill()
+	for range 50 {
+		must(t, open())
+	}
+	v.umount(t)
+	must(t, os.Remove(filler))
+	whole()
+	if standing() != 0 {
+		t.Error("what stood in has records still")
+	}
+	for _, event := range []string{"AuditLogStandIn", "AuditLogReturned"} {
+		if v.kmsfs(t, "audit", "query", "--event", event) == "" {
+			t.Errorf("no record of %s", event)
+		}
+	}
 }

@@ -145,7 +145,7 @@ func (s *Service) anchoredHead() (h audit.Head, err error) {
 func (a *AuditSettings) log() audit.Settings {
 	return audit.Settings{
 		SegmentSize: int64(a.SegmentKiB) << 10, SegmentAge: time.Duration(a.SegmentHours) * time.Hour,
-		Retention: time.Duration(a.RetentionDays) * 24 * time.Hour, SyncAlways: a.SyncAlways,
+		Retention: time.Duration(a.RetentionDays) * 24 * time.Hour, SyncAlways: a.SyncAlways, StandIn: a.StandInDirectory,
 	}
 }
 
@@ -189,6 +189,7 @@ func (s *Service) putAuditSettings(r *request, in *AuditSettings) (*PutAuditSett
 		checkNumber("segmentHours", &in.SegmentHours, 1, mostSegmentHours)); err != nil {
 		return nil, err
 	}
+	r.textParam("standInDirectory", in.StandInDirectory)
 	r.textParam("exportDirectory", in.ExportDirectory)
 	r.textParam("exportCommand", in.ExportCommand)
 	if in.RetentionDays != 0 {
@@ -202,7 +203,7 @@ func (s *Service) putAuditSettings(r *request, in *AuditSettings) (*PutAuditSett
 	}
 	s.changes.Lock()
 	defer s.changes.Unlock()
-	if err := s.checkExport(r, in); err != nil {
+	if err := s.checkPlaces(r, in); err != nil {
 		return nil, err
 	}
 	was, err := s.auditSettings()
@@ -309,8 +310,17 @@ func (s *Service) readAuditFile(in *ReadAuditInput) (out *ReadAuditOutput, err e
 			return nil, unix.ENOENT
 		}
 	}
+	read := f.ReadAt
+	if by := s.log.StandingIn(); in.File == auditFile && by.Path != "" {
+		whole, rest, err := by.Open(f)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = rest.Close() }()
+		read = whole.ReadAt
+	}
 	content := make([]byte, maxAuditChunk)
-	n, err := f.ReadAt(content, in.Offset)
+	n, err := read(content, in.Offset)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
@@ -329,6 +339,8 @@ func (s *Service) auditFiles() (*ReadAuditOutput, error) {
 		Log: s.names.auditLog(), PublicKey: k.PublicKey, Open: auditFile,
 		LastSequence: head.Sequence, LastHash: head.Hash[:],
 	}
+	by := s.log.StandingIn()
+	out.StandIn, out.StandInBegin = by.Path, by.Begin
 	out.Files, err = s.log.Names()
 	return out, err
 }

@@ -125,6 +125,9 @@ func (s *Service) archiveStore(archive *tar.Writer) error {
 
 // archiveLog adds the audit log as far as it has been written: behind what the store knows of it.
 func (s *Service) archiveLog(archive *tar.Writer) error {
+	if by := s.log.StandingIn(); by.Path != "" {
+		return fmt.Errorf("the audit log can't be written, and its last records are in %s: make room for it first", by.Path)
+	}
 	return s.log.WithFiles(func(names []string) error {
 		for _, name := range names {
 			f, err := s.auditDir.open(name, os.O_RDONLY, maxAuditFile)

@@ -173,25 +173,34 @@ func exportBy(ctx context.Context, command string, d audit.SignedDigest) error {
 	return run.Run()
 }
 
-// checkExport refuses settings by which a caller would have the home's owner write files or run commands.
-func (s *Service) checkExport(r *request, in *AuditSettings) error {
+// checkPlaces refuses settings by which a caller would have the home's owner write files or run commands.
+func (s *Service) checkPlaces(r *request, in *AuditSettings) error {
 	now, err := s.auditSettings()
 	if err != nil {
 		return err
 	}
-	if in.exportsAs(now) {
+	if in.exportsAs(now) && in.StandInDirectory == now.StandInDirectory {
 		return nil
 	}
 	if r.caller.UID != s.facts.Owner || r.caller.AccessKeyID != "" {
-		return refuse(CodeAccessDenied, "Only the home's owner, on its machine, sets where digests are exported to.")
+		return refuse(CodeAccessDenied, "Only the home's owner, on its machine, sets where records and digests go to.")
 	}
 	if err := firstError(
+		checkLength("standInDirectory", len(in.StandInDirectory), 0, maxExportSetting),
 		checkLength("exportDirectory", len(in.ExportDirectory), 0, maxExportSetting),
 		checkLength("exportCommand", len(in.ExportCommand), 0, maxExportSetting)); err != nil {
 		return err
 	}
-	if in.ExportDirectory != "" && !strings.HasPrefix(in.ExportDirectory, "/") || strings.ContainsRune(in.ExportDirectory+in.ExportCommand, 0) {
-		return invalid("exportDirectory", in.ExportDirectory, "Member must be an absolute path")
+	for member, path := range map[string]string{"standInDirectory": in.StandInDirectory, "exportDirectory": in.ExportDirectory} {
+		if path != "" && (!strings.HasPrefix(path, "/") || strings.ContainsRune(path, 0)) {
+			return invalid(member, path, "Member must be an absolute path")
+		}
+	}
+	if info, err := os.Stat(in.StandInDirectory); in.StandInDirectory != "" && (err != nil || !info.IsDir()) {
+		return invalid("standInDirectory", in.StandInDirectory, "Member must be a directory that is there")
+	}
+	if strings.ContainsRune(in.ExportCommand, 0) {
+		return invalid("exportCommand", in.ExportCommand, "Member must be a command")
 	}
 	return nil
 }

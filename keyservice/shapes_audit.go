@@ -9,8 +9,11 @@ type AuditSettings struct {
 	RetentionDays int32
 	// SyncAlways puts every record on disk before its call is answered, and not only those of changes.
 	SyncAlways bool
+	// StandInDirectory is where records go while the log can't be written, until it can: an absolute path, on another disk; empty for none. Only the
+	// home's owner sets it, on this machine, and what follows.
+	StandInDirectory string `json:",omitempty"`
 	// ExportDirectory is where the digest of each closed segment is copied to, an absolute path; and ExportCommand what the shell is told to run with
-	// each on its standard input, and its name in the environment's KMSFS_DIGEST. Empty for none. Only the home's owner sets them, on this machine.
+	// each on its standard input, and its name in the environment's KMSFS_DIGEST. Empty for none.
 	ExportDirectory string `json:",omitempty"`
 	ExportCommand   string `json:",omitempty"`
 }
@@ -42,6 +45,9 @@ type ReadAuditOutput struct {
 	// LastSequence is the number of the last record that was written, and LastHash its line's SHA-256.
 	LastSequence uint64 `json:",omitempty"`
 	LastHash     []byte `json:",omitempty"`
+	// StandIn, if not empty, is the path of a file that has the end of the open segment, from StandInBegin on.
+	StandIn      string `json:",omitempty"`
+	StandInBegin int64  `json:",omitempty"`
 	// Content is the part of the file: empty behind its end.
 	Content []byte `json:",omitempty"`
 	// Segment, for the open segment, is the number of its first record; 0 as long as it has none.

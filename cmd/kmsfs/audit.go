@@ -59,6 +59,9 @@ func readAuditLog(s *session) (auditLog, error) {
 	if f, err := os.Open(filepath.Join(dir, about.Open)); err == nil {
 		f.Close()
 		log.files = os.DirFS(dir)
+		if about.StandIn != "" {
+			log.files = audit.Continue(log.files, about.Open, audit.Continuation{Path: about.StandIn, Begin: about.StandInBegin})
+		}
 	}
 	return log, nil
 }
@@ -199,6 +202,7 @@ Examples:
   kmsfs audit settings
   kmsfs audit settings --retention-days 365
   kmsfs audit settings --sync always
+  kmsfs audit settings --stand-in /mnt/other-disk/audit
   kmsfs audit settings --export-directory /mnt/worm/digests
   kmsfs audit settings --export-command 'ssh audit@elsewhere "cat >digests/$KMSFS_DIGEST"'`,
 	}, func(o *serviceOptions, flags *pflag.FlagSet) func(*session, []string) error {
@@ -207,6 +211,7 @@ Examples:
 		flags.Int32Var(&given.SegmentKiB, "segment-kib", 0, "close a segment at a `SIZE` in KiB, 64 to 4194304")
 		flags.Int32Var(&given.SegmentHours, "segment-hours", 0, "close a segment when it is `HOURS` old, 1 to 744")
 		flags.Int32Var(&given.RetentionDays, "retention-days", 0, "keep closed segments for `DAYS`; 0 for ever")
+		flags.StringVar(&given.StandInDirectory, "stand-in", "", "write records to a `DIRECTORY` on another disk while the log can't be written")
 		flags.StringVar(&given.ExportDirectory, "export-directory", "", "copy the signed digest of each closed segment to a `DIRECTORY`")
 		flags.StringVar(&given.ExportCommand, "export-command", "", "run a shell `COMMAND` with each digest on its standard input")
 		sync := flags.String("sync", "", "put records on disk before calls are answered: `WHEN` is always, or changes for those of changes only")
@@ -224,6 +229,8 @@ Examples:
 					settings.SegmentHours, changed = given.SegmentHours, true
 				case "retention-days":
 					settings.RetentionDays, changed = given.RetentionDays, true
+				case "stand-in":
+					settings.StandInDirectory, changed = given.StandInDirectory, true
 				case "export-directory":
 					settings.ExportDirectory, changed = given.ExportDirectory, true
 				case "export-command":
@@ -252,6 +259,7 @@ Examples:
 			}
 			return facts("Segments are closed at", fmt.Sprintf("%d KiB or %d hours", settings.SegmentKiB, settings.SegmentHours),
 				"Closed segments are kept", retention, "Records are synced before the answer", synced,
+				"Records go while the log can't be written to", settings.StandInDirectory,
 				"Digests are copied to", settings.ExportDirectory, "Digests are passed to", settings.ExportCommand)
 		}
 	})

@@ -3,6 +3,7 @@
 //   - record.go, chain.go: a record's line, and how it is chained
 //   - log.go, sync.go: appending records, and putting them on disk
 //   - open.go: finding the end of a log
+//   - standin.go: what stands in for the open segment while that can't be written
 //   - segment.go, digest.go: the files of a log, and what is signed when one is closed
 //   - read.go, verify.go: going through a log, and proving that it is whole
 package audit
@@ -100,6 +101,7 @@ type Log struct {
 	former  []*os.File // segments that were closed since the last sync
 
 	settings atomic.Pointer[Settings]
+	standIn  standIn
 
 	file    *os.File // the open segment; changed by the writer, with mu held
 	writer  writer
@@ -233,11 +235,7 @@ func (l *Log) write(g *group, head Head) (Head, error) {
 		start = end
 	}
 	next.Size += int64(len(g.lines))
-	n, err := l.file.Write(g.lines)
-	if err != nil {
-		if l.writer.torn = n > 0; l.writer.torn {
-			_ = l.mend(head) // or before the next record
-		}
+	if err := l.writeLines(g.lines, head); err != nil {
 		return head, err
 	}
 	if l.writer.began.IsZero() {
@@ -246,10 +244,28 @@ func (l *Log) write(g *group, head Head) (Head, error) {
 	return next, nil
 }
 
+// writeLines writes to the open segment, or to what stands in for its end.
+func (l *Log) writeLines(lines []byte, head Head) error {
+	if l.standIn.size > 0 {
+		return l.appendStandIn(lines)
+	}
+	n, err := l.file.Write(lines)
+	if err == nil {
+		return nil
+	}
+	if l.writer.torn = n > 0; l.writer.torn {
+		_ = l.mend(head) // or before the next record
+	}
+	if err := l.startStandIn(head, err); err != nil {
+		return err
+	}
+	return l.appendStandIn(lines)
+}
+
 // ready finds out whether records may be written behind head, and returns the new one if it has closed a segment.
 func (l *Log) ready(head Head, syncErr error) (Head, error) {
 	if syncErr != nil {
-		if err := l.file.Sync(); err != nil {
+		if err := syncFiles(l.file, l.standIn.file); err != nil {
 			return head, err
 		}
 	}
@@ -261,7 +277,10 @@ func (l *Log) ready(head Head, syncErr error) (Head, error) {
 	if err := l.look(head); err != nil {
 		return head, err
 	}
-	if l.isFull(head) {
+	if l.standIn.size > 0 {
+		l.giveBack(head)
+	}
+	if l.standIn.size == 0 && l.isFull(head) {
 		return l.closeSegment(head)
 	}
 	return head, nil
@@ -278,7 +297,7 @@ func (l *Log) look(head Head) error {
 	}
 	open := &l.writer.open
 	err := unix.Fstatat(l.dir, l.options.Name, &named, unix.AT_SYMLINK_NOFOLLOW)
-	if err == unix.ENOENT || err == nil && (named.Ino != open.Ino || named.Dev != open.Dev || named.Size != head.Size) {
+	if err == unix.ENOENT || err == nil && (named.Ino != open.Ino || named.Dev != open.Dev || named.Size != head.Size-l.standIn.size) {
 		return ErrGone
 	}
 	return err
@@ -286,7 +305,7 @@ func (l *Log) look(head Head) error {
 
 // mend removes what is left of records that could not be written.
 func (l *Log) mend(head Head) error {
-	if err := l.file.Truncate(head.Size); err != nil {
+	if err := l.file.Truncate(head.Size - l.standIn.size); err != nil {
 		return err
 	}
 	l.writer.torn = false
@@ -340,9 +359,12 @@ func (l *Log) Close() error {
 	l.mu.Unlock()
 	l.closer.stop()
 	head.Closed = true
-	err := errors.Join(l.syncFormer(former), l.file.Sync())
+	err := errors.Join(l.syncFormer(former), syncFiles(l.file, l.standIn.file))
 	if err == nil {
 		err = l.anchor(head)
+	}
+	if l.standIn.file != nil {
+		err = errors.Join(err, l.standIn.file.Close())
 	}
 	return errors.Join(err, l.file.Close())
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -103,7 +104,7 @@ func (l *Log) follow(head Head) error {
 			return err
 		}
 		f := os.NewFile(uintptr(fd), name)
-		end, torn, err := followFile(f, head)
+		end, torn, err := followFile(f, 0, head)
 		if err == nil && torn {
 			err = fmt.Errorf("%s is cut off: %w", name, errDamaged)
 		}
@@ -112,20 +113,33 @@ func (l *Log) follow(head Head) error {
 		}
 		head = Head{Position: end.Position, Segment: end.Sequence + 1}
 	}
+	if err := l.takeBack(); err != nil {
+		return err
+	}
+	var open segmentFile = l.file
+	if l.standIn.size > 0 {
+		end, _, err := lastRecordEnd(l.file)
+		if err != nil {
+			return err
+		}
+		open = continued{l.file, l.standIn.file, end}
+	}
 	var err error
-	l.head, l.writer.torn, err = followFile(l.file, head)
+	l.head, l.writer.torn, err = followFile(open, l.standIn.size, head)
 	return err
 }
 
-// followFile returns the head of the segment in f, of which head is known, and whether a part of a record is behind it.
-func followFile(f *os.File, head Head) (end Head, torn bool, err error) {
+// followFile returns the head of the segment in f, which goes on behind that file's end, of which head is known, and whether a part of a
+// record is behind it.
+func followFile(f segmentFile, more int64, head Head) (end Head, torn bool, err error) {
 	info, err := f.Stat()
 	if err != nil {
 		return head, false, err
 	}
-	damaged := func(what string) error { return fmt.Errorf("%s: %s: %w", f.Name(), what, errDamaged) }
-	if info.Size() < head.Size {
-		return head, false, damaged(fmt.Sprintf("%d bytes are less than the %d that were written", info.Size(), head.Size))
+	size := info.Size() + more
+	damaged := func(what string) error { return fmt.Errorf("%s: %s: %w", info.Name(), what, errDamaged) }
+	if size < head.Size {
+		return head, false, damaged(fmt.Sprintf("%d bytes are less than the %d that were written", size, head.Size))
 	}
 	if head.Size > 0 {
 		line, err := lineBefore(f, head.Size)
@@ -136,7 +150,7 @@ func followFile(f *os.File, head Head) (end Head, torn bool, err error) {
 			return head, false, damaged(fmt.Sprintf("record %d is another", head.Sequence))
 		}
 	}
-	lines := newLineReader(io.NewSectionReader(f, head.Size, info.Size()-head.Size))
+	lines := newLineReader(io.NewSectionReader(f, head.Size, size-head.Size))
 	for {
 		line, err := lines.next()
 		switch {
@@ -178,6 +192,13 @@ func (l *Log) setAside(segment uint64) error {
 	if err != nil {
 		return err
 	}
+	if l.standIn.file != nil {
+		path := l.standIn.file.Name()
+		if err := errors.Join(os.Rename(path, filepath.Join(filepath.Dir(path), prefix+StandInName)), l.standIn.file.Close()); err != nil {
+			return err
+		}
+		l.standIn = standIn{}
+	}
 	damaged := l.file
 	l.file = os.NewFile(uintptr(fd), l.options.Name)
 	return errors.Join(damaged.Close(), l.options.Dir.Sync())
@@ -204,7 +225,7 @@ func lastRecordEnd(f *os.File) (end, size int64, err error) {
 }
 
 // lineBefore returns the line that ends at an offset, with its newline; nothing if none does.
-func lineBefore(f *os.File, end int64) ([]byte, error) {
+func lineBefore(f io.ReaderAt, end int64) ([]byte, error) {
 	tail := make([]byte, min(end, maxRecord))
 	if _, err := f.ReadAt(tail, end-int64(len(tail))); err != nil {
 		return nil, err

@@ -25,6 +25,8 @@ type Settings struct {
 	Retention time.Duration
 	// SyncAlways puts every record on disk before Append returns.
 	SyncAlways bool
+	// StandIn is a directory that records go to while the open segment can't be written; empty for none.
+	StandIn string
 }
 
 // The files of a log besides the open segment: each segment, under the number of its first record, until it is compressed and signed for, and
@@ -138,6 +140,10 @@ const (
 	NoticeDamaged = "AuditLogDamaged"
 	// NoticeUnclosed says that a segment couldn't be compressed and signed for. It is tried again.
 	NoticeUnclosed = "AuditSegmentNotClosed"
+	// NoticeStandIn says that the open segment can't be written, and that records go to the directory that stands in; NoticeReturned that the segment
+	// has got them.
+	NoticeStandIn  = "AuditLogStandIn"
+	NoticeReturned = "AuditLogReturned"
 	// NoticePruned says that a segment was removed, as the settings want it.
 	NoticePruned = "AuditSegmentPruned"
 )
@@ -201,13 +207,20 @@ func (c *closer) isStopped() bool {
 
 // keepClosing is the closer's goroutine.
 func (l *Log) keepClosing() {
+	failing := false
+	failed := func(head Head, err error) {
+		if !failing { // once: each notice is a record, which comes here again
+			l.notice(NoticeUnclosed, head.Segment, err)
+		}
+		failing = true
+	}
 	for {
 		head, ok := l.closer.next()
 		if !ok {
 			return
 		}
 		if err := l.anchor(head); err != nil {
-			l.notice(NoticeUnclosed, head.Segment, err)
+			failed(head, err)
 			continue
 		}
 		if l.options.Signer == nil {
@@ -215,11 +228,10 @@ func (l *Log) keepClosing() {
 		}
 		l.files.Lock()
 		closed, err := l.closeFormer(head.Segment)
-		if err != nil {
-			l.notice(NoticeUnclosed, head.Segment, err)
-		}
-		if err := l.prune(time.Now()); err != nil {
-			l.notice(NoticeUnclosed, head.Segment, err)
+		if err := errors.Join(err, l.prune(time.Now())); err != nil {
+			failed(head, err)
+		} else {
+			failing = false
 		}
 		l.files.Unlock()
 		if closed && l.options.Closed != nil {

@@ -29,10 +29,10 @@ func (l *Log) sync(end int64) error {
 			continue
 		}
 		l.syncing = true
-		reached, former, file := l.written, l.former, l.file
+		reached, former, file, standIn := l.written, l.former, l.file, l.standIn.file
 		l.former = nil
 		l.mu.Unlock()
-		err := errors.Join(l.syncFormer(former), file.Sync())
+		err := errors.Join(l.syncFormer(former), syncFiles(file, standIn))
 		l.mu.Lock()
 		l.syncing = false
 		l.changed.Broadcast()
@@ -43,6 +43,14 @@ func (l *Log) sync(end int64) error {
 		l.synced = reached
 	}
 	return nil
+}
+
+// syncFiles puts the open segment on disk, and what stands in for its end if there was ever any.
+func syncFiles(file, standIn *os.File) error {
+	if standIn == nil {
+		return file.Sync()
+	}
+	return errors.Join(file.Sync(), standIn.Sync())
 }
 
 // syncFormer puts closed segments and their names on disk, and closes the files.
