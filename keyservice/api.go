@@ -11,9 +11,12 @@ import (
 // Caller is who makes a request, and how it came.
 type Caller struct {
 	policy.Caller
-	// ViaFileSystem says that a mount in this very process calls for a process that opened a file. It is never taken from a
-	// wire.
+	// ViaFileSystem says that a mount calls for the process in Caller, which uses a file. Over the wire only root's processes can say so: they could
+	// become any user anyway.
 	ViaFileSystem bool
+	// Own says that the mount calls of itself, to keep its volume's headers true: it may use keys whatever policies say, if their state allows it. What users
+	// get to see by that, calls on their behalf decide.
+	Own bool
 	// Operation is the file operation behind the call ("open", "create", "rename", ...), for the audit record; may be empty.
 	Operation string
 	// AccessKeyID is the access key that the call was signed with, and Address where it came from; empty for processes of this machine.
@@ -88,6 +91,9 @@ type API interface {
 	PutAuditSettings(ctx context.Context, c Caller, in *AuditSettings) (*PutAuditSettingsOutput, error)
 	GetAuditSettings(ctx context.Context, c Caller, in *GetAuditSettingsInput) (*AuditSettings, error)
 	ReadAudit(ctx context.Context, c Caller, in *ReadAuditInput) (*ReadAuditOutput, error)
+
+	// CheckUses says of uses of keys that were authorised once whether they still would be. It isn't recorded.
+	CheckUses(ctx context.Context, c Caller, in *CheckUsesInput) (*CheckUsesOutput, error)
 
 	// RecordEvent writes an event of the file system's own into the audit log: for the home's owner and the file system only.
 	RecordEvent(ctx context.Context, c Caller, e Event) error

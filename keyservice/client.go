@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"path/filepath"
+	"slices"
 	"unicode/utf8"
 
 	"kmsfs/keyservice/wire"
@@ -21,7 +23,7 @@ var _ API = (*client)(nil)
 var ErrNotServed = errors.New("no process serves the key service home")
 
 // DialHome returns the key service of the process that has the home open and serves it. That process knows its callers from the kernel:
-// it takes every call for this process's own, whatever the Caller says. Closing it is not needed for it to be garbage.
+// it takes every call for this process's own, unless this is a process of root and calls for another (ViaFileSystem). Closing it is not needed for it to be garbage.
 func DialHome(dir string) (API, error) {
 	dialled, err := dialHome(dir)
 	if err != nil {
@@ -55,6 +57,14 @@ func dialHome(dir string) (*wire.Client, error) {
 		return nil, err
 	}
 	return wire.NewClient(func(ctx context.Context) (net.Conn, error) { return dialSocket(ctx, dir) }), nil
+}
+
+// callFor performs an operation on the caller's account. Who a mount calls for, the service believes of root's processes only.
+func callFor[I, O any](ctx context.Context, c *client, caller Caller, operation string, in *I, out *O) (*O, error) {
+	if caller.ViaFileSystem && os.Geteuid() == 0 {
+		ctx = wire.WithBehalf(ctx, wire.Behalf{Caller: caller.Caller, Operation: caller.Operation, Own: caller.Own})
+	}
+	return call(ctx, c, operation, in, out)
 }
 
 // call performs an operation.
@@ -229,16 +239,16 @@ func (c *client) Encrypt(ctx context.Context, _ Caller, in *EncryptInput) (*Encr
 	return call(ctx, c, "Encrypt", in, &EncryptOutput{})
 }
 
-func (c *client) Decrypt(ctx context.Context, _ Caller, in *DecryptInput) (*DecryptOutput, error) {
-	return call(ctx, c, "Decrypt", in, &DecryptOutput{})
+func (c *client) Decrypt(ctx context.Context, caller Caller, in *DecryptInput) (*DecryptOutput, error) {
+	return callFor(ctx, c, caller, "Decrypt", in, &DecryptOutput{})
 }
 
-func (c *client) ReEncrypt(ctx context.Context, _ Caller, in *ReEncryptInput) (*ReEncryptOutput, error) {
-	return call(ctx, c, "ReEncrypt", in, &ReEncryptOutput{})
+func (c *client) ReEncrypt(ctx context.Context, caller Caller, in *ReEncryptInput) (*ReEncryptOutput, error) {
+	return callFor(ctx, c, caller, "ReEncrypt", in, &ReEncryptOutput{})
 }
 
-func (c *client) GenerateDataKey(ctx context.Context, _ Caller, in *GenerateDataKeyInput) (*GenerateDataKeyOutput, error) {
-	return call(ctx, c, "GenerateDataKey", in, &GenerateDataKeyOutput{})
+func (c *client) GenerateDataKey(ctx context.Context, caller Caller, in *GenerateDataKeyInput) (*GenerateDataKeyOutput, error) {
+	return callFor(ctx, c, caller, "GenerateDataKey", in, &GenerateDataKeyOutput{})
 }
 
 func (c *client) GenerateDataKeyWithoutPlaintext(ctx context.Context, _ Caller, in *GenerateDataKeyWithoutPlaintextInput) (*GenerateDataKeyWithoutPlaintextOutput, error) {
@@ -305,8 +315,20 @@ func (c *client) ReadAudit(ctx context.Context, _ Caller, in *ReadAuditInput) (*
 	return call(ctx, c, "ReadAudit", in, &ReadAuditOutput{})
 }
 
-func (c *client) RecordEvent(ctx context.Context, _ Caller, e Event) error {
-	_, err := call(ctx, c, "RecordEvent", &e, &struct{}{})
+func (c *client) CheckUses(ctx context.Context, caller Caller, in *CheckUsesInput) (*CheckUsesOutput, error) {
+	all := &CheckUsesOutput{}
+	for part := range slices.Chunk(in.Uses, maxChecks) {
+		out, err := callFor(ctx, c, caller, "CheckUses", &CheckUsesInput{Uses: part}, &CheckUsesOutput{})
+		if err != nil {
+			return nil, err
+		}
+		all.Uses = append(all.Uses, out.Uses...)
+	}
+	return all, nil
+}
+
+func (c *client) RecordEvent(ctx context.Context, caller Caller, e Event) error {
+	_, err := callFor(ctx, c, caller, "RecordEvent", &e, &struct{}{})
 	return err
 }
 

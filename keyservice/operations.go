@@ -64,19 +64,24 @@ func operations(a API) map[string]wire.Handler {
 		"PutAuditSettings":                    handle(a.PutAuditSettings),
 		"GetAuditSettings":                    handle(a.GetAuditSettings),
 		"ReadAudit":                           handle(a.ReadAudit),
+		"CheckUses":                           handle(a.CheckUses),
 		"RecordEvent": handle(func(ctx context.Context, c Caller, e *Event) (*struct{}, error) {
 			return &struct{}{}, a.RecordEvent(ctx, c, *e)
 		}),
 	}
 }
 
-// handle has an operation called for the peer, and for nobody else.
+// handle has an operation called for the peer, or for whom it may speak.
 func handle[I, O any](operation func(context.Context, Caller, *I) (*O, error)) wire.Handler {
 	return func(ctx context.Context, peer wire.Peer, body []byte) (any, error) {
 		in := new(I)
 		if err := wire.Decode(body, in); err != nil {
 			return nil, refuse(wire.CodeSerialization, "%v", err)
 		}
-		return operation(ctx, Caller{Caller: peer.Caller, AccessKeyID: peer.AccessKeyID, Address: peer.Address, RequestID: peer.RequestID}, in)
+		c := Caller{Caller: peer.Caller, AccessKeyID: peer.AccessKeyID, Address: peer.Address, RequestID: peer.RequestID}
+		if b := peer.Behalf; b != nil {
+			c.Caller, c.Operation, c.Own, c.ViaFileSystem = b.Caller, b.Operation, b.Own, true
+		}
+		return operation(ctx, c, in)
 	}
 }

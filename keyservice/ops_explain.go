@@ -90,7 +90,7 @@ func (u listedUser) groups() []uint32 {
 	if err != nil {
 		return nil
 	}
-	return parseGroups(strings.Join(ids, " "))
+	return policy.ParseGroups(strings.Join(ids, " "))
 }
 
 // principal reads a principal in any of its forms.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -89,8 +90,13 @@ func TestAuthorisation(t *testing.T) {
 			}
 			file := stranger()
 			file.ViaFileSystem = true
-			if err := call(t, file); err != nil {
-				t.Errorf("by way of the file system: %v", err)
+			if err := call(t, file); code(err) != keyservice.CodeAccessDenied {
+				t.Errorf("a stranger by way of the file system: %v", err)
+			}
+			file.Own = true
+			needed := slices.Contains([]string{"Decrypt", "ReEncrypt", "GenerateDataKey", "RecordEvent"}, name)
+			if err := call(t, file); needed && err != nil || !needed && code(err) != keyservice.CodeAccessDenied {
+				t.Errorf("the file system itself: %v", err)
 			}
 		})
 	}

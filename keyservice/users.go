@@ -1,15 +1,14 @@
 package keyservice
 
 import (
-	"bufio"
 	"os"
 	"os/user"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"kmsfs/keyservice/audit"
+	"kmsfs/policy"
 )
 
 const (
@@ -116,7 +115,7 @@ func lookGroups(uid uint32) []uint32 {
 	if err != nil {
 		return []uint32{uid}
 	}
-	return append(parseGroups(found.Gid), listedUser(uid).groups()...)
+	return append(policy.ParseGroups(found.Gid), listedUser(uid).groups()...)
 }
 
 func decimal(id uint32) string { return strconv.FormatUint(uint64(id), 10) }
@@ -137,32 +136,4 @@ func (u *Users) executable(pid int32) string {
 		return ""
 	}
 	return path
-}
-
-// processGroups returns the supplementary groups of a process as the kernel has them; none if it can't be told.
-func processGroups(pid int32) []uint32 {
-	if pid <= 0 {
-		return nil
-	}
-	f, err := os.Open("/proc/" + strconv.Itoa(int(pid)) + "/status")
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if list, ok := strings.CutPrefix(lines.Text(), "Groups:"); ok {
-			return parseGroups(list)
-		}
-	}
-	return nil
-}
-
-func parseGroups(list string) []uint32 {
-	var groups []uint32
-	for text := range strings.FieldsSeq(list) {
-		if gid, err := strconv.ParseUint(text, 10, 32); err == nil {
-			groups = append(groups, uint32(gid))
-		}
-	}
-	return groups
 }

@@ -83,6 +83,9 @@ func (c *Client) post(ctx context.Context, operation string, body []byte) (answe
 	}
 	request.Header.Set("Content-Type", contentType)
 	request.Header.Set(targetHeader, targetPrefix+operation)
+	if behalf, ok := ctx.Value(behalfKey{}).(string); ok {
+		request.Header.Set(behalfHeader, behalf)
+	}
 	response, err := c.http.Do(request)
 	if err != nil {
 		return nil, 0, err

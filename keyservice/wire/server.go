@@ -44,6 +44,8 @@ const (
 // Peer is who calls.
 type Peer struct {
 	policy.Caller
+	// Behalf is for whom the process, one of root's, calls; nil if it calls for itself.
+	Behalf *Behalf
 	// AccessKeyID is the access key that has signed the call; empty for a process that the kernel named.
 	AccessKeyID string
 	// Address is the IP address that a signed call came from.
@@ -210,7 +212,8 @@ func (s *Server) peer(r *http.Request, body []byte) (Peer, error) {
 		return Peer{}, &Error{CodeInternal, "the caller can't be told"}
 	}
 	if from.local {
-		return Peer{Caller: from.caller}, nil
+		behalf, err := behalfOf(r, from.caller)
+		return Peer{Caller: from.caller, Behalf: behalf}, err
 	}
 	accessKey, caller, err := authenticate(r, body, s.service.Credentials, time.Now())
 	if err != nil {

@@ -1,0 +1,49 @@
+package wire
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+
+	"kmsfs/policy"
+)
+
+// Behalf is for whom a mount calls. Processes of root may say so on Unix sockets, as they could become any user anyway; nobody else is believed.
+type Behalf struct {
+	Caller policy.Caller
+	// Operation is the file operation behind the call.
+	Operation string
+	// Own says that the mount calls of itself.
+	Own bool
+}
+
+// behalfHeader has a Behalf as JSON.
+const behalfHeader = "X-Kmsfs-Behalf"
+
+// behalfKey is the key of that JSON in a call's context.
+type behalfKey struct{}
+
+// WithBehalf has calls in the context made on somebody's behalf.
+func WithBehalf(ctx context.Context, b Behalf) context.Context {
+	text, err := json.Marshal(b)
+	if err != nil { // nothing in it can fail
+		return ctx
+	}
+	return context.WithValue(ctx, behalfKey{}, string(text))
+}
+
+// behalfOf returns for whom a process calls; nil if it doesn't say.
+func behalfOf(r *http.Request, peer policy.Caller) (*Behalf, error) {
+	values := r.Header.Values(behalfHeader)
+	if len(values) == 0 {
+		return nil, nil
+	}
+	if peer.UID != 0 {
+		return nil, &Error{"AccessDeniedException", "only processes of root call on behalf of others"}
+	}
+	b := new(Behalf)
+	if err := Decode([]byte(values[0]), b); len(values) > 1 || err != nil {
+		return nil, &Error{CodeSerialization, behalfHeader + " is malformed"}
+	}
+	return b, nil
+}
