@@ -16,6 +16,7 @@ type dataKeys interface {
 	GenerateDataKey(ctx context.Context, c keyservice.Caller, in *keyservice.GenerateDataKeyInput) (*keyservice.GenerateDataKeyOutput, error)
 	Decrypt(ctx context.Context, c keyservice.Caller, in *keyservice.DecryptInput) (*keyservice.DecryptOutput, error)
 	ReEncrypt(ctx context.Context, c keyservice.Caller, in *keyservice.ReEncryptInput) (*keyservice.ReEncryptOutput, error)
+	CheckUses(ctx context.Context, c keyservice.Caller, in *keyservice.CheckUsesInput) (*keyservice.CheckUsesOutput, error)
 	RecordEvent(ctx context.Context, c keyservice.Caller, e keyservice.Event) error
 }
 

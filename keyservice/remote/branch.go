@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -84,6 +85,9 @@ func newBranch(of branchOf, wrapped, secret []byte) (*branch, error) {
 	return &branch{wrapped: wrapped, id: branchID{of, sha256.Sum256(wrapped)}, secret: [branchSize]byte(secret)}, nil
 }
 
+// key is the ARN of the KMS key that wraps the branch key.
+func (b *branch) key() string { return b.id.key }
+
 // name is the branch key's in the journal.
 func (b *branch) name() string { return hex.EncodeToString(b.id.digest[:8]) }
 
@@ -138,9 +142,7 @@ func (s *branches) drop(b *branch) {
 	if s.known[b.id] == b {
 		delete(s.known, b.id)
 	}
-	if s.current[b.id.branchOf] == b {
-		delete(s.current, b.id.branchOf)
-	}
+	maps.DeleteFunc(s.current, func(_ branchOf, other *branch) bool { return other == b })
 	b.wipe()
 }
 
@@ -186,7 +188,11 @@ func (s *Service) currentBranch(ctx context.Context, of branchOf) (*branch, erro
 			return nil, asError(err)
 		}
 		defer clear(out.Plaintext)
-		b, err := newBranch(of, out.CiphertextBlob, out.Plaintext)
+		if out.KeyId == nil {
+			return nil, errAnswer
+		}
+		// It is found by the ARN: an alias may name another key by the time that it is looked for.
+		b, err := newBranch(branchOf{*out.KeyId, of.volume}, out.CiphertextBlob, out.Plaintext)
 		if err != nil {
 			return nil, err
 		}
@@ -243,12 +249,12 @@ const attempts = 3
 // errShortLived says that branch keys don't live long enough to be used.
 var errShortLived = errors.New("branch keys end before they are used: the cache's time is too short")
 
-// wrap seals a data key in its encryption context, and returns the name of the branch key.
-func (s *Service) wrap(ctx context.Context, key string, dataKey []byte, encryptionContext map[string]string) (wrapped []byte, name string, err error) {
+// wrap seals a data key in its encryption context, and returns the branch key. The key may be an alias.
+func (s *Service) wrap(ctx context.Context, key string, dataKey []byte, encryptionContext map[string]string) (wrapped []byte, under *branch, err error) {
 	for range attempts {
 		b, err := s.currentBranch(ctx, branchOf{key, encryptionContext[volumePair]})
 		if err != nil {
-			return nil, "", err
+			return nil, nil, err
 		}
 		there, err := b.use(func(aead cipher.AEAD) error {
 			head := binary.BigEndian.AppendUint16([]byte(branchMagic), uint16(len(b.wrapped)))
@@ -259,10 +265,10 @@ func (s *Service) wrap(ctx context.Context, key string, dataKey []byte, encrypti
 			return nil
 		})
 		if there {
-			return wrapped, b.name(), err
+			return wrapped, b, err
 		}
 	}
-	return nil, "", errShortLived
+	return nil, nil, errShortLived
 }
 
 // unwrap opens what wrap has sealed.

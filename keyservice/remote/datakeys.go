@@ -80,12 +80,16 @@ func (s *Service) ReEncrypt(ctx context.Context, c keyservice.Caller, in *keyser
 func (s *Service) generateUnderBranch(ctx context.Context, c keyservice.Caller, in *keyservice.GenerateDataKeyInput) (*keyservice.GenerateDataKeyOutput, error) {
 	dataKey := make([]byte, branchSize)
 	rand.Read(dataKey)
-	wrapped, name, err := s.wrap(ctx, in.KeyId, dataKey, in.EncryptionContext)
-	if err := s.finish(c, use{event: "GenerateDataKey", key: in.KeyId, context: in.EncryptionContext, branch: name}, err, true); err != nil {
+	wrapped, under, err := s.wrap(ctx, in.KeyId, dataKey, in.EncryptionContext)
+	u := use{event: "GenerateDataKey", key: in.KeyId, context: in.EncryptionContext}
+	if under != nil {
+		u.key, u.branch = under.key(), under.name()
+	}
+	if err := s.finish(c, u, err, true); err != nil {
 		clear(dataKey)
 		return nil, err
 	}
-	return &keyservice.GenerateDataKeyOutput{KeyId: in.KeyId, Plaintext: dataKey, CiphertextBlob: wrapped}, nil
+	return &keyservice.GenerateDataKeyOutput{KeyId: u.key, Plaintext: dataKey, CiphertextBlob: wrapped}, nil
 }
 
 // reEncryptUnderBranch wraps a data key anew that a branch key wraps. Without a cache, the service wraps it from then on.
@@ -93,33 +97,37 @@ func (s *Service) reEncryptUnderBranch(ctx context.Context, c keyservice.Caller,
 	dataKey, name, err := s.unwrap(ctx, in.SourceKeyId, in.CiphertextBlob, in.SourceEncryptionContext)
 	defer clear(dataKey)
 	var wrapped []byte
+	key := in.DestinationKeyId
 	switch {
 	case err != nil:
 	case s.branches.age > 0:
-		wrapped, name, err = s.wrap(ctx, in.DestinationKeyId, dataKey, in.DestinationEncryptionContext)
+		var under *branch
+		if wrapped, under, err = s.wrap(ctx, in.DestinationKeyId, dataKey, in.DestinationEncryptionContext); under != nil {
+			key, name = under.key(), under.name()
+		}
 	default:
-		wrapped, err = s.encrypt(ctx, in.DestinationKeyId, dataKey, in.DestinationEncryptionContext)
+		wrapped, key, err = s.encrypt(ctx, in.DestinationKeyId, dataKey, in.DestinationEncryptionContext)
 	}
 	u := use{
 		event: "ReEncrypt", key: in.SourceKeyId, context: in.SourceEncryptionContext, branch: name,
-		destination: in.DestinationKeyId, newContext: in.DestinationEncryptionContext,
+		destination: key, newContext: in.DestinationEncryptionContext,
 	}
 	if err := s.finish(c, u, err, true); err != nil {
 		return nil, err
 	}
-	return &keyservice.ReEncryptOutput{KeyId: in.DestinationKeyId, CiphertextBlob: wrapped}, nil
+	return &keyservice.ReEncryptOutput{KeyId: key, CiphertextBlob: wrapped}, nil
 }
 
-// encrypt has the service wrap a data key.
-func (s *Service) encrypt(ctx context.Context, key string, dataKey []byte, encryptionContext map[string]string) ([]byte, error) {
+// encrypt has the service wrap a data key, and returns the ARN of the KMS key too.
+func (s *Service) encrypt(ctx context.Context, key string, dataKey []byte, encryptionContext map[string]string) (wrapped []byte, arn string, err error) {
 	out, err := s.kms.Encrypt(ctx, &kms.EncryptInput{KeyId: aws.String(key), Plaintext: dataKey, EncryptionContext: encryptionContext})
 	if err != nil {
-		return nil, err
+		return nil, key, err
 	}
-	if len(out.CiphertextBlob) == 0 {
-		return nil, errAnswer
+	if len(out.CiphertextBlob) == 0 || out.KeyId == nil {
+		return nil, key, errAnswer
 	}
-	return out.CiphertextBlob, nil
+	return out.CiphertextBlob, *out.KeyId, nil
 }
 
 // finish writes a use's record, and returns what came of it. complete says whether the answer has all that it should.

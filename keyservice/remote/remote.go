@@ -47,6 +47,7 @@ type Service struct {
 	kms      *kms.Client
 	journal  *journal
 	branches branches
+	checks   checks
 }
 
 // Options say which key service to use, and how.
