@@ -110,6 +110,16 @@ func (c *Config) line() ([]byte, error) {
 
 // Marshal returns the content of the configuration's file, authenticated under the metadata key, 32 bytes.
 func (c *Config) Marshal(metadataKey []byte) ([]byte, error) {
+	key, err := derive(metadataKey, c.VolumeID[:], "kmsfs/1 configuration", KeySize)
+	if err != nil {
+		return nil, fmt.Errorf("metadata key: %w", err)
+	}
+	defer clear(key)
+	return c.marshal(key)
+}
+
+// marshal is Marshal, with the configuration key.
+func (c *Config) marshal(key []byte) ([]byte, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
@@ -117,11 +127,6 @@ func (c *Config) Marshal(metadataKey []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := derive(metadataKey, c.VolumeID[:], "kmsfs/1 configuration", KeySize)
-	if err != nil {
-		return nil, fmt.Errorf("metadata key: %w", err)
-	}
-	defer clear(key)
 	b := append(line, hex.EncodeToString(mac(key, line))+"\n"...)
 	if len(b) > MaxConfigSize {
 		return nil, fmt.Errorf("configuration has %d bytes, at most %d fit: %w", len(b), MaxConfigSize, ErrTooLong)

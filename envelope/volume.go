@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/tink-crypto/tink-go/v2/daead/subtle"
 )
@@ -13,6 +14,8 @@ import (
 // concurrent use.
 type Volume struct {
 	config Config
+	// current is the configuration as it is now: its KMS keys may differ from config's.
+	current atomic.Pointer[Config]
 
 	name, details, directory, symlink, attribute *subtle.AESSIV
 
@@ -30,16 +33,44 @@ func OpenVolume(configuration, metadataKey []byte) (*Volume, error) {
 	if err := v.deriveKeys(metadataKey); err != nil {
 		return nil, err
 	}
-	line, code, err := splitConfig(configuration)
-	if err != nil {
+	if err := v.verifyConfig(configuration); err != nil {
+		v.Close()
 		return nil, err
 	}
-	if !hmac.Equal(code, mac(v.configurationKey, line)) {
-		v.Close()
-		return nil, fmt.Errorf("configuration: %w", ErrAuthentication)
-	}
+	v.current.Store(config)
 	return v, nil
 }
+
+func (v *Volume) verifyConfig(configuration []byte) error {
+	line, code, err := splitConfig(configuration)
+	if err != nil {
+		return err
+	}
+	if !hmac.Equal(code, mac(v.configurationKey, line)) {
+		return fmt.Errorf("configuration: %w", ErrAuthentication)
+	}
+	return nil
+}
+
+// Reconfigure takes another configuration of the same volume, the content of its file, for the present one. The error wraps ErrFormat or ErrAuthentication.
+func (v *Volume) Reconfigure(configuration []byte) error {
+	config, err := ParseConfig(configuration)
+	if err != nil {
+		return err
+	}
+	if err := v.verifyConfig(configuration); err != nil {
+		return err
+	}
+	if config.VolumeID != v.config.VolumeID || config.PlaintextNames != v.config.PlaintextNames {
+		return fmt.Errorf("configuration is another volume's: %w", ErrAuthentication)
+	}
+	v.current.Store(config)
+	return nil
+}
+
+// MarshalConfig returns the content of the configuration's file for another configuration of the volume, which keeps its ID and kind of names. The metadata
+// key that it wraps must be the volume's.
+func (v *Volume) MarshalConfig(c *Config) ([]byte, error) { return c.marshal(v.configurationKey) }
 
 func (v *Volume) deriveKeys(metadataKey []byte) (err error) {
 	salt := v.config.VolumeID[:]
@@ -61,9 +92,9 @@ func (v *Volume) deriveKeys(metadataKey []byte) (err error) {
 	return nil
 }
 
-// Config returns a copy of the volume's configuration.
+// Config returns a copy of the volume's present configuration.
 func (v *Volume) Config() Config {
-	c := v.config
+	c := *v.current.Load()
 	c.KeyARNs, c.MetadataKey = slices.Clone(c.KeyARNs), slices.Clone(c.MetadataKey)
 	return c
 }
@@ -72,7 +103,7 @@ func (v *Volume) Config() Config {
 func (v *Volume) ID() VolumeID { return v.config.VolumeID }
 
 // Allows says whether files may be wrapped under that KMS key.
-func (v *Volume) Allows(keyARN string) bool { return slices.Contains(v.config.KeyARNs, keyARN) }
+func (v *Volume) Allows(keyARN string) bool { return slices.Contains(v.current.Load().KeyARNs, keyARN) }
 
 // Close forgets those keys that can be overwritten. The volume must not be used after it.
 func (v *Volume) Close() {

@@ -27,6 +27,7 @@ func self(operation string) Call {
 	return Call{
 		Caller:    policy.Caller{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), PID: int32(os.Getpid())},
 		Operation: operation,
+		Own:       true,
 	}
 }
 

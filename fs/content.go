@@ -30,9 +30,14 @@ type content struct {
 	// taken under it.
 	mu sync.Mutex
 	// turn is held, in a shared volume only, by who uses file while mu is not held, or replaces it.
-	turn     sync.Mutex
-	file     *envelope.File // nil until opened
-	in       *inode         // for whom it was opened
+	turn sync.Mutex
+	// sealed is nil until opened. It is read without mu by those who hold the content.
+	sealed atomic.Pointer[envelope.File]
+	// locked says that nobody who has the file open may use it any more: sealed is closed, and its keys are wiped. Changed with mu held.
+	locked atomic.Bool
+	// revoked counts the handles that may not be used any more.
+	revoked  atomic.Int32
+	in       *inode // for whom it was opened
 	storage  *storage
 	writable bool
 	path     string // for messages: where it was opened
@@ -88,16 +93,21 @@ func (t *contents) forget(c *content) {
 
 // close is called with mu held.
 func (c *content) close() error {
-	if c.file == nil {
+	if c.file() == nil {
 		return nil
 	}
-	err := c.file.Close()
+	var err error
+	if !c.locked.Load() {
+		err = c.file().Close()
+	}
 	if closed := unix.Close(c.storage.fd); err == nil {
 		err = closed
 	}
-	c.file = nil
+	c.sealed.Store(nil)
 	return err
 }
+
+func (c *content) file() *envelope.File { return c.sealed.Load() }
 
 // place is where a regular file was found: the directory, the backing name in it, what the location must say, and the path.
 type place struct {
@@ -137,7 +147,7 @@ func (v *volume) openAgain(call Call, in *inode, write bool) (*content, error) {
 // reopen opens what has no name any more, or asks for leave to use it as it is open. mu is held.
 func (c *content) reopen(call Call, in *inode) error {
 	v := c.v
-	if c.file == nil {
+	if c.file() == nil {
 		o := in.takeOrphan()
 		if o == nil {
 			return unix.ESTALE
@@ -150,6 +160,10 @@ func (c *content) reopen(call Call, in *inode) error {
 	}
 	if c.in != in {
 		return unix.ESTALE // the number is another file's by now
+	}
+	if c.locked.Load() {
+		h := c.file().Header()
+		return c.unlock(call, place{location: firstLocation(&h), path: h.Path})
 	}
 	return c.use(false, func(f *envelope.File) error {
 		h := f.Header()
@@ -168,20 +182,55 @@ func (c *content) openStored(call Call, p place) error {
 	}
 	if err != nil {
 		unix.Close(c.storage.fd)
-		c.file = nil
+		c.sealed.Store(nil)
 	}
 	return err
+}
+
+// unlock opens a file anew that was locked, on call's caller's account. mu is held.
+func (c *content) unlock(call Call, p place) error {
+	if err := c.takeTurn(c.writable); err != nil {
+		return err
+	}
+	defer c.endTurn()
+	if err := c.openFile(call, p); err != nil {
+		return err
+	}
+	c.locked.Store(false)
+	return nil
+}
+
+// lock wipes the file's keys, until somebody who may use it comes.
+func (c *content) lock() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.file() == nil || c.locked.Swap(true) {
+		return nil
+	}
+	return c.file().Close()
+}
+
+// firstLocation is one of the places where a file lies, or has lain; zero if its header has only digests of them.
+func firstLocation(h *envelope.Header) envelope.Location {
+	if len(h.Locations) == 0 {
+		return envelope.Location{}
+	}
+	return h.Locations[0]
 }
 
 func (c *content) openFor(call Call, in *inode, p place, write bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.file == nil {
+	if c.file() == nil {
 		c.in = in
 		if err := c.openStorage(p); err != nil {
 			return err
 		}
 		if err := c.openStored(call, p); err != nil {
+			return err
+		}
+	} else if c.locked.Load() {
+		if err := c.unlock(call, p); err != nil {
 			return err
 		}
 	} else if err := c.use(c.writable, func(*envelope.File) error { return c.authorize(call, p) }); err != nil {
@@ -283,7 +332,7 @@ func (c *content) openFile(call Call, p place) error {
 	if err != nil {
 		return err
 	}
-	c.file = file
+	c.sealed.Store(file)
 	if tolerant && c.writable { // repairs are not the users' doing
 		if err := setModified(c.storage.fd, c.times.modified); err != nil {
 			return errors.Join(err, file.Close())
@@ -303,7 +352,10 @@ func (c *content) openFile(call Call, p place) error {
 // unseal opens the sealed file in c.storage, whose header that is, with the key that the service unwraps for opener.
 func (c *content) unseal(opener Call, header *envelope.Header, tolerant bool) (*envelope.File, error) {
 	v := c.v
-	if !v.sealed.Allows(header.KeyARN) {
+	if err := v.refuseIfLocked(); err != nil {
+		return nil, err
+	}
+	if !v.allows(header.KeyARN) {
 		return nil, fmt.Errorf("header names the key %s, which is none of the volume's: %w", header.KeyARN, envelope.ErrAuthentication)
 	}
 	key, err := v.keys.Decrypt(context.Background(), opener, header.KeyARN, header.WrappedKey, header.Context(v.sealed.ID()))
@@ -316,7 +368,7 @@ func (c *content) unseal(opener Call, header *envelope.Header, tolerant bool) (*
 
 // reload takes what another mount has made of the file meanwhile, even if that has given it a new data key.
 func (c *content) reload() error {
-	err := c.file.Reload()
+	err := c.file().Reload()
 	if !errors.Is(err, envelope.ErrAuthentication) {
 		return err
 	}
@@ -324,15 +376,15 @@ func (c *content) reload() error {
 	if err != nil {
 		return err
 	}
-	if header.FileID != c.file.Header().FileID {
+	if header.FileID != c.file().Header().FileID {
 		return fmt.Errorf("the header is another file's: %w", envelope.ErrAuthentication)
 	}
 	file, err := c.unseal(self("reload"), header, false)
 	if err != nil {
 		return err
 	}
-	err = c.file.Close()
-	c.file = file
+	err = c.file().Close()
+	c.sealed.Store(file)
 	return err
 }
 
@@ -404,13 +456,16 @@ func (c *content) authorize(call Call, p place) error {
 	if err := unix.Fstat(c.storage.fd, &st); err != nil {
 		return err
 	}
-	h := c.file.Header()
+	h := c.file().Header()
 	if !v.sealed.LiesAt(&h, p.location) || !h.OwnedBy(st.Uid) {
 		return c.check(&h, p, st)
 	}
+	if err := v.refuseIfLocked(); err != nil {
+		return err
+	}
 	if h.Path != p.path || h.Owner != st.Uid {
 		var err error
-		if h, err = c.rewrap(call.Operation, p.path, st.Uid, c.writable && st.Nlink == 1); err != nil {
+		if h, err = c.rewrap(call.Operation, h.KeyARN, p.path, st.Uid, c.writable && st.Nlink == 1); err != nil {
 			return err
 		}
 	}
@@ -422,21 +477,44 @@ func (c *content) authorize(call Call, p place) error {
 	return nil
 }
 
-// rewrap binds the data key to a path and an owner, and returns the header that says so. With store it becomes the file's. c.mu is held.
-func (c *content) rewrap(operation, path string, owner uint32, store bool) (envelope.Header, error) {
+// allowWrite refuses a caller who may not encrypt where the file is. What it may decrypt, opening it has decided.
+func (c *content) allowWrite(call Call, path string) error {
+	v := c.v
+	h := c.file().Header()
+	h.Path = path
+	use := Use{Caller: call.Caller, Action: ActionGenerateDataKey, Wrap: Wrap{h.KeyARN, h.Context(v.sealed.ID())}}
+	answers, err := v.keys.Check(context.Background(), []Use{use})
+	if err != nil || answers[0].Refusal == nil {
+		return err
+	}
+	return v.mayGenerate(call, use.Wrap) // which has the refusal recorded
+}
+
+// mayGenerate refuses a caller who may not make data keys under a KMS key (ID, alias or ARN), by making one.
+func (v *volume) mayGenerate(call Call, w Wrap) error {
+	key, err := v.keys.GenerateDataKey(context.Background(), call, w.Key, w.Context)
+	clear(key.Plaintext)
+	return err
+}
+
+// rewrap binds the data key to a KMS key, a path and an owner, and returns the header that says so. With store it becomes the file's. c.mu is held.
+func (c *content) rewrap(operation, key, path string, owner uint32, store bool) (envelope.Header, error) {
 	v := c.v
 	for {
-		h := c.file.Header()
-		from, old := h.WrappedKey, h.Context(v.sealed.ID())
+		h := c.file().Header()
+		from, old := h.WrappedKey, Wrap{h.KeyARN, h.Context(v.sealed.ID())}
 		h.Path, h.Owner = path, owner
 		if h.NextOwner != nil && *h.NextOwner == owner {
 			h.NextOwner = nil
 		}
-		wrapped, err := v.keys.ReEncrypt(context.Background(), self(operation), h.KeyARN, from, old, h.Context(v.sealed.ID()))
+		made, err := v.keys.ReEncrypt(context.Background(), self(operation), from, old, Wrap{key, h.Context(v.sealed.ID())})
 		if err != nil {
 			return h, c.explain(err)
 		}
-		h.WrappedKey = wrapped
+		if err := v.allow(made.KeyARN); err != nil {
+			return h, err
+		}
+		h.KeyARN, h.WrappedKey = made.KeyARN, made.Wrapped
 		if !store {
 			return h, nil
 		}
@@ -469,21 +547,31 @@ func (c *content) giveHeader(call Call, p place, owner uint32) error {
 	if err := c.v.keys.Record(context.Background(), self("repair"), event); err != nil {
 		return err
 	}
-	return c.makeFile(call, p.path, owner, envelope.NewFileID(), p.location)
+	return c.makeFile(call, c.v.sealed.Config().KeyARN, p.path, owner, envelope.NewFileID(), p.location)
 }
 
-// makeFile gives the empty storage a header with a new data key.
-func (c *content) makeFile(call Call, path string, owner uint32, id envelope.FileID, locations ...envelope.Location) error {
+// makeFile gives the empty storage a header with a new data key under a KMS key.
+func (c *content) makeFile(call Call, kmsKey, path string, owner uint32, id envelope.FileID, locations ...envelope.Location) error {
 	v := c.v
 	h := &envelope.Header{FileID: id, Owner: owner, Path: path, Locations: locations}
-	key, err := v.keys.GenerateDataKey(context.Background(), call, v.sealed.Config().KeyARN, h.Context(v.sealed.ID()))
+	if err := v.refuseIfLocked(); err != nil {
+		return err
+	}
+	key, err := v.keys.GenerateDataKey(context.Background(), call, kmsKey, h.Context(v.sealed.ID()))
 	if err != nil {
 		return err
 	}
 	defer clear(key.Plaintext)
+	if err := v.allow(key.KeyARN); err != nil {
+		return err
+	}
 	h.KeyARN, h.WrappedKey = key.KeyARN, key.Wrapped
-	c.file, err = v.sealed.CreateFile(c.storage, h, key.Plaintext, c.options(false))
-	return err
+	file, err := v.sealed.CreateFile(c.storage, h, key.Plaintext, c.options(false))
+	if err != nil {
+		return err
+	}
+	c.sealed.Store(file)
+	return nil
 }
 
 // change changes the header by edit.
@@ -503,5 +591,5 @@ func (c *content) change(edit func(h *envelope.Header)) error {
 
 // changeHeader changes the header without a trace in the file's modification time, which is its content's. c.mu is held.
 func (c *content) changeHeader(edit func(h *envelope.Header) error) error {
-	return c.keepTime(func() error { return c.file.ChangeHeader(edit) })
+	return c.keepTime(func() error { return c.file().ChangeHeader(edit) })
 }

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"syscall"
 
@@ -20,6 +21,9 @@ var (
 
 // errMismatch says that a file or directory is not where, or not whose, its authenticated location and owner say.
 var errMismatch = errors.New("lies elsewhere, or belongs to somebody else, than its header says")
+
+// errLocked says that nobody who has a file open may use it any more.
+var errLocked = fmt.Errorf("the file's data key was dropped: %w", ErrRefused)
 
 // errno is the one place where errors become error numbers. What an attacker or a fault may have caused is logged: op and
 // path say where it was found.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 	"syscall"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
@@ -33,6 +34,11 @@ type handle struct {
 	// inode is the kernel's, which may hold data that it has not written yet.
 	inode *gofs.Inode
 	write bool
+	// call is who opened it, and link by which name.
+	call Call
+	link link
+	// revoked says that its opener may not use it any more. Changed by the watch, and at its release.
+	revoked atomic.Bool
 	// append says that it is open with O_APPEND: where the end is, the kernel doesn't know in a shared volume.
 	append bool
 }
@@ -45,12 +51,22 @@ func (n *node) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32,
 		return nil, 0, v.errno(err, "open", n.describe())
 	}
 	defer v.tree.RUnlock()
-	c, err := v.openKnown(callOf(ctx, "open"), n.in, write)
+	call := v.callOf(ctx, "open for reading")
+	if write {
+		call.Operation = "open for writing"
+	}
+	l, named := n.in.link()
+	c, err := v.openKnown(call, n.in, write)
+	if err == nil && write {
+		if err = c.allowWrite(call, n.in.path()); err != nil {
+			err = errors.Join(err, c.release())
+		}
+	}
 	if err != nil {
 		return nil, 0, v.errno(err, "open", n.in.path())
 	}
-	h := n.newHandle(c, n.in, &n.Inode, flags)
-	if l, ok := n.in.link(); ok {
+	h := n.newHandle(call, c, n.in, &n.Inode, flags)
+	if h.link = l; named {
 		h.parent = l.parent
 	}
 	return h, v.openFlags(), 0
@@ -64,27 +80,39 @@ func (v *volume) openFlags() uint32 {
 	return fuse.FOPEN_KEEP_CACHE
 }
 
-func (n *node) newHandle(c *content, in *inode, known *gofs.Inode, flags uint32) *handle {
-	h := &handle{c: c, in: in, parent: n.in, inode: known, write: flags&unix.O_ACCMODE != unix.O_RDONLY, append: flags&unix.O_APPEND != 0}
+func (n *node) newHandle(call Call, c *content, in *inode, known *gofs.Inode, flags uint32) *handle {
+	h := &handle{call: call, c: c, in: in, parent: n.in, inode: known, write: flags&unix.O_ACCMODE != unix.O_RDONLY, append: flags&unix.O_APPEND != 0}
 	if h.write {
 		c.writers.Add(1)
 	}
+	n.v.handles.add(h)
 	return h
+}
+
+// allowed refuses a handle whose opener has lost access to the file.
+func (h *handle) allowed() error {
+	if h.revoked.Load() {
+		return errLocked
+	}
+	return nil
 }
 
 func (h *handle) errno(err error, op string) syscall.Errno { return h.c.v.errno(err, op, h.c.path) }
 
 // Read opens the sealed blocks straight into the kernel's buffer.
 func (h *handle) Read(_ context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
-	n, err := h.c.readAt(dest, off)
+	n, err := h.readAt(dest, off)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, h.errno(err, "read")
 	}
 	return fuse.ReadResultData(dest[:n]), 0
 }
 
-func (c *content) readAt(p []byte, off int64) (n int, err error) {
-	err = c.use(false, func(f *envelope.File) error {
+func (h *handle) readAt(p []byte, off int64) (n int, err error) {
+	if err := h.allowed(); err != nil {
+		return 0, err
+	}
+	err = h.c.use(false, func(f *envelope.File) error {
 		n, err = f.ReadAt(p, off)
 		return err
 	})
@@ -97,6 +125,9 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, sys
 	caller, ok := fuse.FromContext(ctx)
 	if ok && caller.Pid != 0 || h.c.v.shared() { // not from the kernel's cache: the process writes itself
 		timed = h.c.setTime
+		if err := h.allowed(); err != nil {
+			return 0, h.errno(err, "write")
+		}
 	}
 	err := h.c.use(true, func(f *envelope.File) error {
 		if h.append && h.c.v.shared() {
@@ -111,17 +142,28 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, sys
 		err = target{fd: h.c.storage.fd}.dropPrivileges() // the kernel has left it to the file system
 	}
 	if err != nil {
+		if errors.Is(err, errLocked) { // only the kernel comes so far; it tells those who close the file or sync it
+			h.c.v.log.Error("data that was not written back before access was revoked is lost", "path", h.c.path, "offset", off, "bytes", len(data))
+		}
 		return 0, h.errno(err, "write")
 	}
 	return uint32(len(data)), 0
 }
 
-// Flush has nothing to do: writes are in the volume when they return.
-func (h *handle) Flush(context.Context) syscall.Errno { return 0 }
+// Flush has nothing to do, as writes are in the volume when they return. Who has lost access is told: what he wrote last may not be there.
+func (h *handle) Flush(context.Context) syscall.Errno {
+	if !h.write {
+		return 0
+	}
+	return h.errno(h.allowed(), "close")
+}
 
 // Fsync makes the file durable, and the directories on the way to it openable.
 func (h *handle) Fsync(context.Context, uint32) syscall.Errno {
 	v := h.c.v
+	if err := h.allowed(); err != nil {
+		return h.errno(err, "sync")
+	}
 	if err := h.c.use(h.c.writable, (*envelope.File).Sync); err != nil {
 		return h.errno(err, "sync")
 	}
@@ -141,6 +183,8 @@ func (h *handle) Release(context.Context) syscall.Errno {
 	if h.write {
 		h.c.writers.Add(-1)
 	}
+	h.c.v.handles.remove(h)
+	h.unrevoke()
 	path := h.c.path // afterwards, it may be opened for somebody else
 	return h.c.v.errno(h.c.release(), "close", path)
 }
@@ -159,6 +203,9 @@ func (h *handle) Allocate(_ context.Context, off, size uint64, mode uint32) sysc
 		}
 		return unix.EOPNOTSUPP
 	}
+	if err := h.allowed(); err != nil {
+		return h.errno(err, "allocate")
+	}
 	err := h.c.use(true, func(f *envelope.File) error {
 		return h.c.keepTime(func() error { return allocate(f) })
 	})
@@ -168,6 +215,9 @@ func (h *handle) Allocate(_ context.Context, off, size uint64, mode uint32) sysc
 // Lseek finds data and holes. While somebody writes, the kernel may hold data that isn't here yet, and asks without
 // writing it back: it is told to, by dropping what it caches.
 func (h *handle) Lseek(_ context.Context, off uint64, whence uint32) (uint64, syscall.Errno) {
+	if err := h.allowed(); err != nil {
+		return 0, h.errno(err, "seek")
+	}
 	if h.c.writers.Load() > 0 && !h.c.v.shared() {
 		if errno := h.inode.NotifyContent(0, 0); errno != 0 && errno != unix.ENOENT {
 			return 0, errno
@@ -198,6 +248,9 @@ func (n *node) CopyFileRange(_ context.Context, in gofs.FileHandle, offIn uint64
 	if !ok || !ok2 {
 		return 0, unix.EBADF
 	}
+	if err := to.allowed(); err != nil {
+		return 0, to.errno(err, "copy")
+	}
 	const most = 1 << 30 // fits the answer's 32 bits
 	size = min(size, most)
 	buffer := make([]byte, min(size, copyChunk))
@@ -205,7 +258,7 @@ func (n *node) CopyFileRange(_ context.Context, in gofs.FileHandle, offIn uint64
 	var done uint64
 	for done < size {
 		p := buffer[:min(size-done, copyChunk)]
-		got, err := from.c.readAt(p, int64(offIn+done))
+		got, err := from.readAt(p, int64(offIn+done))
 		if err != nil && !errors.Is(err, io.EOF) {
 			return uint32(done), from.errno(err, "copy")
 		}

@@ -22,8 +22,10 @@ type KeyService interface {
 	GenerateDataKey(ctx context.Context, call Call, key string, encryptionContext map[string]string) (DataKey, error)
 	// Decrypt unwraps a data key, which must be wrapped under that KMS key in that encryption context.
 	Decrypt(ctx context.Context, call Call, keyARN string, wrapped []byte, encryptionContext map[string]string) ([]byte, error)
-	// ReEncrypt wraps a data key anew, from one encryption context to another under the same KMS key.
-	ReEncrypt(ctx context.Context, call Call, keyARN string, wrapped []byte, from, to map[string]string) ([]byte, error)
+	// ReEncrypt wraps a data key anew, under another KMS key (ID, alias or ARN) or in another encryption context. The result has no Plaintext.
+	ReEncrypt(ctx context.Context, call Call, wrapped []byte, from, to Wrap) (DataKey, error)
+	// Check says of each use whether it would be let through now. It is asked often, and not recorded.
+	Check(ctx context.Context, uses []Use) ([]Answer, error)
 	// Record writes an event of the file system's own into the audit log.
 	Record(ctx context.Context, call Call, event Event) error
 }
@@ -32,8 +34,43 @@ type KeyService interface {
 type Call struct {
 	// Caller is the process behind the FUSE request; for what the file system does of itself, its own.
 	Caller policy.Caller
-	// Operation is the file operation: "open", "create", "rename", ...
+	// Operation is the file operation: "open for reading", "create", "rename", ...
 	Operation string
+	// Own says that the file system calls of itself. Its calls need no leave: what users get to see by them is decided by calls on their behalf.
+	Own bool
+}
+
+// Wrap is what a data key's wrapped form is bound to.
+type Wrap struct {
+	// Key is the KMS key: an ARN; as the destination of ReEncrypt also an ID or alias.
+	Key     string
+	Context map[string]string
+}
+
+// Action is what is done with a KMS key.
+type Action string
+
+// The actions that callers need leave for: what they read is decrypted, what they write is encrypted.
+const (
+	ActionDecrypt         Action = "Decrypt"
+	ActionGenerateDataKey Action = "GenerateDataKey"
+)
+
+// Use is the use of a KMS key by a process.
+type Use struct {
+	Caller policy.Caller
+	Action Action
+	Wrap
+	// Wrapped is the data key's wrapped form; nil for none.
+	Wrapped []byte
+}
+
+// Answer is what became of a Use.
+type Answer struct {
+	// Refusal wraps ErrRefused; nil if the use is let through.
+	Refusal error
+	// Current says that the data key is wrapped under that KMS key's current material: wrapping it anew would be of no use.
+	Current bool
 }
 
 // DataKey is a new data key.
@@ -64,4 +101,12 @@ const (
 	EventRepaired        = "Repaired"
 	EventMounted         = "VolumeMounted"
 	EventUnmounted       = "VolumeUnmounted"
+	EventRevoked         = "RevocationEnforced"
+	EventRestored        = "AccessRestored"
+	EventLocked          = "VolumeLocked"
+	EventUnlocked        = "VolumeUnlocked"
+	EventPolicySet       = "DirectoryPolicySet"
+	EventRenameRefused   = "RenameRefused"
+	EventAdopted         = "Adopted"
+	EventKeyAllowed      = "KeyAllowed"
 )

@@ -98,7 +98,7 @@ func (m *Mounted) start(o MountOptions) error {
 		NullPermissions: true,
 		RootStableAttr:  &stable,
 	}
-	raw := &masked{RawFileSystem: gofs.NewNodeFS(root, options)}
+	raw := &raw{RawFileSystem: gofs.NewNodeFS(root, options)}
 	server, err := fuse.NewServer(raw, o.Mountpoint, &options.MountOptions)
 	if err != nil {
 		if _, missing := exec.LookPath("fusermount3"); missing != nil && !v.multiUser {
@@ -108,6 +108,7 @@ func (m *Mounted) start(o MountOptions) error {
 	}
 	m.server = server
 	m.recovery = v.startRecovery()
+	v.startWatch()
 	go m.serve()
 	if err := server.WaitMount(); err != nil {
 		return fmt.Errorf("mounting %s: %w", o.Mountpoint, errors.Join(err, server.Unmount()))
@@ -117,19 +118,18 @@ func (m *Mounted) start(o MountOptions) error {
 
 func mountOptions(o MountOptions, volume string) fuse.MountOptions {
 	m := fuse.MountOptions{
-		AllowOther:               o.AllowOther,
-		FsName:                   absolute(volume),
-		Name:                     "kmsfs",
-		MaxBackground:            maxBackground,
-		MaxWrite:                 maxRequest,
-		MaxReadAhead:             maxRequest,
-		EnableSymlinkCaching:     !o.Shared,
-		EnableAcl:                true,
-		ExplicitDataCacheControl: !o.Shared,
-		Logger:                   log.New(io.Discard, "", 0),
-		ExtraCapabilities:        fuse.CAP_DONT_MASK | fuse.CAP_HANDLE_KILLPRIV_V2,
-		Options:                  []string{"default_permissions"},
-		DirectMountFlags:         unix.MS_NOSUID | unix.MS_NODEV,
+		AllowOther:           o.AllowOther,
+		FsName:               absolute(volume),
+		Name:                 "kmsfs",
+		MaxBackground:        maxBackground,
+		MaxWrite:             maxRequest,
+		MaxReadAhead:         maxRequest,
+		EnableSymlinkCaching: !o.Shared,
+		EnableAcl:            true,
+		Logger:               log.New(io.Discard, "", 0),
+		ExtraCapabilities:    fuse.CAP_DONT_MASK | fuse.CAP_HANDLE_KILLPRIV_V2,
+		Options:              []string{"default_permissions"},
+		DirectMountFlags:     unix.MS_NOSUID | unix.MS_NODEV,
 	}
 	if o.Shared {
 		m.ExtraCapabilities |= fuse.CAP_DIRECT_IO_ALLOW_MMAP
@@ -219,6 +219,7 @@ func isFUSE(dir int) (bool, error) {
 func (m *Mounted) serve() {
 	defer close(m.finished)
 	m.server.Serve()
+	m.volume.stopWatch()
 	whole := m.recovery.stop()
 	if err := m.volume.end(whole); err != nil {
 		m.log.Error("the volume is not marked clean", "volume", m.volume.path, "error", err)

@@ -23,16 +23,18 @@ var (
 	_ gofs.NodeOnForgetter = (*node)(nil)
 )
 
-// callOf names the process behind a request.
-func callOf(ctx context.Context, operation string) Call {
-	caller, ok := fuse.FromContext(ctx)
+// callOf names the process behind a request. Where there may be other users than the mount's own, its groups are looked up now: what it opens, it may
+// give to others, who use it with its rights.
+func (v *volume) callOf(ctx context.Context, operation string) Call {
+	requester, ok := fuse.FromContext(ctx)
 	if !ok {
 		return self(operation)
 	}
-	return Call{
-		Caller:    policy.Caller{UID: caller.Uid, GID: caller.Gid, PID: int32(caller.Pid)},
-		Operation: operation,
+	caller := policy.Caller{UID: requester.Uid, GID: requester.Gid, PID: int32(requester.Pid)}
+	if v.allowOther {
+		caller.Groups = policy.ProcessGroups(caller.PID)
 	}
+	return Call{Caller: caller, Operation: operation}
 }
 
 // procPath names an open file for system calls that take no descriptor. It leads to that very file, whatever happens to its
@@ -128,6 +130,7 @@ func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*go
 	if err != nil {
 		return nil, v.errno(err, "look up", l.path())
 	}
+	v.attributeLife(in, &out.AttrValid, &out.AttrValidNsec)
 	return n.newNode(ctx, in), 0
 }
 
@@ -170,10 +173,18 @@ func (v *volume) fileAttr(out *fuse.Attr, in *inode, s spot) error {
 }
 
 // Getattr is stat(2).
-func (n *node) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	if err := n.getattr(&out.Attr); err != nil {
+func (n *node) Getattr(_ context.Context, f gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	var err error
+	if h, ok := f.(*handle); ok { // who is about to read or write what the kernel caches
+		err = h.allowed()
+	}
+	if err == nil {
+		err = n.getattr(&out.Attr)
+	}
+	if err != nil {
 		return n.v.errno(err, "stat", n.describe())
 	}
+	n.v.attributeLife(n.in, &out.AttrValid, &out.AttrValidNsec)
 	return 0
 }
 
@@ -230,7 +241,7 @@ func (v *volume) attr(out *fuse.Attr, in *inode, t target) error {
 	v.setAttr(out, in, &st)
 	if c := t.content; c != nil && !v.shared() {
 		modified := c.time()
-		out.Size = uint64(c.file.Size())
+		out.Size = uint64(c.file().Size())
 		out.Mtime, out.Mtimensec = uint64(modified.Sec), uint32(modified.Nsec)
 	}
 	return nil

@@ -32,7 +32,8 @@ func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out 
 	}
 	defer v.tree.UnlockMade()
 	l := link{n.in, name}
-	c, in, err := v.createFile(callOf(ctx, "create"), l, mode)
+	call := v.callOf(ctx, "create")
+	c, in, err := v.createFile(call, l, mode)
 	if errors.Is(err, unix.EEXIST) && flags&unix.O_EXCL == 0 {
 		err = unix.ESTALE // the kernel looks again, and finds it
 	}
@@ -43,7 +44,9 @@ func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out 
 		return nil, nil, 0, v.errno(errors.Join(err, c.release()), "create", l.path())
 	}
 	known := n.newNode(ctx, in)
-	return known, n.newHandle(c, in, known, flags), v.openFlags(), 0
+	h := n.newHandle(call, c, in, known, flags)
+	h.link = l
+	return known, h, v.openFlags(), 0
 }
 
 // createFile makes a regular file, open and in use.
@@ -60,7 +63,7 @@ func (v *volume) createFile(call Call, l link, mode uint32) (*content, *inode, e
 	if err != nil {
 		return nil, nil, err
 	}
-	c, in, err := v.fillFile(call, fd, s.fd, l.path(), mode, s.location())
+	c, in, err := v.fillFile(call, fd, s.use, l.path(), mode, s.location())
 	if err != nil {
 		err = errors.Join(err, unix.Unlinkat(s.fd, s.entry(), 0))
 		s.dropName()
@@ -70,10 +73,15 @@ func (v *volume) createFile(call Call, l link, mode uint32) (*content, *inode, e
 	return c, in, nil
 }
 
-// fillFile gives the new and empty file fd an owner and a header. It closes fd if it fails.
-func (v *volume) fillFile(call Call, fd, dir int, path string, mode uint32, locations ...envelope.Location) (*content, *inode, error) {
+// fillFile gives the new and empty file fd, made in dir, an owner and a header. It closes fd if it fails.
+func (v *volume) fillFile(call Call, fd int, dir use, path string, mode uint32, locations ...envelope.Location) (*content, *inode, error) {
 	var st unix.Stat_t
-	err := v.own(call.Caller, dir, mode, func(uid, gid int) error { return unix.Fchown(fd, uid, gid) },
+	under, err := v.governing(dir.in)
+	if err != nil {
+		unix.Close(fd)
+		return nil, nil, err
+	}
+	err = v.own(call.Caller, dir.fd, mode, func(uid, gid int) error { return unix.Fchown(fd, uid, gid) },
 		func(mode uint32) error { return unix.Fchmod(fd, mode) })
 	if err == nil {
 		err = unix.Fstat(fd, &st)
@@ -86,12 +94,12 @@ func (v *volume) fillFile(call Call, fd, dir int, path string, mode uint32, loca
 	c := v.contents.acquire(v, in)
 	c.mu.Lock()
 	c.in, c.storage, c.writable, c.path = in, &storage{fd: fd}, true, path
-	err = c.makeFile(call, path, st.Uid, envelope.NewFileID(), locations...)
+	err = c.makeFile(call, under.key, path, st.Uid, envelope.NewFileID(), locations...)
 	if err == nil {
 		err = c.setTime(func() error { return nil })
 	}
 	if err != nil {
-		c.file = nil
+		c.sealed.Store(nil)
 		unix.Close(fd)
 	}
 	c.mu.Unlock()
@@ -137,7 +145,8 @@ func (n *node) Tmpfile(ctx context.Context, flags, mode uint32, out *fuse.EntryO
 		return nil, nil, 0, v.errno(err, "create a temporary file", n.describe())
 	}
 	defer v.tree.RUnlock()
-	c, in, err := v.createTemporary(callOf(ctx, "create"), n.in, flags, mode)
+	call := v.callOf(ctx, "create")
+	c, in, err := v.createTemporary(call, n.in, flags, mode)
 	if err == nil {
 		err = c.attributes(&out.Attr, in)
 	}
@@ -145,7 +154,7 @@ func (n *node) Tmpfile(ctx context.Context, flags, mode uint32, out *fuse.EntryO
 		return nil, nil, 0, v.errno(err, "create a temporary file", n.in.path())
 	}
 	known := n.newNode(ctx, in)
-	return known, n.newHandle(c, in, known, flags), v.openFlags(), 0
+	return known, n.newHandle(call, c, in, known, flags), v.openFlags(), 0
 }
 
 func (v *volume) createTemporary(call Call, dir *inode, flags, mode uint32) (*content, *inode, error) {
@@ -161,7 +170,7 @@ func (v *volume) createTemporary(call Call, dir *inode, flags, mode uint32) (*co
 	var random [8]byte
 	id := envelope.NewFileID()
 	copy(random[:], id[:])
-	return v.fillFile(call, fd, u.fd, link{dir, fmt.Sprintf("#%x", random)}.path(), mode)
+	return v.fillFile(call, fd, u, link{dir, fmt.Sprintf("#%x", random)}.path(), mode)
 }
 
 // Mkdir makes a directory: whole, with its record, under a temporary name, which it then leaves.
@@ -172,7 +181,7 @@ func (n *node) Mkdir(ctx context.Context, name string, mode uint32, out *fuse.En
 	}
 	defer v.tree.UnlockMade()
 	l := link{n.in, name}
-	in, err := v.makeDirectory(callOf(ctx, "mkdir"), l, mode, &out.Attr)
+	in, err := v.makeDirectory(v.callOf(ctx, "mkdir"), l, mode, &out.Attr)
 	if err != nil {
 		return nil, v.errno(err, "make directory", l.path())
 	}
@@ -267,7 +276,7 @@ func (n *node) Mknod(ctx context.Context, name string, mode, dev uint32, out *fu
 	}
 	defer v.tree.UnlockMade()
 	l := link{n.in, name}
-	call := callOf(ctx, "create")
+	call := v.callOf(ctx, "create")
 	var in *inode
 	var err error
 	if mode&unix.S_IFMT == unix.S_IFREG {
@@ -297,7 +306,7 @@ func (n *node) Symlink(ctx context.Context, target, name string, out *fuse.Entry
 	}
 	defer v.tree.UnlockMade()
 	l := link{n.in, name}
-	call := callOf(ctx, "symlink")
+	call := v.callOf(ctx, "symlink")
 	in, err := v.makeSpecial(l, &out.Attr, func(s spot) error {
 		sealed, err := v.sealed.SealTarget(target)
 		if err != nil {

@@ -24,14 +24,15 @@ func (n *node) Link(ctx context.Context, target gofs.InodeEmbedder, name string,
 	}
 	defer v.tree.UnlockMade()
 	l := link{n.in, name}
-	err := v.link(old.in, l, &out.Attr)
+	err := v.link(v.callOf(ctx, "link"), old.in, l, &out.Attr)
 	if err != nil {
 		return nil, v.errno(err, "link", l.path())
 	}
+	v.attributeLife(old.in, &out.AttrValid, &out.AttrValidNsec)
 	return n.newNode(ctx, old.in), 0
 }
 
-func (v *volume) link(in *inode, l link, out *fuse.Attr) error {
+func (v *volume) link(call Call, in *inode, l link, out *fuse.Attr) error {
 	s, err := v.spot(l)
 	if err != nil {
 		return err
@@ -44,7 +45,7 @@ func (v *volume) link(in *inode, l link, out *fuse.Attr) error {
 		return err
 	}
 	if in.kind == unix.S_IFREG {
-		err = v.linkFile(in, s)
+		err = v.linkFile(call, in, s)
 	} else {
 		err = v.linkSpecial(in, s)
 	}
@@ -72,9 +73,15 @@ func (v *volume) linkSpecial(in *inode, s spot) error {
 	return unix.Linkat(old.fd, old.entry(), s.fd, s.entry(), 0)
 }
 
-// linkFile adds the place to the file's header before the link is there.
-func (v *volume) linkFile(in *inode, s spot) error {
-	c, err := v.openKnown(self("link"), in, true)
+// linkFile adds the place to the file's header before the link is there. All of a file's links lie under one KMS key. A file without a name is linked by
+// who has it open already.
+func (v *volume) linkFile(call Call, in *inode, s spot) error {
+	if known, ok := in.link(); !ok {
+		call = self("link")
+	} else if same, _, err := v.sameKey(known, s.link); err != nil || !same {
+		return errors.Join(err, unix.EXDEV)
+	}
+	c, err := v.openKnown(call, in, true)
 	if err != nil {
 		return err
 	}

@@ -17,7 +17,7 @@ var (
 )
 
 // Rename is renameat2(2).
-func (n *node) Rename(_ context.Context, name string, newParent gofs.InodeEmbedder, newName string, flags uint32) syscall.Errno {
+func (n *node) Rename(ctx context.Context, name string, newParent gofs.InodeEmbedder, newName string, flags uint32) syscall.Errno {
 	v := n.v
 	to, ok := newParent.(*node)
 	if !ok {
@@ -28,10 +28,10 @@ func (n *node) Rename(_ context.Context, name string, newParent gofs.InodeEmbedd
 	}
 	defer v.tree.Unlock()
 	from := link{n.in, name}
-	return v.errno(v.rename(from, link{to.in, newName}, flags), "rename", from.path())
+	return v.errno(v.rename(v.callOf(ctx, "rename"), from, link{to.in, newName}, flags), "rename", from.path())
 }
 
-func (v *volume) rename(from, to link, flags uint32) error {
+func (v *volume) rename(call Call, from, to link, flags uint32) error {
 	if flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 {
 		return unix.EINVAL
 	}
@@ -60,8 +60,14 @@ func (v *volume) rename(from, to link, flags uint32) error {
 	if !exists && flags&unix.RENAME_EXCHANGE != 0 {
 		return unix.ENOENT
 	}
+	if err := v.mayMove(call, a, b, source); err != nil {
+		return err
+	}
 	if flags&unix.RENAME_EXCHANGE != 0 {
-		return v.exchange(a, b, source, target)
+		if err := v.mayMove(call, b, a, target); err != nil {
+			return err
+		}
+		return v.exchange(call, a, b, source, target)
 	}
 	if exists && target.Mode&unix.S_IFMT == unix.S_IFDIR {
 		if source.Mode&unix.S_IFMT != unix.S_IFDIR {
@@ -72,12 +78,12 @@ func (v *volume) rename(from, to link, flags uint32) error {
 		}
 		exists = false
 	}
-	return v.move(a, b, source, target, exists, flags)
+	return v.move(call, a, b, source, target, exists, flags)
 }
 
 // move renames a to b. exists says that b is there, as target, and no directory.
-func (v *volume) move(a, b spot, source, target unix.Stat_t, exists bool, flags uint32) error {
-	m, err := v.announce(a, b, source)
+func (v *volume) move(call Call, a, b spot, source, target unix.Stat_t, exists bool, flags uint32) error {
+	m, err := v.announce(call, a, b, source)
 	if err != nil {
 		return err
 	}
@@ -91,7 +97,7 @@ func (v *volume) move(a, b spot, source, target unix.Stat_t, exists bool, flags 
 	}
 	if err != nil {
 		keep.drop()
-		return errors.Join(err, m.settle(a.location(), b.location()))
+		return errors.Join(err, m.stay(a, b))
 	}
 	if a.backing.Entry != b.backing.Entry || a.fd != b.fd {
 		a.dropName()
@@ -106,17 +112,17 @@ func (v *volume) move(a, b spot, source, target unix.Stat_t, exists bool, flags 
 }
 
 // exchange swaps a and b.
-func (v *volume) exchange(a, b spot, source, target unix.Stat_t) error {
-	m, err := v.announce(a, b, source)
+func (v *volume) exchange(call Call, a, b spot, source, target unix.Stat_t) error {
+	m, err := v.announce(call, a, b, source)
 	if err != nil {
 		return err
 	}
-	o, err := v.announce(b, a, target)
+	o, err := v.announce(call, b, a, target)
 	if err != nil {
-		return errors.Join(err, m.settle(a.location(), b.location()))
+		return errors.Join(err, m.stay(a, b))
 	}
 	if err := unix.Renameat2(a.fd, a.entry(), b.fd, b.entry(), unix.RENAME_EXCHANGE); err != nil {
-		return errors.Join(err, m.settle(a.location(), b.location()), o.settle(b.location(), a.location()))
+		return errors.Join(err, m.stay(a, b), o.stay(b, a))
 	}
 	m.in.removeLink(a.link)
 	o.in.removeLink(b.link)
@@ -141,22 +147,61 @@ type moving struct {
 	c      *content
 	dir    use
 	record *envelope.Directory
+	// former is the KMS key of a file that has been wrapped under another one on the way; empty if it hasn't.
+	former string
+}
+
+// mayMove refuses to move a directory from a to b where that would bring what is beneath under another KMS key, as programs copy then; and a caller who may not
+// use what is beneath: by its new path, he might. Of files, each is asked for when it is opened to be moved.
+func (v *volume) mayMove(call Call, a, b spot, st unix.Stat_t) error {
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return nil
+	}
+	in := v.inodes.get(st.Ino, st.Mode)
+	in.addLink(a.link)
+	record, err := v.record(in)
+	if err != nil {
+		return err
+	}
+	if record.Key == "" {
+		if same, _, err := v.sameKey(a.link, b.link); err != nil || !same {
+			return errors.Join(err, unix.EXDEV)
+		}
+	}
+	if !v.allowOther {
+		return nil
+	}
+	under, err := v.governing(in)
+	if err != nil {
+		return err
+	}
+	beneath := envelope.Header{Path: a.link.path() + "/", Owner: st.Uid}
+	use := Use{Caller: call.Caller, Action: ActionDecrypt, Wrap: Wrap{under.key, beneath.Context(v.sealed.ID())}}
+	answers, err := v.keys.Check(context.Background(), []Use{use})
+	if err != nil || answers[0].Refusal == nil {
+		return err
+	}
+	event := Event{Name: EventRenameRefused, Context: use.Context, Error: answers[0].Refusal}
+	return errors.Join(answers[0].Refusal, v.keys.Record(context.Background(), call, event))
 }
 
 // announce adds the new place of what lies at a to its header or record.
-func (v *volume) announce(a, b spot, st unix.Stat_t) (moving, error) {
+func (v *volume) announce(call Call, a, b spot, st unix.Stat_t) (moving, error) {
 	m := moving{v: v, in: v.inodes.get(st.Ino, st.Mode)}
 	m.in.addLink(a.link)
 	switch m.in.kind {
 	case unix.S_IFREG:
-		c, err := v.open(self("rename"), m.in, a.place(), true)
+		c, err := v.open(call, m.in, a.place(), true)
 		if err != nil {
 			return m, err
+		}
+		m.c = c
+		if err := m.changeKey(call, a, b); err != nil {
+			return m, errors.Join(err, c.release())
 		}
 		if err := c.change(func(h *envelope.Header) { v.sealed.AddLocation(h, b.location()) }); err != nil {
 			return m, errors.Join(err, c.release())
 		}
-		m.c = c
 	case unix.S_IFDIR:
 		if v.shared() {
 			m.in.dropRecord()
@@ -172,6 +217,48 @@ func (v *volume) announce(a, b spot, st unix.Stat_t) (moving, error) {
 		}
 	}
 	return m, nil
+}
+
+// changeKey wraps a file's data key under the KMS key of the directory that it is about to lie in, if that is another one. The caller needs leave to make
+// files there.
+func (m *moving) changeKey(call Call, a, b spot) error {
+	same, under, err := m.v.sameKey(a.link, b.link)
+	if err != nil || same {
+		return err
+	}
+	h := m.c.file().Header()
+	former := h.KeyARN
+	h.Path = b.link.path()
+	if err := m.v.mayGenerate(call, Wrap{under.key, h.Context(m.v.sealed.ID())}); err != nil {
+		return err
+	}
+	if err := m.c.wrapUnder("rename", under.key, h.Path); err != nil {
+		return err
+	}
+	m.former = former
+	return nil
+}
+
+// wrapUnder wraps the data key anew.
+func (c *content) wrapUnder(operation, key, path string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.writable {
+		return unix.EACCES
+	}
+	return c.use(true, func(f *envelope.File) error {
+		_, err := c.rewrap(operation, key, path, f.Header().Owner, true)
+		return err
+	})
+}
+
+// stay undoes announce: what was to be moved from a to b has stayed.
+func (m *moving) stay(a, b spot) error {
+	var err error
+	if m.former != "" {
+		err = m.c.wrapUnder("rename", m.former, a.link.path())
+	}
+	return errors.Join(err, m.settle(a.location(), b.location()))
 }
 
 // place makes these a directory's locations.

@@ -26,7 +26,7 @@ func (n *node) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAttrI
 	if err != nil {
 		return n.v.errno(err, "change attributes", n.describe())
 	}
-	return n.Getattr(ctx, f, out)
+	return n.Getattr(ctx, nil, out)
 }
 
 func (n *node) setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAttrIn) error {
@@ -40,7 +40,7 @@ func (n *node) setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAttrI
 		}
 	}
 	if in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID) != 0 {
-		if err := n.chown(in); err != nil {
+		if err := n.chown(ctx, in); err != nil {
 			return err
 		}
 	}
@@ -65,13 +65,20 @@ func (n *node) setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAttrI
 // truncate sets the size through the handle, or through one of its own.
 func (n *node) truncate(ctx context.Context, f gofs.FileHandle, size int64) error {
 	if h, ok := f.(*handle); ok {
+		if err := h.allowed(); err != nil {
+			return err
+		}
 		return h.c.truncate(size)
 	}
-	c, err := n.v.openKnown(callOf(ctx, "truncate"), n.in, true)
+	call := n.v.callOf(ctx, "truncate")
+	c, err := n.v.openKnown(call, n.in, true)
 	if err != nil {
 		return err
 	}
-	return errors.Join(c.truncate(size), c.release())
+	if err = c.allowWrite(call, n.in.path()); err == nil {
+		err = c.truncate(size)
+	}
+	return errors.Join(err, c.release())
 }
 
 func (c *content) truncate(size int64) error {
@@ -106,7 +113,7 @@ func (n *node) target() (target, error) {
 func (v *volume) fileTarget(in *inode, entry func() (target, error)) (target, error) {
 	c := v.contents.acquire(v, in)
 	c.mu.Lock()
-	if c.file != nil {
+	if c.file() != nil {
 		c.mu.Unlock()
 		return target{fd: c.storage.fd, content: c, release: func() { _ = c.release() }}, nil
 	}
@@ -184,7 +191,7 @@ func (t target) dropPrivileges() error {
 
 // chown changes owner and group. A file's data key is bound to its owner: its header names the next one before the change, and is
 // bound to it after.
-func (n *node) chown(in *fuse.SetAttrIn) error {
+func (n *node) chown(ctx context.Context, in *fuse.SetAttrIn) error {
 	uid, gid := -1, -1
 	if id, ok := in.GetUID(); ok {
 		uid = int(id)
@@ -193,7 +200,7 @@ func (n *node) chown(in *fuse.SetAttrIn) error {
 		gid = int(id)
 	}
 	if n.in.kind == unix.S_IFREG && uid >= 0 {
-		return n.chownFile(uint32(uid), gid)
+		return n.chownFile(n.v.callOf(ctx, "chown"), uint32(uid), gid)
 	}
 	t, err := n.target()
 	if err != nil {
@@ -203,8 +210,8 @@ func (n *node) chown(in *fuse.SetAttrIn) error {
 	return t.chown(uid, gid)
 }
 
-func (n *node) chownFile(uid uint32, gid int) error {
-	c, err := n.v.openKnown(self("chown"), n.in, false)
+func (n *node) chownFile(call Call, uid uint32, gid int) error {
+	c, err := n.v.openKnown(call, n.in, false)
 	if err != nil {
 		return err
 	}
@@ -228,7 +235,7 @@ func (c *content) chown(uid uint32, gid int) error {
 		if err := unix.Fchown(c.storage.fd, int(uid), gid); err != nil {
 			return errors.Join(err, c.nameNextOwner(nil))
 		}
-		_, err := c.rewrap("chown", h.Path, uid, true)
+		_, err := c.rewrap("chown", h.KeyARN, h.Path, uid, true)
 		return err
 	})
 }

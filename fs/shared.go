@@ -1,7 +1,9 @@
 package fs
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -231,16 +233,31 @@ func (v *volume) shared() bool { return v.tree.hosts != nil }
 // writing, and after what others have done to the file is known. do must not keep the file.
 func (c *content) use(write bool, do func(f *envelope.File) error) error {
 	if !c.v.shared() {
-		return do(c.file)
+		return c.unlessLocked(do)
 	}
 	if err := c.takeTurn(write); err != nil {
 		return err
 	}
 	defer c.endTurn()
+	if c.locked.Load() {
+		return errLocked
+	}
 	if err := c.catchUp(); err != nil {
 		return err
 	}
-	return do(c.file)
+	return c.unlessLocked(do)
+}
+
+// unlessLocked calls do with the file, unless nobody may use it.
+func (c *content) unlessLocked(do func(f *envelope.File) error) error {
+	if c.locked.Load() {
+		return errLocked
+	}
+	err := do(c.file())
+	if errors.Is(err, os.ErrClosed) { // locked meanwhile
+		return errLocked
+	}
+	return err
 }
 
 func (c *content) takeTurn(write bool) error {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
@@ -34,7 +35,14 @@ type volume struct {
 	dirs     directories
 	contents contents
 
-	lock int // descriptor that holds the volume's lock
+	lock int // descriptor that holds the volume's lock: of the configuration's file
+	// configuring is held while the configuration is replaced, and with it lock. It is taken after all other locks but those in the volume.
+	configuring sync.Mutex
+
+	// allowOther says that other users than the mount's own may come.
+	allowOther bool
+	handles    handles
+	watch      watch
 }
 
 // openVolume opens a volume for mounting, locks it and marks it as being changed.
@@ -43,7 +51,7 @@ func openVolume(o MountOptions) (*volume, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &volume{backing: b, readOnly: o.ReadOnly, multiUser: b.uid == 0, log: o.Log, lock: -1, started: time.Now()}
+	v := &volume{backing: b, readOnly: o.ReadOnly, multiUser: b.uid == 0, log: o.Log, lock: -1, started: time.Now(), allowOther: o.AllowOther}
 	v.inodes.known = map[uint64]*inode{}
 	v.contents.open = map[uint64]*content{}
 	v.dirs.idle, v.dirs.most = list.New(), mostDescriptors()
@@ -102,12 +110,14 @@ func (v *volume) takeLock() error {
 	if err := v.openLock(); err != nil {
 		return err
 	}
-	if !v.readOnly {
-		return v.flock(unix.LOCK_EX)
+	how := unix.LOCK_EX
+	if v.readOnly {
+		how = unix.LOCK_SH
 	}
-	if err := v.flock(unix.LOCK_SH); err != nil {
+	if err := v.flock(how); err != nil {
 		return err
 	}
+	// Of mounts that share a volume not all have a lock on a configuration that one of them has replaced.
 	shared, err := v.isShared()
 	if err == nil && shared {
 		err = fmt.Errorf("%s: %w", v.path, ErrVolumeInUse)
@@ -129,15 +139,28 @@ func (v *volume) openLock() error {
 	return nil
 }
 
+// flock locks the configuration's file: the one that has its name once it is locked, as it may be replaced.
 func (v *volume) flock(how int) error {
-	err := unix.Flock(v.lock, how|unix.LOCK_NB)
-	if err == unix.EWOULDBLOCK {
-		return fmt.Errorf("%s: %w", v.path, ErrVolumeInUse)
+	for {
+		err := unix.Flock(v.lock, how|unix.LOCK_NB)
+		if err == unix.EWOULDBLOCK {
+			return fmt.Errorf("%s: %w", v.path, ErrVolumeInUse)
+		}
+		var locked, named unix.Stat_t
+		if err == nil {
+			err = errors.Join(unix.Fstat(v.lock, &locked), unix.Fstatat(v.backing.root, envelope.ConfigName, &named, unix.AT_SYMLINK_NOFOLLOW))
+		}
+		if err != nil {
+			return fmt.Errorf("locking %s: %w", v.path, err)
+		}
+		if locked.Ino == named.Ino && locked.Dev == named.Dev {
+			return nil
+		}
+		unix.Close(v.lock)
+		if err := v.openLock(); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("locking %s: %w", v.path, err)
-	}
-	return nil
 }
 
 func (v *volume) unlock() {

@@ -58,15 +58,47 @@ func (k keys) Decrypt(ctx context.Context, call fs.Call, keyARN string, wrapped 
 	return out.Plaintext, nil
 }
 
-func (k keys) ReEncrypt(ctx context.Context, call fs.Call, keyARN string, wrapped []byte, from, to map[string]string) ([]byte, error) {
+func (k keys) ReEncrypt(ctx context.Context, call fs.Call, wrapped []byte, from, to fs.Wrap) (fs.DataKey, error) {
 	out, err := k.api.ReEncrypt(ctx, k.caller(call), &keyservice.ReEncryptInput{
-		SourceKeyId: keyARN, DestinationKeyId: keyARN, CiphertextBlob: wrapped,
-		SourceEncryptionContext: from, DestinationEncryptionContext: to,
+		SourceKeyId: from.Key, DestinationKeyId: to.Key, CiphertextBlob: wrapped,
+		SourceEncryptionContext: from.Context, DestinationEncryptionContext: to.Context,
 	})
+	if err != nil {
+		return fs.DataKey{}, refusal(err)
+	}
+	return fs.DataKey{KeyARN: out.KeyId, Wrapped: out.CiphertextBlob}, nil
+}
+
+func (k keys) Check(ctx context.Context, uses []fs.Use) ([]fs.Answer, error) {
+	in := &keyservice.CheckUsesInput{Uses: make([]keyservice.KeyUse, len(uses))}
+	for i, u := range uses {
+		in.Uses[i] = keyservice.KeyUse{
+			Caller: u.Caller, Action: string(u.Action), KeyId: u.Key, EncryptionContext: u.Context, CiphertextBlob: u.Wrapped,
+		}
+	}
+	out, err := k.api.CheckUses(ctx, keyservice.Caller{ViaFileSystem: k.mounted}, in)
 	if err != nil {
 		return nil, refusal(err)
 	}
-	return out.CiphertextBlob, nil
+	if len(out.Uses) != len(uses) {
+		return nil, fmt.Errorf("%w: %d answers to %d questions", fs.ErrUnreachable, len(out.Uses), len(uses))
+	}
+	answers := make([]fs.Answer, len(uses))
+	for i, v := range out.Uses {
+		answers[i].Current = v.Current
+		if v.Code == "" {
+			continue
+		}
+		err := refusal(&keyservice.Error{Code: v.Code, Message: v.Message})
+		if !errors.Is(err, fs.ErrRefused) {
+			if v.Code != keyservice.CodeInvalidCiphertext { // the service's own fault, which says nothing of leave
+				return nil, err
+			}
+			err = refused{err} // the material is gone
+		}
+		answers[i].Refusal = err
+	}
+	return answers, nil
 }
 
 func (k keys) Record(ctx context.Context, call fs.Call, event fs.Event) error {
@@ -81,7 +113,7 @@ func (k keys) Record(ctx context.Context, call fs.Call, event fs.Event) error {
 }
 
 func (k keys) caller(call fs.Call) keyservice.Caller {
-	return keyservice.Caller{Caller: call.Caller, ViaFileSystem: k.mounted, Operation: call.Operation}
+	return keyservice.Caller{Caller: call.Caller, ViaFileSystem: k.mounted, Own: k.mounted && call.Own, Operation: call.Operation}
 }
 
 // refusal makes the file system see what is one, and what is no answer at all.
