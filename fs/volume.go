@@ -143,7 +143,7 @@ func (v *volume) openLock() error {
 func (v *volume) flock(how int) error {
 	for {
 		err := unix.Flock(v.lock, how|unix.LOCK_NB)
-		if err == unix.EWOULDBLOCK {
+		if errors.Is(err, unix.EWOULDBLOCK) {
 			return fmt.Errorf("%s: %w", v.path, ErrVolumeInUse)
 		}
 		var locked, named unix.Stat_t

@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/keyservice"
-	"kmsfs/policy"
 	"kmsfs/keyservice/sealer"
+	"kmsfs/policy"
 )
 
 // childVariable has the test binary be one of the child processes instead, with its arguments.

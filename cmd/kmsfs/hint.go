@@ -45,6 +45,8 @@ func hints() []hint {
 		{refusedWith(keyservice.CodeInvalidCiphertext), "give the whole ciphertext, and each --context that it was encrypted with"},
 		{is(fs.ErrRefused), refusedHint},
 		{refusedWith(keyservice.CodeAccessDenied), refusedHint},
+		{is(errKeyRefused), "kmsfs key policy explain says who may use it, and the audit log what was refused"},
+		{is(errNotOwner), "have its owner or root do it"},
 		{is(errInsideVolume), "name a directory outside it"},
 		{is(errNotMounted), "findmnt -t " + fsType + " lists those that are"},
 		{is(errBusy), "close the files and leave the directories in it; fuser -vm MOUNTPOINT says who has them"},

@@ -3,6 +3,7 @@
 //
 //   - main.go: dispatch; command.go: what a command is, usage errors and exit codes; hint.go: what to do about errors
 //   - init.go, mount.go, umount.go, inspect.go, version.go: one command each
+//   - policy.go, rewrap.go, adopt.go, lock.go: commands for a mount; control.go: how it is spoken to
 //   - key.go, key_policy.go, alias.go, grant.go, crypto.go, home_command.go, home_backup.go: commands for the key service; service.go: what they share
 //   - serve.go, credential.go: the key service on sockets and TCP, and access keys for it
 //   - remote.go: key services elsewhere
@@ -26,6 +27,7 @@ func main() {
 func commands() []command {
 	return []command{
 		initCommand(), mountCommand(), umountCommand(), statusCommand(), inspectCommand(),
+		policyCommand(), rewrapCommand(), adoptCommand(), lockCommand(), unlockCommand(),
 		keyCommand(), aliasCommand(), grantCommand(), dataKeyCommand(), encryptCommand(), decryptCommand(),
 		serveCommand(), credentialCommand(), auditCommand(), homeCommand(),
 		versionCommand(),
