@@ -162,8 +162,7 @@ func (c *content) reopen(call Call, in *inode) error {
 		return unix.ESTALE // the number is another file's by now
 	}
 	if c.locked.Load() {
-		h := c.file().Header()
-		return c.unlock(call, place{location: firstLocation(&h), path: h.Path})
+		return c.unlock(call, c.lastPlace())
 	}
 	return c.use(false, func(f *envelope.File) error {
 		h := f.Header()
@@ -210,12 +209,14 @@ func (c *content) lock() error {
 	return c.file().Close()
 }
 
-// firstLocation is one of the places where a file lies, or has lain; zero if its header has only digests of them.
-func firstLocation(h *envelope.Header) envelope.Location {
-	if len(h.Locations) == 0 {
-		return envelope.Location{}
+// lastPlace is where a file without a name has lain, as its header says.
+func (c *content) lastPlace() place {
+	h := c.file().Header()
+	p := place{path: h.Path}
+	if len(h.Locations) > 0 {
+		p.location = h.Locations[0]
 	}
-	return h.Locations[0]
+	return p
 }
 
 func (c *content) openFor(call Call, in *inode, p place, write bool) error {
@@ -423,6 +424,9 @@ func (c *content) options(tolerant bool) envelope.FileOptions {
 func (c *content) check(header *envelope.Header, p place, st unix.Stat_t) error {
 	v := c.v
 	lies, owned := v.sealed.LiesAt(header, p.location), header.OwnedBy(st.Uid)
+	if st.Nlink == 0 && len(header.Locations) == 0 && len(header.LinkDigests) == 0 { // made with O_TMPFILE
+		lies = true
+	}
 	if lies && owned {
 		return nil
 	}

@@ -263,15 +263,36 @@ func (c *content) restore(h *handle) {
 
 // unlockFor opens the file again, on the handle's account, if it was locked.
 func (c *content) unlockFor(h *handle) error {
+	v := c.v
+	if err := v.tree.RLock(); err != nil {
+		return err
+	}
+	defer v.tree.RUnlock()
+	call := h.call
+	call.Operation = "open again"
+	l, named := h.link, h.in.knows(h.link)
+	if !named {
+		l, named = h.in.link()
+	}
+	if !named {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !c.locked.Load() {
+			return nil
+		}
+		return c.unlock(call, c.lastPlace())
+	}
+	s, err := v.spot(l)
+	if err != nil {
+		return err
+	}
+	defer s.release()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.locked.Load() {
 		return nil
 	}
-	header := c.file().Header()
-	call := h.call
-	call.Operation = "open again"
-	return c.unlock(call, place{location: firstLocation(&header), path: header.Path})
+	return c.unlock(call, s.place())
 }
 
 // reportLost says, once for each process, who has lost access to the file.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"kmsfs/keyservice"
 )
@@ -85,4 +86,10 @@ func (s *session) lockKey(key string, lock bool) error {
 		_, err = s.EnableKey(s.ctx, s.caller, &keyservice.EnableKeyInput{KeyId: arn})
 	}
 	return err
+}
+
+// isLocked says whether a mount is locked, as far as this user may know.
+func isLocked(mountpoint string) bool {
+	n, err := unix.Lgetxattr(mountpoint, lockAttribute, make([]byte, 8))
+	return err == nil && n > 0
 }

@@ -26,7 +26,11 @@ type status struct {
 	Mounts  []statusMount
 }
 
-type statusMount struct{ Mountpoint, Volume string }
+type statusMount struct {
+	Mountpoint, Volume string
+	// Locked says that kmsfs lock has taken the files away.
+	Locked bool `json:",omitempty"`
+}
 
 func statusCommand() command {
 	return command{
@@ -73,7 +77,7 @@ func findStatus(home string) (s status, err error) {
 	s.Mounts = []statusMount{}
 	for _, m := range all {
 		if m.fsType == fsType {
-			s.Mounts = append(s.Mounts, statusMount{m.path, m.source})
+			s.Mounts = append(s.Mounts, statusMount{m.path, m.source, isLocked(m.path)})
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), healthTimeout)
@@ -100,9 +104,13 @@ func (s *status) print(asJSON bool) error {
 	if err := facts("Key service", service); err != nil || len(s.Mounts) == 0 {
 		return err
 	}
-	rows := [][]string{{"MOUNTPOINT", "VOLUME"}}
+	rows := [][]string{{"MOUNTPOINT", "VOLUME", ""}}
 	for _, m := range s.Mounts {
-		rows = append(rows, []string{m.Mountpoint, m.Volume})
+		state := ""
+		if m.Locked {
+			state = "locked"
+		}
+		rows = append(rows, []string{m.Mountpoint, m.Volume, state})
 	}
 	return table(rows)
 }
