@@ -272,3 +272,31 @@ func FuzzOpenVolume(f *testing.F) {
 		}
 	})
 }
+
+// A volume takes another configuration of its own, and no other.
+func TestReconfigure(t *testing.T) {
+	v := newVolume(t, false)
+	config := v.Config()
+	config.KeyARNs = append(config.KeyARNs, "arn:new")
+	configuration, err := v.MarshalConfig(&config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v.Allows("arn:new") {
+		t.Error("a KMS key is allowed that no configuration names")
+	}
+	if err := v.Reconfigure(configuration); err != nil || !v.Allows("arn:new") {
+		t.Errorf("the KMS key is not allowed: %v", err)
+	}
+	forged := bytes.Replace(configuration, []byte("arn:new"), []byte("arn:bad"), 1)
+	if err := v.Reconfigure(forged); !errors.Is(err, envelope.ErrAuthentication) || v.Allows("arn:bad") {
+		t.Errorf("a forged configuration: %v", err)
+	}
+	config.PlaintextNames = true
+	if configuration, err = v.MarshalConfig(&config); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Reconfigure(configuration); !errors.Is(err, envelope.ErrAuthentication) {
+		t.Errorf("a configuration with other names: %v", err)
+	}
+}
