@@ -61,6 +61,17 @@ func (t *contents) acquire(v *volume, in *inode) *content {
 	return c
 }
 
+// hold begins another use of a content, unless its last one has just ended.
+func (t *contents) hold(c *content) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c.uses == 0 {
+		return false
+	}
+	c.uses++
+	return true
+}
+
 // release ends a use; the last one closes the file. It stays known until it is closed, so that nobody opens it a second time
 // before. mu is not held.
 func (c *content) release() error {
@@ -97,7 +108,7 @@ func (c *content) close() error {
 		return nil
 	}
 	var err error
-	if !c.locked.Load() {
+	if !c.locked.Swap(false) {
 		err = c.file().Close()
 	}
 	if closed := unix.Close(c.storage.fd); err == nil {

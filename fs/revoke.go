@@ -96,6 +96,18 @@ func (v *volume) enforce(ctx context.Context) {
 	v.watch.mu.Lock()
 	defer v.watch.mu.Unlock()
 	open := v.handles.byContent()
+	for c := range open {
+		if !v.contents.hold(c) { // its last handle is being closed
+			delete(open, c)
+		}
+	}
+	defer func() {
+		for c := range open {
+			if err := c.release(); err != nil {
+				v.log.Error("closing a file", "path", c.path, "error", err)
+			}
+		}
+	}()
 	if len(open) == 0 {
 		return
 	}
@@ -150,7 +162,7 @@ func (v *volume) refusedHandles(ctx context.Context, open map[*content][]*handle
 func (c *content) questions(all []*handle) []asked {
 	f := c.file()
 	if f == nil {
-		return nil // about to be closed
+		return nil // its last handle has been closed, and somebody opens it anew
 	}
 	h := f.Header()
 	var found []asked
@@ -310,10 +322,13 @@ func (c *content) reportLost(lost []*handle, refused map[*handle]error) {
 
 // record writes an event about a handle into the audit log.
 func (c *content) record(name string, h *handle, reason error) {
-	header := c.file().Header()
 	event := Event{
-		Name: name, KeyARN: header.KeyARN, Context: header.Context(c.v.sealed.ID()), Error: reason,
+		Name: name, Error: reason,
 		Details: map[string]string{"path": c.path, "uid": fmt.Sprint(h.call.Caller.UID), "pid": fmt.Sprint(h.call.Caller.PID)},
+	}
+	if f := c.file(); f != nil {
+		header := f.Header()
+		event.KeyARN, event.Context = header.KeyARN, header.Context(c.v.sealed.ID())
 	}
 	if err := c.v.keys.Record(context.Background(), self("revoke"), event); err != nil {
 		c.v.log.Error("can't record a revocation", "path", c.path, "error", err)

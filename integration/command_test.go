@@ -366,7 +366,7 @@ func TestOtherUsers(t *testing.T) {
 		t.Log("there is no mount")
 		return
 	}
-	v := newVolume(t)
+	v := newVolume(t, "--key", "alias/kmsfs/fs") // a key for everybody whom modes let in
 	v.mount(t)
 	write(t, v.path("file"), []byte("content"))
 	must(t, os.Chmod(v.point, 0o755))
