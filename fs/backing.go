@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
@@ -28,6 +29,7 @@ func self(operation string) Call {
 		Caller:    policy.Caller{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), PID: int32(os.Getpid())},
 		Operation: operation,
 		Own:       true,
+		ID:        uuid.New(),
 	}
 }
 

@@ -131,6 +131,7 @@ type place struct {
 // open gives the content of the file at p to call's caller: authenticated, at its place, its owner's, and by leave of the
 // key service. The caller releases it.
 func (v *volume) open(call Call, in *inode, p place, write bool) (*content, error) {
+	call.Path = v.seen(p.path)
 	c := v.contents.acquire(v, in)
 	if err := c.openFor(call, in, p, write); err != nil {
 		_ = c.release() // what it was opened for has failed already
@@ -143,6 +144,7 @@ func (v *volume) open(call Call, in *inode, p place, write bool) (*content, erro
 func (v *volume) openAgain(call Call, in *inode, write bool) (*content, error) {
 	c := v.contents.acquire(v, in)
 	c.mu.Lock()
+	call.Path = v.seen(c.path)
 	err := c.reopen(call, in)
 	if err == nil && write && !c.writable {
 		err = unix.EACCES
@@ -338,7 +340,7 @@ func (c *content) openFile(call Call, p place) error {
 	current := header.Path == p.path && header.Owner == st.Uid
 	opener := call
 	if !current {
-		opener = self(call.Operation)
+		opener = call.bySelf()
 	}
 	file, err := c.unseal(opener, header, tolerant)
 	if err != nil {
@@ -350,7 +352,7 @@ func (c *content) openFile(call Call, p place) error {
 			return errors.Join(err, file.Close())
 		}
 	}
-	if err := c.check(header, p, st); err != nil {
+	if err := c.check(call, header, p, st); err != nil {
 		return errors.Join(err, file.Close())
 	}
 	if !current {
@@ -432,7 +434,7 @@ func (c *content) options(tolerant bool) envelope.FileOptions {
 }
 
 // check refuses a file that is not where, or not whose, its header says.
-func (c *content) check(header *envelope.Header, p place, st unix.Stat_t) error {
+func (c *content) check(call Call, header *envelope.Header, p place, st unix.Stat_t) error {
 	v := c.v
 	lies, owned := v.sealed.LiesAt(header, p.location), header.OwnedBy(st.Uid)
 	if st.Nlink == 0 && len(header.Locations) == 0 && len(header.LinkDigests) == 0 { // made with O_TMPFILE
@@ -449,7 +451,7 @@ func (c *content) check(header *envelope.Header, p place, st unix.Stat_t) error 
 	if owned && v.tolerance.rebooted && v.tolerance.covers(st.Ctim) {
 		event.Name = EventRepaired
 		v.log.Warn("a file lay one rename behind its header: accepted after an unclean end", "path", p.path)
-		if err := v.keys.Record(context.Background(), self("open"), event); err != nil || !c.writable {
+		if err := v.keys.Record(context.Background(), call.bySelf(), event); err != nil || !c.writable {
 			return err
 		}
 		return c.changeHeader(func(h *envelope.Header) error {
@@ -458,7 +460,7 @@ func (c *content) check(header *envelope.Header, p place, st unix.Stat_t) error 
 		})
 	}
 	event.Error = errMismatch
-	return errors.Join(errMismatch, v.keys.Record(context.Background(), self("open"), event))
+	return errors.Join(errMismatch, v.keys.Record(context.Background(), call.bySelf(), event))
 }
 
 func ownerName(uid uint32) string { return fmt.Sprintf("uid:%d", uid) }
@@ -473,14 +475,14 @@ func (c *content) authorize(call Call, p place) error {
 	}
 	h := c.file().Header()
 	if !v.sealed.LiesAt(&h, p.location) || !h.OwnedBy(st.Uid) {
-		return c.check(&h, p, st)
+		return c.check(call, &h, p, st)
 	}
 	if err := v.refuseIfLocked(); err != nil {
 		return err
 	}
 	if h.Path != p.path || h.Owner != st.Uid {
 		var err error
-		if h, err = c.rewrap(call.Operation, h.KeyARN, p.path, st.Uid, c.writable && st.Nlink == 1); err != nil {
+		if h, err = c.rewrap(call, h.KeyARN, p.path, st.Uid, c.writable && st.Nlink == 1); err != nil {
 			return err
 		}
 	}
@@ -497,6 +499,7 @@ func (c *content) allowWrite(call Call, path string) error {
 	v := c.v
 	h := c.file().Header()
 	h.Path = path
+	call.Path = v.seen(path)
 	use := Use{Caller: call.Caller, Action: ActionGenerateDataKey, Wrap: Wrap{h.KeyARN, h.Context(v.sealed.ID())}}
 	answers, err := v.keys.Check(context.Background(), []Use{use})
 	if err != nil || answers[0].Refusal == nil {
@@ -513,8 +516,9 @@ func (v *volume) mayGenerate(call Call, w Wrap) error {
 }
 
 // rewrap binds the data key to a KMS key, a path and an owner, and returns the header that says so. With store it becomes the file's. c.mu is held.
-func (c *content) rewrap(operation, key, path string, owner uint32, store bool) (envelope.Header, error) {
+func (c *content) rewrap(call Call, key, path string, owner uint32, store bool) (envelope.Header, error) {
 	v := c.v
+	call.Path = v.seen(path)
 	for {
 		h := c.file().Header()
 		from, old := h.WrappedKey, Wrap{h.KeyARN, h.Context(v.sealed.ID())}
@@ -522,7 +526,7 @@ func (c *content) rewrap(operation, key, path string, owner uint32, store bool) 
 		if h.NextOwner != nil && *h.NextOwner == owner {
 			h.NextOwner = nil
 		}
-		made, err := v.keys.ReEncrypt(context.Background(), self(operation), from, old, Wrap{key, h.Context(v.sealed.ID())})
+		made, err := v.keys.ReEncrypt(context.Background(), call.bySelf(), from, old, Wrap{key, h.Context(v.sealed.ID())})
 		if err != nil {
 			return h, c.explain(err)
 		}
@@ -569,6 +573,7 @@ func (c *content) giveHeader(call Call, p place, owner uint32) error {
 func (c *content) makeFile(call Call, kmsKey, path string, owner uint32, id envelope.FileID, locations ...envelope.Location) error {
 	v := c.v
 	h := &envelope.Header{FileID: id, Owner: owner, Path: path, Locations: locations}
+	call.Path = v.seen(path)
 	if err := v.refuseIfLocked(); err != nil {
 		return err
 	}

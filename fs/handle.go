@@ -51,9 +51,9 @@ func (n *node) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32,
 		return nil, 0, v.errno(err, "open", n.describe())
 	}
 	defer v.tree.RUnlock()
-	call := v.callOf(ctx, "open for reading")
+	call := v.callOf(ctx, "open for read")
 	if write {
-		call.Operation = "open for writing"
+		call.Operation = "open for write"
 	}
 	l, named := n.in.link()
 	c, err := v.openKnown(call, n.in, write)

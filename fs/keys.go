@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 
+	"github.com/google/uuid"
+
 	"kmsfs/policy"
 )
 
@@ -34,10 +36,26 @@ type KeyService interface {
 type Call struct {
 	// Caller is the process behind the FUSE request; for what the file system does of itself, its own.
 	Caller policy.Caller
-	// Operation is the file operation: "open for reading", "create", "rename", ...
+	// Operation is the file operation: "open for read", "create", "rename", ...
 	Operation string
 	// Own says that the file system calls of itself. Its calls need no leave: what users get to see by them is decided by calls on their behalf.
 	Own bool
+	// ID names the file operation: the calls that it leads to have it in common.
+	ID uuid.UUID
+	// Path is the file's, as the process behind the operation sees it; empty if there is none.
+	Path string
+	// Behind is the process behind the operation where the file system calls as itself; nil if it is the Caller, or nobody.
+	Behind *policy.Caller
+}
+
+// bySelf is a call that the file system makes as itself on the way.
+func (c Call) bySelf() Call {
+	own := self(c.Operation)
+	own.ID, own.Path, own.Behind = c.ID, c.Path, c.Behind
+	if own.Behind == nil && c.Caller.PID != own.Caller.PID {
+		own.Behind = &c.Caller
+	}
+	return own
 }
 
 // Wrap is what a data key's wrapped form is bound to.

@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/google/uuid"
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -34,7 +35,7 @@ func (v *volume) callOf(ctx context.Context, operation string) Call {
 	if v.allowOther {
 		caller.Groups = policy.ProcessGroups(caller.PID)
 	}
-	return Call{Caller: caller, Operation: operation}
+	return Call{Caller: caller, Operation: operation, ID: uuid.New()}
 }
 
 // procPath names an open file for system calls that take no descriptor. It leads to that very file, whatever happens to its

@@ -77,7 +77,7 @@ func (v *volume) linkSpecial(in *inode, s spot) error {
 // who has it open already.
 func (v *volume) linkFile(call Call, in *inode, s spot) error {
 	if known, ok := in.link(); !ok {
-		call = self("link")
+		call = call.bySelf()
 	} else if same, _, err := v.sameKey(known, s.link); err != nil || !same {
 		return errors.Join(err, unix.EXDEV)
 	}

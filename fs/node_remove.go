@@ -17,17 +17,17 @@ var (
 )
 
 // Unlink removes a name of what is no directory.
-func (n *node) Unlink(_ context.Context, name string) syscall.Errno {
+func (n *node) Unlink(ctx context.Context, name string) syscall.Errno {
 	v := n.v
 	if err := v.tree.Lock(); err != nil {
 		return v.errno(err, "remove", name)
 	}
 	defer v.tree.Unlock()
 	l := link{n.in, name}
-	return v.errno(v.unlink(l), "remove", l.path())
+	return v.errno(v.unlink(v.callOf(ctx, "unlink").bySelf(), l), "remove", l.path())
 }
 
-func (v *volume) unlink(l link) error {
+func (v *volume) unlink(call Call, l link) error {
 	s, err := v.spot(l)
 	if err != nil {
 		return err
@@ -39,7 +39,7 @@ func (v *volume) unlink(l link) error {
 	}
 	var c *content
 	if st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink > 1 {
-		c = v.openForRemoval(s, st)
+		c = v.openForRemoval(call, s, st)
 	}
 	keep := v.orphan(s, st)
 	if err := unix.Unlinkat(s.fd, s.entry(), 0); err != nil {
@@ -63,8 +63,8 @@ func (v *volume) unlink(l link) error {
 }
 
 // openForRemoval opens a file with several links, one of which goes. A file that can't be opened can still be removed.
-func (v *volume) openForRemoval(s spot, st unix.Stat_t) *content {
-	c, err := v.open(self("unlink"), v.inodes.get(st.Ino, st.Mode), s.place(), true)
+func (v *volume) openForRemoval(call Call, s spot, st unix.Stat_t) *content {
+	c, err := v.open(call, v.inodes.get(st.Ino, st.Mode), s.place(), true)
 	if err != nil {
 		v.log.Warn("a link is removed of a file that can't be opened", "path", s.link.path(), "error", err)
 		return nil

@@ -97,7 +97,7 @@ func (v *volume) move(call Call, a, b spot, source, target unix.Stat_t, exists b
 	}
 	if err != nil {
 		keep.drop()
-		return errors.Join(err, m.stay(a, b))
+		return errors.Join(err, m.stay(call, a, b))
 	}
 	if a.backing.Entry != b.backing.Entry || a.fd != b.fd {
 		a.dropName()
@@ -119,10 +119,10 @@ func (v *volume) exchange(call Call, a, b spot, source, target unix.Stat_t) erro
 	}
 	o, err := v.announce(call, b, a, target)
 	if err != nil {
-		return errors.Join(err, m.stay(a, b))
+		return errors.Join(err, m.stay(call, a, b))
 	}
 	if err := unix.Renameat2(a.fd, a.entry(), b.fd, b.entry(), unix.RENAME_EXCHANGE); err != nil {
-		return errors.Join(err, m.stay(a, b), o.stay(b, a))
+		return errors.Join(err, m.stay(call, a, b), o.stay(call, b, a))
 	}
 	m.in.removeLink(a.link)
 	o.in.removeLink(b.link)
@@ -232,7 +232,7 @@ func (m *moving) changeKey(call Call, a, b spot) error {
 	if err := m.v.mayGenerate(call, Wrap{under.key, h.Context(m.v.sealed.ID())}); err != nil {
 		return err
 	}
-	if err := m.c.wrapUnder("rename", under.key, h.Path); err != nil {
+	if err := m.c.wrapUnder(call, under.key, h.Path); err != nil {
 		return err
 	}
 	m.former = former
@@ -240,23 +240,23 @@ func (m *moving) changeKey(call Call, a, b spot) error {
 }
 
 // wrapUnder wraps the data key anew.
-func (c *content) wrapUnder(operation, key, path string) error {
+func (c *content) wrapUnder(call Call, key, path string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.writable {
 		return unix.EACCES
 	}
 	return c.use(true, func(f *envelope.File) error {
-		_, err := c.rewrap(operation, key, path, f.Header().Owner, true)
+		_, err := c.rewrap(call, key, path, f.Header().Owner, true)
 		return err
 	})
 }
 
 // stay undoes announce: what was to be moved from a to b has stayed.
-func (m *moving) stay(a, b spot) error {
+func (m *moving) stay(call Call, a, b spot) error {
 	var err error
 	if m.former != "" {
-		err = m.c.wrapUnder("rename", m.former, a.link.path())
+		err = m.c.wrapUnder(call, m.former, a.link.path())
 	}
 	return errors.Join(err, m.settle(a.location(), b.location()))
 }

@@ -48,6 +48,7 @@ func (n *node) rewrap(call Call, name string) error {
 
 func (c *content) rewrapUnder(call Call, key, path string) error {
 	v := c.v
+	call.Path = v.seen(path)
 	h := c.file().Header()
 	wanted := h
 	wanted.Path = path
@@ -61,7 +62,7 @@ func (c *content) rewrapUnder(call Call, key, path string) error {
 	if err := v.mayGenerate(call, to); err != nil {
 		return err
 	}
-	return c.wrapUnder("rewrap", key, path)
+	return c.wrapUnder(call, key, path)
 }
 
 // rewrapMetadata wraps the volume's metadata key under the KMS key that holds in the root, which is from then on the one of the volume.
@@ -81,7 +82,7 @@ func (v *volume) rewrapMetadata(call Call, in *inode) error {
 	if err := v.mayGenerate(call, to); err != nil {
 		return err
 	}
-	made, err := v.keys.ReEncrypt(context.Background(), self("rewrap"), config.MetadataKey, Wrap{config.MetadataKeyARN, config.Context()}, to)
+	made, err := v.keys.ReEncrypt(context.Background(), call.bySelf(), config.MetadataKey, Wrap{config.MetadataKeyARN, config.Context()}, to)
 	if err != nil {
 		return err
 	}
@@ -110,6 +111,7 @@ func (n *node) adopt(call Call, name string) error {
 		return err
 	}
 	defer s.release()
+	call.Path = v.seen(s.link.path())
 	st, err := s.stat()
 	if err != nil {
 		return err
@@ -156,7 +158,7 @@ func (v *volume) adoptFile(call Call, s spot) error {
 	event.Details["foundOwner"] = ownerName(st.Uid)
 	err = v.keys.Record(context.Background(), call, event)
 	if err == nil {
-		err = v.settleAdopted(file, s, st)
+		err = v.settleAdopted(call, file, s, st)
 	}
 	if err == nil {
 		err = errors.Join(file.Sync(), setModified(c.fd, st.Mtim))
@@ -165,11 +167,11 @@ func (v *volume) adoptFile(call Call, s spot) error {
 }
 
 // settleAdopted has the file's header say where and whose it is.
-func (v *volume) settleAdopted(file *envelope.File, s spot, st unix.Stat_t) error {
+func (v *volume) settleAdopted(call Call, file *envelope.File, s spot, st unix.Stat_t) error {
 	h := file.Header()
 	now := h
 	now.Path, now.Owner, now.NextOwner = s.link.path(), st.Uid, nil
-	made, err := v.keys.ReEncrypt(context.Background(), self("adopt"), h.WrappedKey,
+	made, err := v.keys.ReEncrypt(context.Background(), call.bySelf(), h.WrappedKey,
 		Wrap{h.KeyARN, h.Context(v.sealed.ID())}, Wrap{h.KeyARN, now.Context(v.sealed.ID())})
 	if err != nil {
 		return err

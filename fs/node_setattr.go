@@ -215,10 +215,10 @@ func (n *node) chownFile(call Call, uid uint32, gid int) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(c.chown(uid, gid), c.release())
+	return errors.Join(c.chown(call, uid, gid), c.release())
 }
 
-func (c *content) chown(uid uint32, gid int) error {
+func (c *content) chown(call Call, uid uint32, gid int) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.use(c.writable, func(f *envelope.File) error {
@@ -235,7 +235,7 @@ func (c *content) chown(uid uint32, gid int) error {
 		if err := unix.Fchown(c.storage.fd, int(uid), gid); err != nil {
 			return errors.Join(err, c.nameNextOwner(nil))
 		}
-		_, err := c.rewrap("chown", h.KeyARN, h.Path, uid, true)
+		_, err := c.rewrap(call, h.KeyARN, h.Path, uid, true)
 		return err
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -19,6 +20,8 @@ import (
 type volume struct {
 	*backing
 	readOnly bool
+	// mountpoint is an absolute path.
+	mountpoint string
 	// multiUser says that this process may give files to their creators: it is root.
 	multiUser bool
 	log       *slog.Logger
@@ -51,7 +54,10 @@ func openVolume(o MountOptions) (*volume, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &volume{backing: b, readOnly: o.ReadOnly, multiUser: b.uid == 0, log: o.Log, lock: -1, started: time.Now(), allowOther: o.AllowOther}
+	v := &volume{
+		backing: b, readOnly: o.ReadOnly, mountpoint: absolute(o.Mountpoint), multiUser: b.uid == 0, allowOther: o.AllowOther, log: o.Log, lock: -1,
+		started: time.Now(),
+	}
 	v.inodes.known = map[uint64]*inode{}
 	v.contents.open = map[uint64]*content{}
 	v.dirs.idle, v.dirs.most = list.New(), mostDescriptors()
@@ -71,6 +77,9 @@ func mostDescriptors() int {
 	}
 	return int(min(limit.Cur/2, 16384))
 }
+
+// seen is a path within the volume as processes see it.
+func (v *volume) seen(path string) string { return filepath.Join(v.mountpoint, path) }
 
 func (v *volume) begin(shared bool) error {
 	lock := v.takeLock

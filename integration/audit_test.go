@@ -29,7 +29,7 @@ func TestAudit(t *testing.T) {
 	found := v.kmsfs(t, "audit", "query", "--path", "/finance/*", "--event", "Decrypt", "--principal", "uid:0", "--json")
 	var record struct {
 		RequestParameters   struct{ EncryptionContext map[string]string }
-		AdditionalEventData struct{ Executable, FileOperation string }
+		AdditionalEventData struct{ Executable, FileOperation, FilePath string }
 	}
 	if strings.Count(found, "\n") != 1 {
 		t.Fatalf("the opening of the report is not one record: %s", found)
@@ -37,9 +37,30 @@ func TestAudit(t *testing.T) {
 	must(t, json.Unmarshal([]byte(found), &record))
 	self, err := os.Executable()
 	must(t, err)
-	if more := record.AdditionalEventData; record.RequestParameters.EncryptionContext["kmsfs:path"] != "/finance/q3/report" || more.Executable != self || more.FileOperation != "open" {
+	if more := record.AdditionalEventData; record.RequestParameters.EncryptionContext["kmsfs:path"] != "/finance/q3/report" || more.Executable != self || more.FileOperation != "open for read" || more.FilePath != v.path("finance", "q3", "report") {
 		t.Errorf("the opening of the report is recorded as %s", found)
 	}
+	// What the file system does as itself names the process that it does it for.
+	must(t, os.Rename(v.path("other"), v.path("\x1b[31mrenamed")))
+	var renamed struct {
+		SharedEventID       string
+		AdditionalEventData struct {
+			FileOperation string
+			Behind        struct {
+				PID        int
+				Executable string
+			}
+		}
+	}
+	must(t, json.Unmarshal([]byte(v.kmsfs(t, "audit", "query", "--path", v.path("other"), "--event", "Decrypt", "--json")), &renamed))
+	if more := renamed.AdditionalEventData; more.FileOperation != "rename" || more.Behind.Executable != self || more.Behind.PID == 0 || renamed.SharedEventID == "" {
+		t.Errorf("the renaming is recorded as %+v", renamed)
+	}
+	wantContent(t, v.path("\x1b[31mrenamed"), []byte("text"))
+	if shown := v.kmsfs(t, "audit", "query", "--path", "*renamed"); strings.Contains(shown, "\x1b") || !strings.Contains(shown, `"/\x1b[31mrenamed"`) {
+		t.Errorf("a terminal is shown %q", shown)
+	}
+	must(t, os.Rename(v.path("\x1b[31mrenamed"), v.path("other")))
 	if other := v.kmsfs(t, "audit", "query", "--path", "/nothing/*"); other != "" {
 		t.Errorf("records of no file: %s", other)
 	}

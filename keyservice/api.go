@@ -17,8 +17,12 @@ type Caller struct {
 	// Own says that the mount calls of itself, to keep its volume's headers true: it may use keys whatever policies say, if their state allows it. What users
 	// get to see by that, calls on their behalf decide.
 	Own bool
-	// Operation is the file operation behind the call ("open", "create", "rename", ...), for the audit record; may be empty.
-	Operation string
+	// Operation is the file operation behind the call ("open for read", "create", "rename", ...), Path the file's path as the process behind it sees it,
+	// and Behind that process where the caller isn't it. They are for the audit record alone, and may be empty.
+	Operation, Path string
+	Behind          *policy.Caller
+	// SharedEventID is what the calls of one file operation have in common; zero for none.
+	SharedEventID uuid.UUID
 	// AccessKeyID is the access key that the call was signed with, and Address where it came from; empty for processes of this machine.
 	AccessKeyID, Address string
 	// RequestID names the call; zero for one to be made up.

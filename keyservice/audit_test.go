@@ -1,13 +1,21 @@
 package keyservice_test
 
 import (
+	"context"
 	"encoding/json"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/uuid"
 
 	"kmsfs/keyservice"
+	"kmsfs/policy"
 )
 
 func readLog(t testing.TB, dir string) string {
@@ -24,7 +32,8 @@ type record struct {
 	EventName, EventSource, EventType, AwsRegion, SourceIPAddress, ErrorCode, ErrorMessage string
 
 	ReadOnly            bool
-	UserIdentity        struct{ Arn, UserName, AccountId, InvokedBy string }
+	SharedEventID       string
+	UserIdentity        struct{ Type, Arn, UserName, AccountId, InvokedBy, AccessKeyId string }
 	RequestParameters   map[string]any
 	ResponseElements    map[string]any
 	ServiceEventDetails map[string]any
@@ -102,6 +111,110 @@ func TestAuditRecords(t *testing.T) {
 		if strings.ContainsAny(strings.TrimSuffix(line, "\n"), "\x1b\x7f\u2028\n") {
 			t.Errorf("%q could mislead a terminal", line)
 		}
+	}
+}
+
+// A record has the file operation behind the call: its path as it is seen, the process for which the file system acts, and what its calls share.
+func TestFileOperationRecord(t *testing.T) {
+	dir, secret := newHome(t)
+	s := openHome(t, dir, secret)
+	key := newKey(t, s)
+	c := viaFileSystem()
+	c.Operation, c.Path, c.SharedEventID = "rename", "/mnt/clear/<b>\x1b[31m", uuid.New()
+	c.Behind = &policy.Caller{UID: 4711, GID: 4712, PID: int32(os.Getpid())}
+	if _, err := s.GenerateDataKey(t.Context(), c, &keyservice.GenerateDataKeyInput{KeyId: key, KeySpec: "AES_256"}); err != nil {
+		t.Fatal(err)
+	}
+	r := lastRecord(t, dir)
+	executable, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{"uid": 4711.0, "gid": 4712.0, "userName": "uid:4711", "pid": float64(os.Getpid()), "executable": executable}
+	if more := r.AdditionalEventData; more["fileOperation"] != "rename" || more["filePath"] != c.Path || !reflect.DeepEqual(more["behind"], want) ||
+		r.SharedEventID != c.SharedEventID.String() {
+		t.Errorf("%+v", r)
+	}
+}
+
+// Calls that reach no operation are recorded too, those of strangers in bounds.
+func TestRefusedCalls(t *testing.T) {
+	dir, secret := newHome(t)
+	s := openHome(t, dir, secret)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Serve(l); err != nil {
+		t.Fatal(err)
+	}
+	post := func(c *http.Client, target, body string, header map[string]string) {
+		t.Helper()
+		r, err := http.NewRequest(http.MethodPost, "http://"+l.Addr().String()+"/", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X-Amz-Target", target)
+		r.Header.Set("Content-Type", "application/x-amz-json-1.1")
+		for name, value := range header {
+			r.Header.Set(name, value)
+		}
+		answer, err := c.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if answer.Body.Close(); answer.StatusCode != http.StatusBadRequest {
+			t.Errorf("%s: status %d", target, answer.StatusCode)
+		}
+	}
+	local := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(dir, "socket"))
+	}}}
+	defer local.CloseIdleConnections()
+	now := time.Now().UTC()
+	signed := map[string]string{
+		"X-Amz-Date": now.Format("20060102T150405Z"),
+		"Authorization": "AWS4-HMAC-SHA256 Credential=KMSFSCLAIMED/" + now.Format("20060102") +
+			"/local/kms/aws4_request, SignedHeaders=content-type;host;x-amz-date;x-amz-target, Signature=" + strings.Repeat("0", 64),
+	}
+	for _, c := range []struct {
+		name                       string
+		post                       func()
+		event, code, kind, claimed string
+	}{
+		{"no signature", func() { post(http.DefaultClient, "TrentService.ListKeys", "{}", nil) }, "ListKeys", "MissingAuthenticationTokenException", "Unknown", ""},
+		{"no such access key", func() { post(http.DefaultClient, "TrentService.Decrypt", "{}", signed) }, "Decrypt", "UnrecognizedClientException", "Unknown", "KMSFSCLAIMED"},
+		{"no such operation", func() { post(local, "TrentService.Drop\u2028Tables", "{}", nil) }, "UnknownOperation", "UnknownOperationException", "IAMUser", ""},
+		{"malformed", func() { post(local, "TrentService.ListKeys", `{"Limit":`, nil) }, "ListKeys", "SerializationException", "IAMUser", ""},
+	} {
+		c.post()
+		r := lastRecord(t, dir)
+		if r.EventName != c.event || r.ErrorCode != c.code || r.UserIdentity.Type != c.kind || r.UserIdentity.AccessKeyId != c.claimed ||
+			(c.kind == "Unknown") != (r.AdditionalEventData["authenticated"] == false) {
+			t.Errorf("%s: %+v", c.name, r)
+		}
+	}
+	before := len(readRecords(t, dir))
+	const calls = 200
+	for range calls {
+		post(http.DefaultClient, "TrentService.ListKeys", "{}", nil)
+	}
+	var found, missed float64
+	for end := time.Now().Add(10 * time.Second); found+missed < calls; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%v calls are recorded, and %v counted, of %d", found, missed, calls)
+		}
+		post(http.DefaultClient, "TrentService.ListKeys", "{}", nil) // has the count of those before it
+		found, missed = 0, 0
+		for _, r := range readRecords(t, dir)[before:] {
+			found++
+			if n, ok := r.AdditionalEventData["unrecordedBefore"].(float64); ok {
+				missed += n
+			}
+		}
+	}
+	if found > calls {
+		t.Errorf("all %d calls of a stranger are recorded", calls)
 	}
 }
 

@@ -106,6 +106,19 @@ func TestReadAudit(t *testing.T) {
 	if r := lastRecord(t, dir); r.EventName != "ReadAudit" || r.RequestParameters["file"] != "current.jsonl" {
 		t.Errorf("the last record is %+v", r)
 	}
+	for _, c := range []struct {
+		offset   int64
+		session  []byte
+		recorded bool
+	}{{1, nil, true}, {1, []byte("made up"), true}, {1, out.Session, false}, {0, out.Session, false}} {
+		before := len(readRecords(t, dir))
+		if _, err := s.ReadAudit(context.Background(), self(), &keyservice.ReadAuditInput{File: "current.jsonl", Offset: c.offset, Session: c.session}); err != nil {
+			t.Error(err)
+		}
+		if recorded := len(readRecords(t, dir)) > before; recorded != c.recorded {
+			t.Errorf("offset %d, session %q: recorded is %t", c.offset, c.session, recorded)
+		}
+	}
 	for _, name := range []string{"../keys.db", "rootkey", "/etc/passwd", "current.jsonl.new", ".", "00000000000000000000.jsonl"} {
 		if _, err := s.ReadAudit(context.Background(), self(), &keyservice.ReadAuditInput{File: name}); code(err) != keyservice.CodeValidation {
 			t.Errorf("%s: %v", name, err)

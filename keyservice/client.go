@@ -62,7 +62,9 @@ func dialHome(dir string) (*wire.Client, error) {
 // callFor performs an operation on the caller's account. Who a mount calls for, the service believes of root's processes only.
 func callFor[I, O any](ctx context.Context, c *client, caller Caller, operation string, in *I, out *O) (*O, error) {
 	if caller.ViaFileSystem && os.Geteuid() == 0 {
-		ctx = wire.WithBehalf(ctx, wire.Behalf{Caller: caller.Caller, Operation: caller.Operation, Own: caller.Own})
+		ctx = wire.WithBehalf(ctx, wire.Behalf{
+			Caller: caller.Caller, Operation: caller.Operation, Path: caller.Path, Behind: caller.Behind, SharedEventID: caller.SharedEventID, Own: caller.Own,
+		})
 	}
 	return call(ctx, c, operation, in, out)
 }

@@ -81,6 +81,7 @@ func handle[I, O any](operation func(context.Context, Caller, *I) (*O, error)) w
 		c := Caller{Caller: peer.Caller, AccessKeyID: peer.AccessKeyID, Address: peer.Address, RequestID: peer.RequestID}
 		if b := peer.Behalf; b != nil {
 			c.Caller, c.Operation, c.Own, c.ViaFileSystem = b.Caller, b.Operation, b.Own, true
+			c.Path, c.Behind, c.SharedEventID = b.Path, b.Behind, b.SharedEventID
 		}
 		return operation(ctx, c, in)
 	}

@@ -19,8 +19,11 @@ const (
 	resourceAlias = "AWS::KMS::Alias"
 )
 
-// maxOperation bounds the name of a file operation in the audit log, in bytes.
-const maxOperation = 64
+// maxOperation bounds the name of a file operation in the audit log, and maxFilePath a file's path, in bytes.
+const (
+	maxOperation = 64
+	maxFilePath  = 8192
+)
 
 // request is a call under way. The operation adds what is worth a record as it finds it out.
 type request struct {
@@ -42,6 +45,8 @@ type request struct {
 	params, response, additional, details []audit.Field
 	resources                             []audit.Resource
 	serviceEvent                          bool
+	// stranger says that nobody knows who calls.
+	stranger bool
 
 	// space is where the first of them lie, without a further allocation.
 	space struct {
@@ -202,13 +207,12 @@ func (s *Service) change(r *request, f func(*store.Tx) error, keys ...store.KeyI
 func (s *Service) describe(r *request, refusal *Error) *audit.Record {
 	r.eventID = newID()
 	r.written = audit.Record{
-		Time: r.time, RequestID: r.id, EventID: r.eventID, Event: r.name, ServiceEvent: r.serviceEvent, ReadOnly: r.readOnly,
+		Time: r.time, RequestID: r.id, EventID: r.eventID, SharedEventID: r.caller.SharedEventID, Event: r.name, ServiceEvent: r.serviceEvent, ReadOnly: r.readOnly,
 		Account: s.facts.Account, Region: s.facts.Name,
-		Identity: s.users.Identity(&r.caller, r.time),
+		Identity: s.identity(r),
 		Request:  r.params, Response: r.response, Additional: r.additional, Details: r.details, Resources: r.resources,
 	}
 	record := &r.written
-	record.Identity.ARN = s.users.user(r.caller.UID, r.time).arn
 	if r.caller.ViaFileSystem {
 		record.Identity.InvokedBy = fileSystemService
 	}
@@ -217,6 +221,19 @@ func (s *Service) describe(r *request, refusal *Error) *audit.Record {
 	}
 	return record
 }
+
+func (s *Service) identity(r *request) audit.Identity {
+	if r.stranger {
+		claimed := r.caller.AccessKeyID
+		return audit.Identity{Unknown: true, AccessKeyID: claimed[:min(len(claimed), maxClaimedKey)], Address: r.caller.Address}
+	}
+	i := s.users.Identity(&r.caller, r.time)
+	i.ARN = s.users.user(r.caller.UID, r.time).arn
+	return i
+}
+
+// maxClaimedKey bounds the access key that a stranger claims to have, in bytes.
+const maxClaimedKey = 128
 
 // recordedCode is an error's code as CloudTrail has it.
 func recordedCode(code string) string {

@@ -6,6 +6,7 @@
 package keyservice
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,7 +40,10 @@ type Service struct {
 	usage         usage
 	agenda        agenda
 	exporter      exporter
-	requests      sync.Pool // of *request, for use again
+	// readings is the key to the MACs of sessions in which the audit log is read.
+	readings [32]byte
+	refusals refusals
+	requests sync.Pool // of *request, for use again
 	// generating has as many places as key pairs may be made at a time.
 	generating chan struct{}
 
@@ -58,6 +62,7 @@ var _ API = (*Service)(nil)
 // ErrDamagedHome or ErrUnsafeHome where one of them applies, and nothing is changed then.
 func Open(dir string, s sealer.Sealer) (*Service, error) {
 	service := &Service{users: NewUsers(), generating: newGenerating(), exporter: exporter{wake: make(chan struct{}, 1)}}
+	rand.Read(service.readings[:])
 	if err := service.open(dir, s); err != nil {
 		return nil, errors.Join(err, service.release())
 	}

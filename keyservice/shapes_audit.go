@@ -32,6 +32,8 @@ type ReadAuditInput struct {
 	Offset int64 `json:",omitempty"`
 	// Segment, for the open segment, is what an earlier answer had: if that one has been closed meanwhile, the answer is NotFoundException.
 	Segment uint64 `json:",omitempty"`
+	// Session is the last that an output had: with it, the call goes on with a reading that is recorded. It ends after an hour.
+	Session []byte `json:",omitempty"`
 }
 
 // ReadAuditOutput is that.
@@ -52,4 +54,6 @@ type ReadAuditOutput struct {
 	Content []byte `json:",omitempty"`
 	// Segment, for the open segment, is the number of its first record; 0 as long as it has none.
 	Segment uint64 `json:",omitempty"`
+	// Session is for the next calls; empty if that of the call holds on.
+	Session []byte `json:",omitempty"`
 }

@@ -41,10 +41,17 @@ func NewUsers() *Users {
 
 // Identity is the caller as audit records have him; without an ARN, which depends on the account.
 func (u *Users) Identity(c *Caller, now time.Time) audit.Identity {
-	return audit.Identity{
+	i := audit.Identity{
 		UID: c.UID, GID: c.GID, UserName: u.user(c.UID, now).shown, PID: c.PID, Executable: u.executable(c.PID),
-		AccessKeyID: c.AccessKeyID, Address: c.Address, Operation: c.Operation[:min(len(c.Operation), maxOperation)],
+		AccessKeyID: c.AccessKeyID, Address: c.Address,
+		Operation: c.Operation[:min(len(c.Operation), maxOperation)], Path: c.Path[:min(len(c.Path), maxFilePath)],
 	}
+	if c.Behind != nil {
+		i.Behind = &audit.Process{
+			UID: c.Behind.UID, GID: c.Behind.GID, UserName: u.user(c.Behind.UID, now).shown, PID: c.Behind.PID, Executable: u.executable(c.Behind.PID),
+		}
+	}
+	return i
 }
 
 // byID remembers what the system says of numbers.

@@ -13,8 +13,10 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -54,7 +56,7 @@ func readAuditLog(s *session) (auditLog, error) {
 	if err != nil {
 		return auditLog{}, err
 	}
-	log := auditLog{files: &servedFiles{s}, open: about.Open, about: about}
+	log := auditLog{files: &servedFiles{s: s, reading: about.Session}, open: about.Open, about: about}
 	dir := filepath.Join(s.dir, auditDir)
 	if f, err := os.Open(filepath.Join(dir, about.Open)); err == nil {
 		f.Close()
@@ -321,15 +323,20 @@ func query(log auditLog, f audit.Filter, asJSON, asCSV bool) error {
 		return audit.Query(log.files, log.open, f, printer(asJSON))
 	}
 	out := csv.NewWriter(os.Stdout)
-	if err := out.Write([]string{"time", "event", "error", "user", "pid", "executable", "operation", "paths", "resources"}); err != nil {
+	if err := out.Write([]string{"time", "event", "error", "user", "pid", "executable", "operation", "paths", "seen as", "resources"}); err != nil {
 		return err
 	}
 	err := audit.Query(log.files, log.open, f, func(e *audit.Entry) error {
 		more := &e.AdditionalEventData
-		return out.Write([]string{
-			entryTime(e), e.EventName, e.ErrorCode, e.UserIdentity.UserName, fmt.Sprint(more.PID), more.Executable, more.FileOperation,
-			strings.Join(e.Paths(), " "), resources(e),
-		})
+		user, executable := e.Principal()
+		pid := more.PID
+		if more.Behind != nil {
+			pid = more.Behind.PID
+		}
+		return out.Write(shownAll([]string{
+			entryTime(e), e.EventName, e.ErrorCode, user, fmt.Sprint(pid), executable, more.FileOperation,
+			strings.Join(e.Paths(), " "), more.FilePath, resources(e),
+		}))
 	})
 	out.Flush()
 	return errors.Join(err, out.Error())
@@ -342,13 +349,31 @@ func printer(asJSON bool) func(*audit.Entry) error {
 			_, err := fmt.Printf("%s\n", e.Line)
 			return err
 		}
-		columns := []string{entryTime(e), e.EventName, "ok", e.UserIdentity.UserName, e.AdditionalEventData.FileOperation, strings.Join(e.Paths(), " "), resources(e)}
+		user, executable := e.Principal()
+		columns := []string{
+			entryTime(e), e.EventName, "ok", user, executable, e.AdditionalEventData.FileOperation, strings.Join(e.Paths(), " "), resources(e),
+		}
 		if e.ErrorCode != "" {
 			columns[2] = e.ErrorCode
 		}
-		_, err := fmt.Println(strings.Join(slices.DeleteFunc(columns, func(c string) bool { return c == "" }), "  "))
+		_, err := fmt.Println(strings.Join(slices.DeleteFunc(shownAll(columns), func(c string) bool { return c == "" }), "  "))
 		return err
 	}
+}
+
+// shown is a text of a record as a terminal can take it: callers choose paths.
+func shown(text string) string {
+	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(text)
+	}
+	return text
+}
+
+func shownAll(texts []string) []string {
+	for i, text := range texts {
+		texts[i] = shown(text)
+	}
+	return texts
 }
 
 func entryTime(e *audit.Entry) string { return e.EventTime.Format("2006-01-02T15:04:05.000000Z07:00") }
@@ -434,26 +459,40 @@ func (t *timeFlag) Set(text string) (err error) {
 func (*timeFlag) Type() string { return "TIME" }
 
 // servedFiles are the audit log's files, read through the service that has them.
-type servedFiles struct{ s *session }
+type servedFiles struct {
+	s *session
+	// reading is the session in which the service has recorded that the log is read.
+	reading []byte
+}
+
+// call reads in one session, so that it is recorded once.
+func (f *servedFiles) call(in *keyservice.ReadAuditInput) (*keyservice.ReadAuditOutput, error) {
+	in.Session = f.reading
+	out, err := f.s.ReadAudit(f.s.ctx, f.s.caller, in)
+	if err == nil && len(out.Session) > 0 {
+		f.reading = out.Session
+	}
+	return out, err
+}
 
 var _ fs.ReadDirFS = (*servedFiles)(nil)
 
 // ReadDir lists the files as the service knows them now.
 func (f *servedFiles) ReadDir(string) ([]fs.DirEntry, error) {
-	about, err := f.s.ReadAudit(f.s.ctx, f.s.caller, &keyservice.ReadAuditInput{})
+	about, err := f.call(&keyservice.ReadAuditInput{})
 	if err != nil {
 		return nil, err
 	}
 	var entries []fs.DirEntry
 	for _, name := range about.Files {
-		entries = append(entries, &servedFile{s: f.s, name: name})
+		entries = append(entries, &servedFile{files: f, name: name})
 	}
 	return entries, nil
 }
 
 // Open opens a file.
 func (f *servedFiles) Open(name string) (fs.File, error) {
-	file := &servedFile{s: f.s, name: name}
+	file := &servedFile{files: f, name: name}
 	if _, err := file.read(); err != nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
@@ -462,7 +501,7 @@ func (f *servedFiles) Open(name string) (fs.File, error) {
 
 // servedFile is one of them, as an entry and as an open file.
 type servedFile struct {
-	s       *session
+	files   *servedFiles
 	name    string
 	content []byte // that was read ahead
 	off     int64  // behind it
@@ -472,7 +511,7 @@ type servedFile struct {
 
 // read reads the next part. Of an open segment that has been closed meanwhile, and of one that isn't there, the error is fs.ErrNotExist.
 func (f *servedFile) read() (int, error) {
-	out, err := f.s.ReadAudit(f.s.ctx, f.s.caller, &keyservice.ReadAuditInput{File: f.name, Offset: f.off, Segment: f.segment})
+	out, err := f.files.call(&keyservice.ReadAuditInput{File: f.name, Offset: f.off, Segment: f.segment})
 	var refusal *keyservice.Error
 	if errors.As(err, &refusal) && refusal.Code == keyservice.CodeNotFound {
 		return 0, fs.ErrNotExist

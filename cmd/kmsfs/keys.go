@@ -113,7 +113,10 @@ func (k keys) Record(ctx context.Context, call fs.Call, event fs.Event) error {
 }
 
 func (k keys) caller(call fs.Call) keyservice.Caller {
-	return keyservice.Caller{Caller: call.Caller, ViaFileSystem: k.mounted, Own: k.mounted && call.Own, Operation: call.Operation}
+	return keyservice.Caller{
+		Caller: call.Caller, ViaFileSystem: k.mounted, Own: k.mounted && call.Own,
+		Operation: call.Operation, Path: call.Path, Behind: call.Behind, SharedEventID: call.ID,
+	}
 }
 
 // refusal makes the file system see what is one, and what is no answer at all.

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,10 +18,10 @@ import (
 type Filter struct {
 	// Key is the ARN or the ID of a KMS key, or an alias.
 	Key string
-	// Principal is a caller: an ARN, a user's name, or "uid:" and a number.
+	// Principal is a caller, or whom the file system calls for: an ARN, a user's name, or "uid:" and a number.
 	Principal string
-	// Path says whether a path of a file, as the encryption context has it, is one of those asked for; Literal is a text that such a path has
-	// in it.
+	// Path says whether a path of a file, within the volume or as its users see it, is one of those asked for; Literal is a text that such a path
+	// has in it.
 	Path    func(path string) bool
 	Literal string
 	// Event is an operation's or an event's name, and Error an error's code; "*" is any error.
@@ -38,15 +39,22 @@ type Entry struct {
 	EventName    string
 	ErrorCode    string
 	ErrorMessage string
-	UserIdentity struct{ PrincipalId, Arn, UserName string }
+	UserIdentity struct{ PrincipalId, Arn, UserName, AccessKeyId string }
 	Resources    []struct{ ARN string }
 	// RequestParameters and ServiceEventDetails hold encryption contexts, keys and aliases.
 	RequestParameters, ServiceEventDetails map[string]any
 	AdditionalEventData                    struct {
-		PID                       int32
-		Executable, FileOperation string
+		PID                                 int32
+		Executable, FileOperation, FilePath string
+		// Behind is the process for which the caller calls, if that is another.
+		Behind *struct {
+			UID, PID             int32
+			UserName, Executable string
+		}
 	}
-	Sequence uint64
+	// SourceIPAddress is where a call came from that a process of this machine didn't make.
+	SourceIPAddress string
+	Sequence        uint64
 
 	// Line is the whole record, as it was written, without its newline.
 	Line []byte `json:"-"`
@@ -64,6 +72,14 @@ func (e *Entry) Paths() (paths []string) {
 		}
 	}
 	return paths
+}
+
+// Principal is the name of who is behind the record, and the program of his process.
+func (e *Entry) Principal() (name, executable string) {
+	if behind := e.AdditionalEventData.Behind; behind != nil {
+		return behind.UserName, behind.Executable
+	}
+	return cmp.Or(e.UserIdentity.UserName, "unknown"), e.AdditionalEventData.Executable
 }
 
 // Query calls found with the records asked for, in their order. It goes through the log as it lies there, and doesn't verify it.
@@ -237,9 +253,18 @@ func (f *Filter) applies(e *Entry) bool {
 	return e.Sequence > f.after && (f.Event == "" || f.Event == e.EventName) &&
 		(f.Error == "" || f.Error == e.ErrorCode || f.Error == "*" && e.ErrorCode != "") &&
 		(f.Since.IsZero() || !e.EventTime.Before(f.Since)) && (f.Until.IsZero() || !e.EventTime.After(f.Until)) &&
-		(f.Principal == "" || slices.Contains([]string{e.UserIdentity.Arn, e.UserIdentity.UserName, e.UserIdentity.PrincipalId}, f.Principal)) &&
+		(f.Principal == "" || f.isOf(e)) &&
 		(f.Key == "" || f.concerns(e)) &&
-		(f.Path == nil || slices.ContainsFunc(e.Paths(), f.Path))
+		(f.Path == nil || slices.ContainsFunc(e.Paths(), f.Path) || e.AdditionalEventData.FilePath != "" && f.Path(e.AdditionalEventData.FilePath))
+}
+
+// isOf says whether a record is of the principal asked for, or of what was done for it.
+func (f *Filter) isOf(e *Entry) bool {
+	who := []string{e.UserIdentity.Arn, e.UserIdentity.UserName, e.UserIdentity.PrincipalId}
+	if behind := e.AdditionalEventData.Behind; behind != nil {
+		who = append(who, behind.UserName, fmt.Sprint("uid:", behind.UID))
+	}
+	return slices.Contains(who, f.Principal)
 }
 
 // concerns says whether a record is about the key asked for.

@@ -20,6 +20,8 @@ type Record struct {
 	RequestID uuid.UUID
 	// EventID names the record.
 	EventID uuid.UUID
+	// SharedEventID is what the records of one file operation have in common; zero for none.
+	SharedEventID uuid.UUID
 	// Event is the operation's name, or the service event's.
 	Event string
 	// ServiceEvent marks what the service, or the file system, found or did of itself.
@@ -40,18 +42,30 @@ type Record struct {
 
 // Identity is the caller.
 type Identity struct {
+	// Unknown says that nobody knows who calls: there are the address and the access key that is claimed, at most.
+	Unknown  bool
 	UID, GID uint32
 	// UserName is what the system calls the UID, and ARN the principal's.
 	UserName, ARN string
 	// PID is the process's ID, 0 if unknown; Executable its program's path, empty if unknown.
 	PID        int32
 	Executable string
-	// Operation is the file operation behind the call, or empty.
-	Operation string
+	// Operation is the file operation behind the call, Path its file's path as the process behind it sees it, and Behind that process if it isn't the
+	// caller. They may be empty.
+	Operation, Path string
+	Behind          *Process
 	// AccessKeyID is the access key that the call was signed with, and Address the IP address that it came from; empty for processes of this machine.
 	AccessKeyID, Address string
 	// InvokedBy names the service that forwarded the call for the caller, or is empty.
 	InvokedBy string
+}
+
+// Process is a process for which another one calls.
+type Process struct {
+	UID, GID   uint32
+	UserName   string
+	PID        int32
+	Executable string
 }
 
 // Resource is something that a call concerns.
@@ -125,6 +139,10 @@ func (r *Record) appendTo(b []byte) []byte {
 	b = appendUUID(b, r.RequestID)
 	b = append(b, `","eventID":"`...)
 	b = appendUUID(b, r.EventID)
+	if r.SharedEventID != uuid.Nil {
+		b = append(b, `","sharedEventID":"`...)
+		b = appendUUID(b, r.SharedEventID)
+	}
 	b = append(b, `","readOnly":`...)
 	b = strconv.AppendBool(b, r.ReadOnly)
 	b = r.appendResources(b)
@@ -149,6 +167,13 @@ func (i *Identity) source(direct string) string {
 }
 
 func (r *Record) appendIdentity(b []byte) []byte {
+	if r.Identity.Unknown {
+		b = append(b, `{"type":"Unknown","principalId":""`...)
+		if r.Identity.AccessKeyID != "" {
+			b = appendMember(b, "accessKeyId", r.Identity.AccessKeyID)
+		}
+		return append(b, '}')
+	}
 	b = append(b, `{"type":"IAMUser","principalId":"uid:`...)
 	b = strconv.AppendUint(b, uint64(r.Identity.UID), 10)
 	b = append(b, '"')
@@ -165,10 +190,15 @@ func (r *Record) appendIdentity(b []byte) []byte {
 }
 
 func (r *Record) appendAdditional(b []byte) []byte {
-	b = append(b, `,"additionalEventData":{"uid":`...)
-	b = strconv.AppendUint(b, uint64(r.Identity.UID), 10)
-	b = append(b, `,"gid":`...)
-	b = strconv.AppendUint(b, uint64(r.Identity.GID), 10)
+	b = append(b, `,"additionalEventData":{`...)
+	if r.Identity.Unknown {
+		b = append(b, `"authenticated":false`...)
+	} else {
+		b = append(b, `"uid":`...)
+		b = strconv.AppendUint(b, uint64(r.Identity.UID), 10)
+		b = append(b, `,"gid":`...)
+		b = strconv.AppendUint(b, uint64(r.Identity.GID), 10)
+	}
 	if r.Identity.PID != 0 {
 		b = append(b, `,"pid":`...)
 		b = strconv.AppendInt(b, int64(r.Identity.PID), 10)
@@ -179,9 +209,31 @@ func (r *Record) appendAdditional(b []byte) []byte {
 	if r.Identity.Operation != "" {
 		b = appendMember(b, "fileOperation", r.Identity.Operation)
 	}
+	if r.Identity.Path != "" {
+		b = appendMember(b, "filePath", r.Identity.Path)
+	}
+	if p := r.Identity.Behind; p != nil {
+		b = p.appendTo(append(b, `,"behind":`...))
+	}
 	for _, f := range r.Additional {
 		b = append(b, ',')
 		b = appendField(b, f)
+	}
+	return append(b, '}')
+}
+
+func (p *Process) appendTo(b []byte) []byte {
+	b = append(b, `{"uid":`...)
+	b = strconv.AppendUint(b, uint64(p.UID), 10)
+	b = append(b, `,"gid":`...)
+	b = strconv.AppendUint(b, uint64(p.GID), 10)
+	b = appendMember(b, "userName", p.UserName)
+	if p.PID != 0 {
+		b = append(b, `,"pid":`...)
+		b = strconv.AppendInt(b, int64(p.PID), 10)
+	}
+	if p.Executable != "" {
+		b = appendMember(b, "executable", p.Executable)
 	}
 	return append(b, '}')
 }

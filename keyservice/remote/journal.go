@@ -109,7 +109,7 @@ func (j *journal) newRecord(c keyservice.Caller, event, key string, result error
 	now := time.Now()
 	region, account := keyPlace(key)
 	r := &audit.Record{
-		Time: now, RequestID: uuid.New(), EventID: uuid.New(), Event: event, ReadOnly: true, Account: account, Region: region,
+		Time: now, RequestID: uuid.New(), EventID: uuid.New(), SharedEventID: c.SharedEventID, Event: event, ReadOnly: true, Account: account, Region: region,
 		Identity: j.users.Identity(&c, now),
 	}
 	r.Identity.ARN = policy.Principal{Kind: policy.User, Name: r.Identity.UserName}.ARN(account)

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"net/http"
 
+	"github.com/google/uuid"
+
 	"kmsfs/policy"
 )
 
@@ -13,6 +15,10 @@ type Behalf struct {
 	Caller policy.Caller
 	// Operation is the file operation behind the call.
 	Operation string
+	// Path is the file's, Behind the process behind the operation if it isn't Caller, and SharedEventID what the operation's calls have in common.
+	Path          string         `json:",omitempty"`
+	Behind        *policy.Caller `json:",omitempty"`
+	SharedEventID uuid.UUID
 	// Own says that the mount calls of itself.
 	Own bool
 }
@@ -39,7 +45,7 @@ func behalfOf(r *http.Request, peer policy.Caller) (*Behalf, error) {
 		return nil, nil
 	}
 	if peer.UID != 0 {
-		return nil, &Error{"AccessDeniedException", "only processes of root call on behalf of others"}
+		return nil, &Error{CodeUnrecognizedClient, "only processes of root call on behalf of others"}
 	}
 	b := new(Behalf)
 	if err := Decode([]byte(values[0]), b); len(values) > 1 || err != nil {

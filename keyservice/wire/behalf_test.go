@@ -18,7 +18,7 @@ import (
 // Only processes of root call on behalf of others: whoever else tries is refused, and not taken for himself either.
 func TestBehalf(t *testing.T) {
 	got := make(chan *wire.Behalf, 1)
-	s := wire.NewServer(wire.Service{Failing: func() error { return nil }, Operations: map[string]wire.Handler{
+	s := wire.NewServer(wire.Service{Failing: func() error { return nil }, Refused: func(wire.Refusal) error { return nil }, Operations: map[string]wire.Handler{
 		"Whom": func(_ context.Context, peer wire.Peer, _ []byte) (any, error) {
 			got <- peer.Behalf
 			return struct{}{}, nil
@@ -50,7 +50,7 @@ func TestBehalf(t *testing.T) {
 	}
 	refused := func(err error) bool {
 		e, ok := errors.AsType[*wire.Error](err)
-		return ok && e.Code == "AccessDeniedException"
+		return ok && e.Code == wire.CodeUnrecognizedClient
 	}
 	if os.Geteuid() != 0 {
 		if err := call(dialer(path)); !refused(err) {

@@ -11,6 +11,7 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -64,8 +65,26 @@ type Service struct {
 	Operations map[string]Handler
 	// Credentials are for calls that don't come by a Unix socket.
 	Credentials Credentials
+	// Refused is told of each call that reaches no operation, as it is malformed or nobody knows whose it is: an error of it is the answer.
+	Refused func(Refusal) error
 	// Failing says why the service doesn't work; nil if it does.
 	Failing func() error
+}
+
+// Refusal is a call that has reached no operation.
+type Refusal struct {
+	// Peer is who calls; if he is not known, with the access key that is claimed, and the address.
+	Peer
+	// Known says that he is.
+	Known bool
+	// Operation is what is asked for; empty if there is no such. Target is how the call says so: anything.
+	Operation, Target string
+	Error             *Error
+}
+
+// own are the codes of errors that the protocol itself gives.
+var own = []string{
+	CodeIncompleteSignature, CodeInvalidSignature, CodeMissingAuthentication, CodeSerialization, CodeTooLarge, CodeUnknownOperation, CodeUnrecognizedClient,
 }
 
 // Server answers calls.
@@ -143,7 +162,16 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 		s.answerHealth(w)
 		return
 	}
-	out, err := s.call(w, r, id)
+	peer, known, out, err := s.call(w, r, id)
+	if e, ok := errors.AsType[*Error](err); ok && slices.Contains(own, e.Code) {
+		refusal := Refusal{Peer: peer, Known: known, Target: r.Header.Get(targetHeader), Error: e}
+		if name := strings.TrimPrefix(refusal.Target, targetPrefix); s.service.Operations[name] != nil {
+			refusal.Operation = name
+		}
+		if recordErr := s.service.Refused(refusal); recordErr != nil {
+			err = recordErr
+		}
+	}
 	if err != nil {
 		writeError(w, err)
 		return
@@ -177,35 +205,50 @@ func (s *Server) answerHealth(w http.ResponseWriter) {
 	write(w, status, body)
 }
 
-func (s *Server) call(w http.ResponseWriter, r *http.Request, id uuid.UUID) (any, error) {
+// call performs a call, and says whose it is, and whether that is known.
+func (s *Server) call(w http.ResponseWriter, r *http.Request, id uuid.UUID) (peer Peer, known bool, out any, err error) {
+	peer = Peer{Address: addressOf(r), RequestID: id}
 	if r.Method != http.MethodPost || r.URL.Path != "/" || r.URL.RawQuery != "" {
-		return nil, &Error{CodeUnknownOperation, ""}
+		return peer, false, nil, &Error{CodeUnknownOperation, ""}
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	defer clear(body)
 	if _, tooLong := errors.AsType[*http.MaxBytesError](err); tooLong {
-		return nil, &Error{CodeTooLarge, "The request has more than " + strconv.Itoa(maxBody) + " bytes."}
+		return peer, false, nil, &Error{CodeTooLarge, "The request has more than " + strconv.Itoa(maxBody) + " bytes."}
 	}
 	if err != nil {
-		return nil, &Error{CodeSerialization, err.Error()}
+		return peer, false, nil, &Error{CodeSerialization, err.Error()}
 	}
-	peer, err := s.peer(r, body)
-	if err != nil {
-		return nil, err
+	if peer, err = s.peer(r, body); err != nil {
+		peer.RequestID = id
+		return peer, false, nil, err
 	}
 	peer.RequestID = id
 	name, ok := strings.CutPrefix(r.Header.Get(targetHeader), targetPrefix)
 	handler := s.service.Operations[name]
 	if !ok || handler == nil {
-		return nil, &Error{CodeUnknownOperation, ""}
+		return peer, true, nil, &Error{CodeUnknownOperation, ""}
 	}
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != contentType {
-		return nil, &Error{CodeSerialization, "Content-Type: want " + contentType}
+		return peer, true, nil, &Error{CodeSerialization, "Content-Type: want " + contentType}
 	}
-	return handler(r.Context(), peer, body)
+	out, err = handler(r.Context(), peer, body)
+	return peer, true, out, err
 }
 
-// peer finds out who calls.
+// addressOf is the IP address that a request came from; empty on a Unix socket.
+func addressOf(r *http.Request) string {
+	if from, ok := r.Context().Value(connectionKey{}).(connection); ok && from.local {
+		return ""
+	}
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
+}
+
+// peer finds out who calls; with an error, who is claimed to.
 func (s *Server) peer(r *http.Request, body []byte) (Peer, error) {
 	from, ok := r.Context().Value(connectionKey{}).(connection)
 	if !ok || from.err != nil {
@@ -216,14 +259,7 @@ func (s *Server) peer(r *http.Request, body []byte) (Peer, error) {
 		return Peer{Caller: from.caller, Behalf: behalf}, err
 	}
 	accessKey, caller, err := authenticate(r, body, s.service.Credentials, time.Now())
-	if err != nil {
-		return Peer{}, err
-	}
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		host = r.RemoteAddr
-	}
-	return Peer{Caller: caller, AccessKeyID: accessKey, Address: host}, nil
+	return Peer{Caller: caller, AccessKeyID: accessKey, Address: addressOf(r)}, err
 }
 
 // errorBody is an exception as it goes over the wire.

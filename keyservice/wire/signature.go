@@ -64,21 +64,21 @@ func authenticate(r *http.Request, body []byte, credentials Credentials, now tim
 		return "", caller, err
 	}
 	if err := s.check(r.Header, now); err != nil {
-		return "", caller, err
+		return s.accessKey, caller, err
 	}
 	if r.Header.Get("X-Amz-Security-Token") != "" { // a temporary key's, and there are none
-		return "", caller, errUnknownKey
+		return s.accessKey, caller, errUnknownKey
 	}
 	secret, caller, err := credentials.AccessKey(s.accessKey)
 	if err != nil {
-		return "", caller, err
+		return s.accessKey, policy.Caller{}, err
 	}
 	defer clear(secret)
 	if secret == nil {
-		return "", caller, errUnknownKey
+		return s.accessKey, policy.Caller{}, errUnknownKey
 	}
 	if !hmac.Equal(s.mac, s.compute(r, body, secret)) {
-		return "", policy.Caller{}, errBadSignature
+		return s.accessKey, policy.Caller{}, errBadSignature
 	}
 	return s.accessKey, caller, nil
 }

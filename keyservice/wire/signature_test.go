@@ -136,7 +136,7 @@ func FuzzRequest(f *testing.F) {
 				called = true
 				return struct{}{}, Decode(body, &struct{ KeyId string }{})
 			}},
-			Credentials: oneKey{}, Failing: func() error { return nil },
+			Credentials: oneKey{}, Failing: func() error { return nil }, Refused: func(Refusal) error { return nil },
 		})
 		answer := httptest.NewRecorder()
 		s.answer(answer, r.WithContext(context.WithValue(t.Context(), connectionKey{}, connection{})))

@@ -122,7 +122,7 @@ func serve(t *testing.T) string {
 	fail := func(err error) wire.Handler {
 		return func(context.Context, wire.Peer, []byte) (any, error) { return nil, err }
 	}
-	s := wire.NewServer(wire.Service{Failing: func() error { return nil }, Operations: map[string]wire.Handler{
+	s := wire.NewServer(wire.Service{Failing: func() error { return nil }, Refused: func(wire.Refusal) error { return nil }, Operations: map[string]wire.Handler{
 		"Echo":      echo,
 		"Refuse":    fail(&wire.Error{Code: "NotFoundException", Message: "no such key"}),
 		"Hide":      fail(&wire.Error{Code: "InvalidCiphertextException"}),

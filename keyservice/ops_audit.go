@@ -1,0 +1,232 @@
+package keyservice
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/store"
+)
+
+const (
+	// A segment of the audit log is closed at this size and age, unless the settings say otherwise: within these bounds.
+	usualSegmentKiB   = 64 << 10
+	leastSegmentKiB   = 64
+	mostSegmentKiB    = 4 << 20
+	usualSegmentHours = 24
+	mostSegmentHours  = 31 * 24
+	// leastRetentionDays is the least time for which records are kept.
+	leastRetentionDays = 30
+	mostRetentionDays  = 100 * 366
+)
+
+// log are the settings as the log takes them.
+func (a *AuditSettings) log() audit.Settings {
+	return audit.Settings{
+		SegmentSize: int64(a.SegmentKiB) << 10, SegmentAge: time.Duration(a.SegmentHours) * time.Hour,
+		Retention: time.Duration(a.RetentionDays) * 24 * time.Hour, SyncAlways: a.SyncAlways, StandIn: a.StandInDirectory,
+	}
+}
+
+// auditSettings are those in force.
+func (s *Service) auditSettings() (*AuditSettings, error) {
+	a := &AuditSettings{SegmentKiB: usualSegmentKiB, SegmentHours: usualSegmentHours}
+	var text []byte
+	err := s.store.View(func(tx *store.Tx) (err error) {
+		text, err = tx.AuditSettings()
+		return err
+	})
+	if err == nil && text != nil {
+		err = json.Unmarshal(text, a)
+	}
+	return a, homeError(err)
+}
+
+// PutAuditSettings changes the settings of the audit log.
+func (s *Service) PutAuditSettings(ctx context.Context, c Caller, in *AuditSettings) (*PutAuditSettingsOutput, error) {
+	return run(ctx, s, c, "PutAuditSettings", in, (*Service).putAuditSettings)
+}
+
+// GetAuditSettings returns the settings of the audit log.
+func (s *Service) GetAuditSettings(ctx context.Context, c Caller, in *GetAuditSettingsInput) (*AuditSettings, error) {
+	return run(ctx, s, c, "GetAuditSettings", in, func(s *Service, r *request, _ *GetAuditSettingsInput) (*AuditSettings, error) {
+		if err := s.admitAccount(r, "kmsfs:GetAuditSettings", "*"); err != nil {
+			return nil, err
+		}
+		return s.auditSettings()
+	})
+}
+
+func (s *Service) putAuditSettings(r *request, in *AuditSettings) (*PutAuditSettingsOutput, error) {
+	r.paramNumber("segmentKiB", int64(in.SegmentKiB))
+	r.paramNumber("segmentHours", int64(in.SegmentHours))
+	r.paramNumber("retentionDays", int64(in.RetentionDays))
+	r.paramBool("syncAlways", in.SyncAlways)
+	if err := firstError(
+		s.admitAccount(r, "kmsfs:PutAuditSettings", "*"),
+		checkNumber("segmentKiB", &in.SegmentKiB, leastSegmentKiB, mostSegmentKiB),
+		checkNumber("segmentHours", &in.SegmentHours, 1, mostSegmentHours)); err != nil {
+		return nil, err
+	}
+	r.textParam("standInDirectory", in.StandInDirectory)
+	r.textParam("exportDirectory", in.ExportDirectory)
+	r.textParam("exportCommand", in.ExportCommand)
+	if in.RetentionDays != 0 {
+		if err := checkNumber("retentionDays", &in.RetentionDays, leastRetentionDays, mostRetentionDays); err != nil {
+			return nil, err
+		}
+	}
+	text, err := json.Marshal(in)
+	if err != nil {
+		return nil, err
+	}
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	if err := s.checkPlaces(r, in); err != nil {
+		return nil, err
+	}
+	was, err := s.auditSettings()
+	if err != nil {
+		return nil, err
+	}
+	err = s.change(r, func(tx *store.Tx) error {
+		if !in.exportsAs(was) { // all of them are to be there
+			if err := tx.PutAuditExported(0); err != nil {
+				return err
+			}
+		}
+		return tx.PutAuditSettings(text)
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.log.SetSettings(in.log())
+	s.remindExporter()
+	return &PutAuditSettingsOutput{}, nil
+}
+
+// maxAuditChunk is how much of the log's files one call reads, in bytes.
+const maxAuditChunk = 512 << 10
+
+// ReadAudit reads the audit log.
+func (s *Service) ReadAudit(ctx context.Context, c Caller, in *ReadAuditInput) (*ReadAuditOutput, error) {
+	return run(ctx, s, c, "ReadAudit", in, (*Service).readAudit)
+}
+
+// readAudit returns what a log is verified against, and its files' names; or a part of one of them, of which the first makes a record: what has its session goes on with it.
+func (s *Service) readAudit(r *request, in *ReadAuditInput) (*ReadAuditOutput, error) {
+	r.textParam("file", in.File)
+	if err := firstError(
+		s.admitAccount(r, "kmsfs:ReadAudit", "*"),
+		checkLength("file", len(in.File), 0, maxIdentifier)); err != nil {
+		return nil, err
+	}
+	if in.File == "" {
+		out, err := s.auditFiles()
+		if err == nil {
+			if r.recorded = s.reading(r, in.Session); !r.recorded {
+				out.Session = s.newReading(r)
+			}
+		}
+		return out, err
+	}
+	if in.File != auditFile && !audit.IsFile(in.File) || in.Offset < 0 {
+		return nil, invalid("file", in.File, "Member must be the name of a file of the audit log, and the offset not negative")
+	}
+	out, err := s.readAuditFile(in)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, refuse(CodeNotFound, "The audit log has no file %s", in.File)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if r.recorded = s.reading(r, in.Session); !r.recorded {
+		out.Session = s.newReading(r)
+	}
+	return out, nil
+}
+
+// readingLife is for how long who reads on makes no further records.
+const readingLife = time.Hour
+
+// newReading stands for a recorded reading: a time and a MAC of it and the caller, by a key of this process's.
+func (s *Service) newReading(r *request) []byte {
+	until := binary.BigEndian.AppendUint64(nil, uint64(r.time.Add(readingLife).UnixMilli()))
+	return append(until, s.readingMAC(r, until)...)
+}
+
+// reading says whether the call goes on with a reading that was recorded.
+func (s *Service) reading(r *request, session []byte) bool {
+	if len(session) != 8+sha256.Size || !hmac.Equal(session[8:], s.readingMAC(r, session[:8])) {
+		return false
+	}
+	return r.time.UnixMilli() <= int64(binary.BigEndian.Uint64(session))
+}
+
+func (s *Service) readingMAC(r *request, until []byte) []byte {
+	mac := hmac.New(sha256.New, s.readings[:])
+	mac.Write(until)
+	mac.Write(binary.BigEndian.AppendUint32(nil, r.caller.UID))
+	mac.Write([]byte(r.caller.AccessKeyID))
+	return mac.Sum(nil)
+}
+
+// readAuditFile reads a part of a file. Its errors have unix.ENOENT for one that isn't there.
+func (s *Service) readAuditFile(in *ReadAuditInput) (out *ReadAuditOutput, err error) {
+	f, err := s.auditDir.open(in.File, os.O_RDONLY, maxAuditFile)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	out = &ReadAuditOutput{}
+	if in.File == auditFile {
+		if out.Segment, err = audit.FirstSequence(f); err != nil {
+			return nil, err
+		}
+		if in.Segment != 0 && in.Segment != out.Segment {
+			return nil, unix.ENOENT
+		}
+	}
+	read := f.ReadAt
+	if by := s.log.StandingIn(); in.File == auditFile && by.Path != "" {
+		whole, rest, err := by.Open(f)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = rest.Close() }()
+		read = whole.ReadAt
+	}
+	content := make([]byte, maxAuditChunk)
+	n, err := read(content, in.Offset)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	out.Content = content[:n]
+	return out, nil
+}
+
+// auditFiles returns what there is to be read, and what it is to be verified against.
+func (s *Service) auditFiles() (*ReadAuditOutput, error) {
+	k, err := s.auditKey()
+	if err != nil {
+		return nil, err
+	}
+	head := s.log.Head()
+	out := &ReadAuditOutput{
+		Log: s.names.auditLog(), PublicKey: k.PublicKey, Open: auditFile,
+		LastSequence: head.Sequence, LastHash: head.Hash[:],
+	}
+	by := s.log.StandingIn()
+	out.StandIn, out.StandInBegin = by.Path, by.Begin
+	out.Files, err = s.log.Names()
+	return out, err
+}
