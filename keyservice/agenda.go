@@ -35,6 +35,7 @@ func (s *Service) startAgenda() {
 			case <-timer.C:
 			}
 			_ = s.flushUsage() // what can't be stored now may be in a minute, and Close says so otherwise
+			s.log.Tend()
 			next = s.doDue()
 		}
 	}()

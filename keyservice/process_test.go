@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/keyservice"
+	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/sealer"
 	"kmsfs/policy"
 )
@@ -25,7 +26,7 @@ import (
 const childVariable = "KMSFS_TEST_CHILD"
 
 func TestMain(m *testing.M) {
-	children := map[string]func(args []string) error{"change": changeForever, "call": callFromOutside, "full": fillDisk}
+	children := map[string]func(args []string) error{"change": changeForever, "call": callFromOutside, "full": fillDisk, "use": useForever}
 	if child := children[os.Getenv(childVariable)]; child != nil {
 		if err := child(os.Args[1:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -87,6 +88,88 @@ func changeForever(args []string) error {
 	}
 }
 
+// useForever opens the home and has data keys made by many at a time; it prints the number of each as soon as it has it.
+func useForever(args []string) error {
+	secret, err := sealer.NewKeyFile(args[1])
+	if err != nil {
+		return err
+	}
+	s, err := keyservice.Open(args[0], secret)
+	if err != nil {
+		return err
+	}
+	failed := make(chan error)
+	for worker := range 8 {
+		go func() {
+			for i := 0; ; i++ {
+				number := fmt.Sprintf("%d-%d-%d", os.Getpid(), worker, i)
+				_, err := s.GenerateDataKey(context.Background(), self(), &keyservice.GenerateDataKeyInput{
+					KeyId: args[2], KeySpec: "AES_256", EncryptionContext: map[string]string{"number": number},
+				})
+				if err != nil {
+					failed <- err
+					return
+				}
+				fmt.Println(number)
+			}
+		}()
+	}
+	return <-failed
+}
+
+// A process that is killed has left a record of every call that it has answered, while segments were closed too.
+func TestKilledWhileUsed(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "home")
+	keyFile := filepath.Join(t.TempDir(), "key")
+	if err := sealer.CreateKeyFile(keyFile); err != nil {
+		t.Fatal(err)
+	}
+	secret, err := sealer.NewKeyFile(keyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := keyservice.Init(keyservice.InitOptions{Dir: dir, Sealer: secret, Owner: uint32(os.Geteuid())}); err != nil {
+		t.Fatal(err)
+	}
+	s := openHome(t, dir, secret)
+	key := newKey(t, s)
+	if _, err := s.PutAuditSettings(t.Context(), self(), &keyservice.AuditSettings{SegmentKiB: 256, SegmentHours: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var answered []string
+	for round := range 5 {
+		answered = append(answered, killAfter(t, 300+211*round, "use", dir, keyFile, key)...)
+		s := openHome(t, dir, secret)
+		if report, err := verifyLog(t, s, dir); err != nil {
+			t.Fatalf("round %d: %+v, %v", round, report, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	recorded := map[string]bool{}
+	err = audit.Query(os.DirFS(filepath.Join(dir, "audit")), "current.jsonl", audit.Filter{}, func(e *audit.Entry) error {
+		if context, ok := e.RequestParameters["encryptionContext"].(map[string]any); ok {
+			recorded[fmt.Sprint(context["number"])] = true
+		}
+		if e.EventName == audit.NoticeDamaged || e.EventName == audit.NoticeTorn {
+			t.Errorf("a kill is taken for more: %s", e.Line)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, number := range answered {
+		if !recorded[number] {
+			t.Errorf("no record of call %s, which was answered", number)
+		}
+	}
+}
+
 // changesVariable says how many changes TestKilledWhileChanging makes, if more than usual.
 const changesVariable = "KMSFS_TEST_CHANGES"
 
@@ -112,7 +195,7 @@ func TestKilledWhileChanging(t *testing.T) {
 	}
 	var made []string
 	for round := 0; len(made) < wanted; round++ {
-		made = append(made, killAfter(t, 3+7*round, dir, keyFile)...)
+		made = append(made, killAfter(t, 3+7*round, "change", dir, keyFile)...)
 		s := openHome(t, dir, secret)
 		for _, change := range made {
 			if err := checkChange(t.Context(), s, strings.Fields(change)); err != nil {
@@ -191,10 +274,10 @@ func checkWhole(t *testing.T, s *keyservice.Service) {
 	}
 }
 
-// killAfter kills a child that has acknowledged n changes, and returns what it has acknowledged.
-func killAfter(t *testing.T, n int, args ...string) []string {
+// killAfter kills a child of that name that has acknowledged n calls, and returns what it has acknowledged.
+func killAfter(t *testing.T, n int, name string, args ...string) []string {
 	t.Helper()
-	c := child(t, "change", args...)
+	c := child(t, name, args...)
 	out, err := c.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

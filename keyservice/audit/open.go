@@ -17,11 +17,14 @@ import (
 // damagedPrefix begins the names of files that were set aside because they aren't what the store knows the log to be.
 const damagedPrefix = "damaged-"
 
-var errDamaged = errors.New("records that were written are missing or changed")
+var (
+	errDamaged = errors.New("records that were written are missing or changed")
+	errTorn    = errors.New("what lies behind the last record that is known to be on disk doesn't follow it")
+)
 
-// Open opens a log. A part of a record at its end, left by a power cut in the middle of a call that was never answered, is cut off. Where
-// records that Head stands for are missing or changed, Notice is told, the files are set aside, and the log goes on behind Head. If Open fails,
-// File is still the caller's.
+// Open opens a log. A part of a record at its end, left by a power cut in the middle of a call that was never answered, is cut off. What else a
+// power cut left behind Head that doesn't follow is set aside, and Notice is told. Where records that Head stands for are missing or changed,
+// Notice is told, all files from there are set aside, and the log goes on behind Head. If Open fails, File is still the caller's.
 func Open(o Options) (*Log, error) {
 	l := &Log{options: o, dir: int(o.Dir.Fd()), file: o.File, anchored: o.Head}
 	l.SetSettings(o.Settings)
@@ -45,6 +48,10 @@ func Open(o Options) (*Log, error) {
 		was.Closed = false
 		l.unclean = o.Head.Sequence > 0 && !o.Head.Closed || l.head != was && was != Head{}
 		if l.head != was {
+			if err := errors.Join(syncFiles(l.file, l.standIn.file), o.Dir.Sync()); err != nil { // only what is on disk is known
+				l.closer.stop()
+				return nil, fmt.Errorf("open the audit log: %w", err)
+			}
 			l.closer.anchor(l.head)
 		} else if l.head.Segment > 1 { // segments may still have to be closed
 			l.closer.anchor(o.Head)
@@ -80,8 +87,11 @@ func (l *Log) openUnanchored() error {
 func (l *Log) openAnchored() error {
 	head := l.options.Head
 	head.Segment, head.Closed = max(head.Segment, 1), false
-	err := l.follow(head)
-	if !errors.Is(err, errDamaged) {
+	name, err := l.follow(head)
+	if errors.Is(err, errTorn) && !l.options.Head.Closed {
+		return l.cutOff(name, err)
+	}
+	if !errors.Is(err, errDamaged) && !errors.Is(err, errTorn) {
 		return err
 	}
 	l.notice(NoticeDamaged, head.Segment, err)
@@ -92,40 +102,99 @@ func (l *Log) openAnchored() error {
 	return nil
 }
 
-// follow finds the end of the log: what was written after head, in the segment that was open then and in those after it.
-func (l *Log) follow(head Head) error {
+// follow finds the end of the log: what was written after head, in the segment that was open then and in those after it. With errTorn, the log
+// can be followed up to Log.head, in the file of that name.
+func (l *Log) follow(head Head) (name string, err error) {
 	for {
-		name := segmentName(head.Segment, plainSuffix)
+		name = segmentName(head.Segment, plainSuffix)
 		fd, err := unix.Openat(l.dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 		if errors.Is(err, unix.ENOENT) {
 			break
 		}
 		if err != nil {
-			return err
+			return name, err
 		}
 		f := os.NewFile(uintptr(fd), name)
 		end, torn, err := followFile(f, 0, head)
 		if err == nil && torn {
-			err = fmt.Errorf("%s is cut off: %w", name, errDamaged)
+			err = fmt.Errorf("%s is cut off: %w", name, errTorn)
 		}
+		if err == nil {
+			err = f.Sync() // the segment may have been closed by a process that was killed before it did
+		}
+		l.head = end
 		if err = errors.Join(err, f.Close()); err != nil {
-			return err
+			return name, err
 		}
 		head = Head{Position: end.Position, Segment: end.Sequence + 1}
 	}
 	if err := l.takeBack(); err != nil {
-		return err
+		return "", err
 	}
 	var open segmentFile = l.file
 	if l.standIn.size > 0 {
 		end, _, err := lastRecordEnd(l.file)
 		if err != nil {
-			return err
+			return "", err
 		}
 		open = continued{l.file, l.standIn.file, end}
 	}
-	var err error
 	l.head, l.writer.torn, err = followFile(open, l.standIn.size, head)
+	return l.options.Name, err
+}
+
+// cutOff sets aside what doesn't follow Log.head, in the file of that name and those after it: records that were not on disk yet when the power went.
+func (l *Log) cutOff(name string, cause error) error {
+	l.notice(NoticeTorn, l.head.Segment, cause)
+	later := l.head.Segment + 1
+	if l.head.Size == 0 {
+		later = l.head.Segment
+	}
+	if l.head.Size > 0 {
+		if err := l.keepRest(name, l.head.Size); err != nil {
+			return err
+		}
+	}
+	if name == l.options.Name && l.head.Size > 0 {
+		return l.dropStandIn()
+	}
+	if err := l.setAside(later); err != nil {
+		return err
+	}
+	l.head = Head{Position: l.head.Position, Segment: l.head.Sequence + 1}
+	return nil
+}
+
+// keepRest copies what lies in a file from an offset on to another, and cuts it off.
+func (l *Log) keepRest(name string, from int64) error {
+	fd, err := unix.Openat(l.dir, name, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), name)
+	err = l.writeFile(asidePrefix()+name, func(w io.Writer) error {
+		_, err := io.Copy(w, io.NewSectionReader(f, from, 1<<62))
+		return err
+	})
+	if err == nil {
+		err = f.Truncate(from)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+func asidePrefix() string { return fmt.Sprintf("%s%d-", damagedPrefix, time.Now().UnixNano()) }
+
+// dropStandIn sets aside what stood in for the end of a segment.
+func (l *Log) dropStandIn() error {
+	if l.standIn.file == nil {
+		return nil
+	}
+	path := l.standIn.file.Name()
+	err := errors.Join(os.Rename(path, filepath.Join(filepath.Dir(path), asidePrefix()+StandInName)), l.standIn.file.Close())
+	l.standIn = standIn{}
 	return err
 }
 
@@ -158,12 +227,14 @@ func followFile(f segmentFile, more int64, head Head) (end Head, torn bool, err 
 			return head, false, nil
 		case errors.Is(err, io.ErrUnexpectedEOF):
 			return head, true, nil
+		case errors.Is(err, errLongLine):
+			return head, false, fmt.Errorf("%s: %w: %w", info.Name(), err, errTorn)
 		case err != nil:
 			return head, false, err
 		}
 		next, ok := head.step(line)
 		if !ok {
-			return head, false, damaged(fmt.Sprintf("record %d doesn't follow the one before it", head.Sequence+1))
+			return head, false, fmt.Errorf("%s: record %d: %w", info.Name(), head.Sequence+1, errTorn)
 		}
 		head.Position = next
 		head.Size += int64(len(line))
@@ -176,7 +247,7 @@ func (l *Log) setAside(segment uint64) error {
 	if err != nil {
 		return err
 	}
-	prefix := fmt.Sprintf("%s%d-", damagedPrefix, time.Now().UnixNano())
+	prefix := asidePrefix()
 	names := []string{l.options.Name}
 	for _, first := range plain {
 		if first >= segment {
@@ -192,12 +263,8 @@ func (l *Log) setAside(segment uint64) error {
 	if err != nil {
 		return err
 	}
-	if l.standIn.file != nil {
-		path := l.standIn.file.Name()
-		if err := errors.Join(os.Rename(path, filepath.Join(filepath.Dir(path), prefix+StandInName)), l.standIn.file.Close()); err != nil {
-			return err
-		}
-		l.standIn = standIn{}
+	if err := l.dropStandIn(); err != nil {
+		return err
 	}
 	damaged := l.file
 	l.file = os.NewFile(uintptr(fd), l.options.Name)

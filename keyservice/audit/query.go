@@ -199,7 +199,7 @@ func readBatches(r io.Reader, filter *Filter, ahead chan<- *batch, stop <-chan s
 		rest = b.text[end:]
 		b.text = b.text[:end]
 		if b.err == nil && len(rest) > maxRecord {
-			b.err = errors.New("a line is too long to be a record")
+			b.err = errLongLine
 		}
 		go func() {
 			defer close(b.done)

@@ -10,6 +10,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
+var errLongLine = errors.New("a line is too long to be a record")
+
 // lineReader reads lines.
 type lineReader struct{ r *bufio.Reader }
 
@@ -20,7 +22,7 @@ func (l *lineReader) next() ([]byte, error) {
 	line, err := l.r.ReadSlice('\n')
 	switch {
 	case errors.Is(err, bufio.ErrBufferFull):
-		return nil, errors.New("a line is too long to be a record")
+		return nil, errLongLine
 	case errors.Is(err, io.EOF) && len(line) > 0:
 		return nil, io.ErrUnexpectedEOF
 	}

@@ -94,6 +94,36 @@ func (l *Log) isFull(head Head) bool {
 	return l.options.Signer != nil && head.Size > 0 && (head.Size >= s.SegmentSize || time.Since(l.writer.began) >= s.SegmentAge)
 }
 
+// Tend closes the open segment if it is too old, and has those removed that are older than is wanted, which otherwise wait for the next record.
+func (l *Log) Tend() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.writing {
+		l.changed.Wait()
+	}
+	if l.closed || l.standIn.size > 0 {
+		return
+	}
+	if l.isFull(l.head) {
+		l.writing = true
+		head := l.head
+		l.mu.Unlock()
+		err := l.look(head)
+		if err == nil {
+			head, err = l.closeSegment(head)
+		}
+		l.mu.Lock()
+		if err == nil { // or the next record says what is wrong
+			l.head = head
+		}
+		l.writing = false
+		l.changed.Broadcast()
+	}
+	if l.pending == nil {
+		l.pending = time.AfterFunc(0, l.syncLater)
+	}
+}
+
 // closeSegment gives the open segment its number for a name, and begins another. Where that can't be done, records go on to the old one.
 func (l *Log) closeSegment(head Head) (Head, error) {
 	if !l.naming.TryLock() { // the files are being copied: that may take longer than a record may wait
@@ -138,6 +168,8 @@ type Notice struct {
 const (
 	// NoticeDamaged says that records that the store knows of are not there, or are others: a new segment follows them.
 	NoticeDamaged = "AuditLogDamaged"
+	// NoticeTorn says that a power cut has left something of records that were not on disk yet: it is set aside.
+	NoticeTorn = "AuditLogTorn"
 	// NoticeUnclosed says that a segment couldn't be compressed and signed for. It is tried again.
 	NoticeUnclosed = "AuditSegmentNotClosed"
 	// NoticeStandIn says that the open segment can't be written, and that records go to the directory that stands in; NoticeReturned that the segment

@@ -125,8 +125,7 @@ func (l *Log) takeBack() error {
 	begin, size, err := l.missing(f)
 	if errors.Is(err, errBehind) {
 		l.notice(NoticeDamaged, l.head.Segment, err)
-		aside := fmt.Sprintf("%s%d-%s", damagedPrefix, time.Now().UnixNano(), StandInName)
-		return errors.Join(os.Rename(f.Name(), filepath.Join(path, aside)), f.Close())
+		return errors.Join(os.Rename(f.Name(), filepath.Join(path, asidePrefix()+StandInName)), f.Close())
 	}
 	if err != nil || size == begin {
 		return errors.Join(err, f.Close())

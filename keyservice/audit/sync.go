@@ -20,7 +20,7 @@ func (l *Log) syncLater() {
 func (l *Log) sync(end int64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for l.synced < end {
+	for l.synced < end || len(l.former) > 0 {
 		if l.closed {
 			return errClosed
 		}

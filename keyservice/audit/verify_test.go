@@ -292,6 +292,14 @@ func TestSegmentAge(t *testing.T) {
 	if head := l.Head(); head.Segment != 2 {
 		t.Errorf("the open segment begins with record %d, want 2", head.Segment)
 	}
+	aged := large
+	aged.SegmentAge = time.Nanosecond
+	l.SetSettings(aged)
+	l.Tend() // though no further record comes
+	await(t, "the segment to be closed", func() bool { return len(files(t, dir, ".digest")) == 2 })
+	if report, err := k.verify(dir); err != nil || report.Signed != 2 {
+		t.Errorf("%+v, %v", report, err)
+	}
 }
 
 // Segments that are too old are removed, which is not the same as if somebody had taken them away.
@@ -354,6 +362,69 @@ func TestReopened(t *testing.T) {
 		if _, ok := errors.AsType[*audit.Fault](err); !ok {
 			t.Errorf("a log with a gap: %v", err)
 		}
+	}
+}
+
+// A power cut that leaves anything at all behind the records that were on disk loses none of those, and isn't taken for tampering.
+func TestPowerCut(t *testing.T) {
+	k, whole := newKept(), t.TempDir()
+	l := k.open(t, whole, large)
+	appendTo(t, l, 1, 3)
+	must(t, l.Close())
+	known := k.known()
+	l = k.open(t, whole, large)
+	appendTo(t, l, 4, 20)
+	must(t, l.Close())
+	known.Closed = false // as the store knows it after a sync in the middle
+	text, err := os.ReadFile(filepath.Join(whole, openName))
+	must(t, err)
+	lines := slices.Collect(bytes.Lines(text))
+	join := func(lines [][]byte) []byte { return bytes.Join(lines, nil) }
+	zeros := func(size int) []byte { return make([]byte, size) }
+	for name, c := range map[string]struct {
+		files map[string][]byte
+		last  uint64 // that is there still
+		torn  bool
+	}{
+		"nothing":                {map[string][]byte{openName: join(lines)}, 20, false},
+		"a part of a record":     {map[string][]byte{openName: append(join(lines[:9]), lines[9][:50]...)}, 9, false},
+		"zeros in a record":      {map[string][]byte{openName: slices.Concat(join(lines[:9]), zeros(100), lines[9][100:], join(lines[10:]))}, 9, true},
+		"zeros over records":     {map[string][]byte{openName: slices.Concat(join(lines[:3]), zeros(len(join(lines[3:8]))), join(lines[8:]))}, 3, true},
+		"a megabyte of zeros":    {map[string][]byte{openName: append(join(lines[:5]), zeros(1<<20)...)}, 5, true},
+		"a segment, cut off":     {map[string][]byte{"00000000000000000001.jsonl": join(lines[:6]), openName: join(lines[10:])}, 6, true},
+		"a segment, in a record": {map[string][]byte{"00000000000000000001.jsonl": append(join(lines[:6]), lines[6][:40]...), openName: join(lines[10:])}, 6, true},
+		"a second segment, empty": {map[string][]byte{
+			"00000000000000000001.jsonl": join(lines[:6]), "00000000000000000007.jsonl": zeros(4096), openName: join(lines[10:]),
+		}, 6, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k, dir := newKept(), t.TempDir()
+			k.head = known
+			for name, content := range c.files {
+				must(t, os.WriteFile(filepath.Join(dir, name), content, 0o600))
+			}
+			l := k.open(t, dir, large)
+			if head := l.Head(); head.Sequence != c.last || !l.Unclean() {
+				t.Errorf("the log goes on behind record %d, want %d; unclean: %t", head.Sequence, c.last, l.Unclean())
+			}
+			appendTo(t, l, 1, 5)
+			must(t, l.Close())
+			if report, err := k.verify(dir); err != nil || report.Records != c.last+5 {
+				t.Errorf("%+v, %v", report, err)
+			}
+			if torn, damaged := k.noticed(audit.NoticeTorn), k.noticed(audit.NoticeDamaged); len(torn) > 0 != c.torn || len(damaged) > 0 {
+				t.Errorf("notices %v and %v", torn, damaged)
+			}
+			k.open(t, dir, large) // and closes what is to be closed
+			await(t, "the segments to be closed", func() bool {
+				plain, err := filepath.Glob(filepath.Join(dir, "0*.jsonl"))
+				must(t, err)
+				return len(plain) == 0
+			})
+			if _, err := k.verify(dir); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 
