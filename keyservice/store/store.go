@@ -62,7 +62,7 @@ func Create(path string, sealer Sealer, facts []byte) error {
 	return errors.Join(err, db.Close())
 }
 
-// Open opens the store that Create made, by a function that opens its file. It changes nothing, and reads next to nothing.
+// Open opens the store that Create made, by a function that opens its file. It changes nothing. It looks at all pages, but at no record.
 func Open(path string, sealer Sealer, open func(flag int) (*os.File, error)) (s *Store, err error) {
 	var file *os.File
 	err = guard(func() error {
@@ -77,7 +77,7 @@ func Open(path string, sealer Sealer, open func(flag int) (*os.File, error)) (s 
 		if err != nil {
 			return openError(err)
 		}
-		if err := db.View(func(tx *bbolt.Tx) error { return check(tx, file) }); err != nil {
+		if err := db.View(func(tx *bbolt.Tx) error { return check(tx) }); err != nil {
 			return errors.Join(err, db.Close())
 		}
 		s = &Store{db, sealer}
@@ -94,7 +94,7 @@ func Open(path string, sealer Sealer, open func(flag int) (*os.File, error)) (s 
 	return s, nil
 }
 
-// openExisting opens a file that has something in it, as bbolt makes a new store of one that has not.
+// openExisting opens a file that bbolt can be let loose on. It would make a new store of one that has nothing in it.
 func openExisting(open func(flag int) (*os.File, error), flag int) (*os.File, error) {
 	f, err := open(flag &^ os.O_CREATE)
 	if err != nil {
@@ -104,10 +104,26 @@ func openExisting(open func(flag int) (*os.File, error), flag int) (*os.File, er
 	if err == nil && info.Size() == 0 {
 		err = fmt.Errorf("%w: the file is empty", ErrDamaged)
 	}
+	if err == nil {
+		err = lock(f)
+	}
+	if err == nil {
+		err = checkStructure(f)
+	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// lock locks the file, as bbolt does again, which changes nothing.
+func lock(f *os.File) error {
+	for deadline := time.Now().Add(lockPatience); ; time.Sleep(lockPatience / 20) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) || time.Now().After(deadline) {
+			return err
+		}
+	}
 }
 
 // openError tells bbolt's findings from the system's errors, such as the lack of permission.
