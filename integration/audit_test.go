@@ -65,6 +65,15 @@ func TestAudit(t *testing.T) {
 		t.Errorf("records of no file: %s", other)
 	}
 
+	if said := v.kmsfs(t, "audit", "report", "--since", "1h"); !strings.Contains(said, "The log is what was written") || !strings.Contains(said, v.path("finance", "q3", "report")) {
+		t.Errorf("the report is %s", said)
+	}
+	page := filepath.Join(v.root, "report.html")
+	v.kmsfs(t, "audit", "report", "--html", page)
+	if text, err := os.ReadFile(page); err != nil || !strings.Contains(string(text), v.path("finance", "q3", "report")) || !strings.HasSuffix(string(text), "</html>\n") {
+		t.Errorf("the page is %s, %v", text, err)
+	}
+
 	key := filepath.Join(v.root, "audit.pem")
 	must(t, os.WriteFile(key, []byte(v.kmsfs(t, "audit", "key")), 0o600))
 	offline := func() []string {

@@ -16,7 +16,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -38,7 +37,7 @@ func auditCommand() command {
 		details: `
 Commands for the key service's audit log: who used which key for which file. Each record is chained to the one before it; closed
 segments are signed; and the store knows where the log ends. Reading it takes the permission kmsfs:ReadAudit, and is recorded.`,
-		commands: []command{auditVerifyCommand(), auditQueryCommand(), auditTailCommand(), auditKeyCommand(), auditSettingsCommand()},
+		commands: []command{auditVerifyCommand(), auditQueryCommand(), auditTailCommand(), auditReportCommand(), auditKeyCommand(), auditSettingsCommand()},
 	}
 }
 
@@ -100,7 +99,7 @@ Examples:
 	c.prepare = func(flags *pflag.FlagSet) func([]string) error {
 		var o serviceOptions
 		var from, to timeFlag
-		flags.Var(&from, "from", "read only segments with records from a `TIME` on: a date, or RFC 3339")
+		flags.Var(&from, "from", "read only segments with records from a `TIME` on: a date, RFC 3339, or how long ago: 36h, 7d")
 		flags.Var(&to, "to", "read only segments with records up to a `TIME`")
 		keyFile := flags.String("public-key", "", "verify against the public key in a `FILE`, and not the home's")
 		dir := flags.String("directory", "", "verify a copy of the log in a `DIRECTORY`")
@@ -141,15 +140,24 @@ func verifyHome(s *session, o audit.VerifyOptions) error {
 	if err != nil {
 		return err
 	}
+	if o, err = log.against(o); err != nil {
+		return err
+	}
+	return verify(log.files, o)
+}
+
+// against completes what a home's log is verified against.
+func (l *auditLog) against(o audit.VerifyOptions) (audit.VerifyOptions, error) {
 	if o.Key == nil {
-		if o.Key, err = publicKey(log.about.PublicKey); err != nil {
-			return err
+		var err error
+		if o.Key, err = publicKey(l.about.PublicKey); err != nil {
+			return o, err
 		}
 	}
-	o.Open = log.open
-	o.Head = &audit.Head{Position: audit.Position{Sequence: log.about.LastSequence}}
-	copy(o.Head.Hash[:], log.about.LastHash)
-	return verify(log.files, o)
+	o.Open = l.open
+	o.Head = &audit.Head{Position: audit.Position{Sequence: l.about.LastSequence}}
+	copy(o.Head.Hash[:], l.about.LastHash)
+	return o, nil
 }
 
 func verify(dir fs.FS, o audit.VerifyOptions) error {
@@ -157,21 +165,26 @@ func verify(dir fs.FS, o audit.VerifyOptions) error {
 	if err != nil {
 		return fmt.Errorf("the audit log is not what was written: %w", err)
 	}
-	fmt.Printf("%d records are whole", report.Records-report.Pruned-report.Skipped)
-	if report.Segments > 0 {
-		fmt.Printf("; %d of all are signed for, in %d segments", report.Signed, report.Segments)
-	}
-	if report.Exported > 0 {
-		fmt.Printf("; %d segments are as their exported digests say", report.Exported)
-	}
-	if report.Pruned > 0 {
-		fmt.Printf("; %d were removed for their age, as is signed", report.Pruned)
-	}
-	if report.Skipped > 0 {
-		fmt.Printf("; %d lie in other times", report.Skipped)
-	}
-	fmt.Println()
+	fmt.Println(describe(report))
 	return nil
+}
+
+// describe says what a verification has found.
+func describe(r audit.Report) string {
+	text := fmt.Sprintf("%d records are whole", r.Records-r.Pruned-r.Skipped)
+	if r.Segments > 0 {
+		text += fmt.Sprintf("; %d of all are signed for, in %d segments", r.Signed, r.Segments)
+	}
+	if r.Exported > 0 {
+		text += fmt.Sprintf("; %d segments are as their exported digests say", r.Exported)
+	}
+	if r.Pruned > 0 {
+		text += fmt.Sprintf("; %d were removed for their age, as is signed", r.Pruned)
+	}
+	if r.Skipped > 0 {
+		text += fmt.Sprintf("; %d lie in other times", r.Skipped)
+	}
+	return text
 }
 
 func auditKeyCommand() command {
@@ -285,7 +298,7 @@ Examples:
 		path := flags.String("path", "", "records about files with a `PATH` like this")
 		flags.StringVar(&f.Event, "event", "", "records of an `EVENT`, such as Decrypt or ContextMismatch")
 		flags.StringVar(&f.Error, "error", "", "records with an error's `CODE`; * is any")
-		flags.Var(&since, "since", "records from a `TIME` on: a date, or RFC 3339")
+		flags.Var(&since, "since", "records from a `TIME` on: a date, RFC 3339, or how long ago: 36h, 7d")
 		flags.Var(&until, "until", "records up to a `TIME`")
 		asJSON := flags.Bool("json", false, "print the whole records, one JSON object a line")
 		asCSV := flags.Bool("csv", false, "print comma-separated values")
@@ -361,17 +374,10 @@ func printer(asJSON bool) func(*audit.Entry) error {
 	}
 }
 
-// shown is a text of a record as a terminal can take it: callers choose paths.
-func shown(text string) string {
-	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return strconv.Quote(text)
-	}
-	return text
-}
-
+// shownAll makes texts of records fit for a terminal.
 func shownAll(texts []string) []string {
 	for i, text := range texts {
-		texts[i] = shown(text)
+		texts[i] = audit.Shown(text)
 	}
 	return texts
 }
@@ -445,11 +451,21 @@ func (t *timeFlag) String() string {
 	return t.time.Format(time.RFC3339)
 }
 
-// Set takes a date, in the local time zone, or a time with its zone.
+// Set takes a date, in the local time zone, a time with its zone, or how long ago it was.
 func (t *timeFlag) Set(text string) (err error) {
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
+			t.time = time.Now().AddDate(0, 0, -int(n))
+			return nil
+		}
+	}
+	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
+		t.time = time.Now().Add(-ago)
+		return nil
+	}
 	if t.time, err = time.ParseInLocation(time.DateOnly, text, time.Local); err != nil {
 		if t.time, err = time.Parse(time.RFC3339, text); err != nil {
-			return fmt.Errorf("want a date such as 2026-11-24, or a time such as 2026-11-24T15:04:05Z")
+			return fmt.Errorf("want a date such as 2026-11-24, a time such as 2026-11-24T15:04:05Z, or how long ago, such as 90m, 36h or 7d")
 		}
 	}
 	return nil

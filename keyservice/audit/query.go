@@ -10,8 +10,10 @@ import (
 	"io/fs"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Filter says which records are asked for: those that all of its fields that are not empty apply to.
@@ -37,6 +39,8 @@ type Filter struct {
 type Entry struct {
 	EventTime    time.Time
 	EventName    string
+	EventType    string
+	ReadOnly     bool
 	ErrorCode    string
 	ErrorMessage string
 	UserIdentity struct{ PrincipalId, Arn, UserName, AccessKeyId string }
@@ -72,6 +76,17 @@ func (e *Entry) Paths() (paths []string) {
 		}
 	}
 	return paths
+}
+
+// ServiceEvent is the EventType of what the service, or the file system, found or did of itself.
+const ServiceEvent = "AwsServiceEvent"
+
+// Shown is a text of a record as a terminal or a page can take it: callers choose paths, and may have put commands or what hides others in them.
+func Shown(text string) string {
+	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(text)
+	}
+	return text
 }
 
 // Principal is the name of who is behind the record, and the program of his process.

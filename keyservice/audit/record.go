@@ -147,7 +147,7 @@ func (r *Record) appendTo(b []byte) []byte {
 	b = strconv.AppendBool(b, r.ReadOnly)
 	b = r.appendResources(b)
 	if r.ServiceEvent {
-		b = append(b, `,"eventType":"AwsServiceEvent"`...)
+		b = append(b, `,"eventType":"`+ServiceEvent+`"`...)
 		b = appendObject(b, "serviceEventDetails", r.Details)
 	} else {
 		b = append(b, `,"eventType":"AwsApiCall"`...)
