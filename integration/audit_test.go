@@ -42,21 +42,26 @@ func TestAudit(t *testing.T) {
 	}
 	// What the file system does as itself names the process that it does it for.
 	must(t, os.Rename(v.path("other"), v.path("\x1b[31mrenamed")))
-	var renamed struct {
+	type operation struct {
 		SharedEventID       string
 		AdditionalEventData struct {
-			FileOperation string
-			Behind        struct {
+			FileOperation, Executable string
+			Behind                    struct {
 				PID        int
 				Executable string
 			}
 		}
 	}
+	var renamed, reopened operation
 	must(t, json.Unmarshal([]byte(v.kmsfs(t, "audit", "query", "--path", v.path("other"), "--event", "Decrypt", "--json")), &renamed))
-	if more := renamed.AdditionalEventData; more.FileOperation != "rename" || more.Behind.Executable != self || more.Behind.PID == 0 || renamed.SharedEventID == "" {
+	if more := renamed.AdditionalEventData; more.FileOperation != "rename" || more.Executable != self || renamed.SharedEventID == "" {
 		t.Errorf("the renaming is recorded as %+v", renamed)
 	}
 	wantContent(t, v.path("\x1b[31mrenamed"), []byte("text"))
+	must(t, json.Unmarshal([]byte(v.kmsfs(t, "audit", "query", "--path", "*renamed", "--event", "ReEncrypt", "--json")), &reopened))
+	if more := reopened.AdditionalEventData; more.FileOperation != "open for read" || more.Behind.Executable != self || more.Behind.PID == 0 || reopened.SharedEventID == "" {
+		t.Errorf("the wrapping anew for the new path is recorded as %+v", reopened)
+	}
 	if shown := v.kmsfs(t, "audit", "query", "--path", "*renamed"); strings.Contains(shown, "\x1b") || !strings.Contains(shown, `"/\x1b[31mrenamed"`) {
 		t.Errorf("a terminal is shown %q", shown)
 	}

@@ -23,7 +23,7 @@ type dataKeys interface {
 // keys is a key service as the file system asks for it.
 type keys struct {
 	api dataKeys
-	// mounted says that the calls are a mount's, on behalf of whoever opens a file, and not this program's user's.
+	// mounted says that the calls are a mount's, which acts of itself too, and not this program's user's.
 	mounted bool
 }
 
@@ -76,7 +76,7 @@ func (k keys) Check(ctx context.Context, uses []fs.Use) ([]fs.Answer, error) {
 			Caller: u.Caller, Action: string(u.Action), KeyId: u.Key, EncryptionContext: u.Context, CiphertextBlob: u.Wrapped,
 		}
 	}
-	out, err := k.api.CheckUses(ctx, keyservice.Caller{ViaFileSystem: k.mounted}, in)
+	out, err := k.api.CheckUses(ctx, keyservice.Caller{ViaFileSystem: true}, in)
 	if err != nil {
 		return nil, refusal(err)
 	}
@@ -114,7 +114,7 @@ func (k keys) Record(ctx context.Context, call fs.Call, event fs.Event) error {
 
 func (k keys) caller(call fs.Call) keyservice.Caller {
 	return keyservice.Caller{
-		Caller: call.Caller, ViaFileSystem: k.mounted, Own: k.mounted && call.Own,
+		Caller: call.Caller, ViaFileSystem: true, Own: k.mounted && call.Own,
 		Operation: call.Operation, Path: call.Path, Behind: call.Behind, SharedEventID: call.ID,
 	}
 }
