@@ -167,6 +167,13 @@ func (f *File) Close() error {
 	return err
 }
 
+// Settled says whether the storage has all that the file has; if not, an error has left the end of the storage undone.
+func (f *File) Settled() bool {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return !f.unsettled
+}
+
 // Header returns a copy of the file's header.
 func (f *File) Header() Header {
 	f.mu.RLock()

@@ -24,30 +24,67 @@ func (f *File) Reload() error {
 
 // reload is Reload. The caller holds mu for writing.
 func (f *File) reload() error {
-	switch {
-	case f.closed:
+	if f.closed {
 		return os.ErrClosed
-	case f.unsettled: // what the storage lacks is here only: the next change brings it there
-		return nil
 	}
 	image := make([]byte, headerSize)
 	if n, err := f.storage.ReadAt(image, 0); n < headerSize && err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("reading header: %w", err)
 	}
 	if !bytes.Equal(image, f.header.image) {
-		h, err := f.volume.parseHeader(slices.Clone(image), f.storage.Overflow)
-		if err != nil {
+		if err := f.adopt(image); err != nil && !f.unsettled {
 			return err
 		}
-		if h.FileID != f.header.FileID {
-			return corruptHeader("another file's", ErrAuthentication)
-		}
-		if err := verifyHeader(image, f.keys.header); err != nil {
-			return err
-		}
-		f.header = *h
-		f.sealed, f.stored, f.used = int64(h.Sealed), int64(h.Sealed), true
 	}
+	if f.unsettled && !f.endsWell() {
+		return nil // what the storage lacks is here only: the next change brings it there
+	}
+	f.unsettled = false
 	f.tail.drop()
 	return f.openEnd()
+}
+
+// adopt takes a header that the storage has for the file's own. If it is another data key's, what was to be brought to the storage went
+// with the old one. The caller holds mu for writing.
+func (f *File) adopt(image []byte) error {
+	h, err := f.volume.parseHeader(slices.Clone(image), f.storage.Overflow)
+	if err != nil {
+		return err
+	}
+	if h.FileID != f.header.FileID {
+		return corruptHeader("another file's", ErrAuthentication)
+	}
+	if err := verifyHeader(image, f.keys.header); err != nil {
+		f.unsettled = f.unsettled && bytes.Equal(h.WrappedKey, f.header.WrappedKey)
+		return err
+	}
+	f.header = *h
+	f.sealed, f.stored, f.used = max(f.sealed, int64(h.Sealed)), int64(h.Sealed), true
+	return nil
+}
+
+// endsWell says whether the storage ends as a file does: after a change that failed, only if it changed nothing, or somebody else has
+// mended the end. The caller holds mu for writing.
+func (f *File) endsWell() bool {
+	now, err := f.storage.Size()
+	if err != nil {
+		return false
+	}
+	size, err := PlainSize(now)
+	if err != nil || f.header.content != (size > 0) {
+		return false
+	}
+	last := lastBlock(size)
+	if last < 0 {
+		return true
+	}
+	w := getWorker()
+	defer w.release()
+	page := getPages(1)
+	defer putPages(page)
+	sealed := page[:now-sealedStart(last)]
+	if n, err := f.storage.ReadAt(sealed, sealedStart(last)); n < len(sealed) || err != nil && !errors.Is(err, io.EOF) {
+		return false
+	}
+	return f.keys.open(w, w.block[:blockLen(last, size)], sealed, last, true)
 }

@@ -1,6 +1,7 @@
 package envelope_test
 
 import (
+	"bytes"
 	"errors"
 	"testing"
 
@@ -60,5 +61,59 @@ func TestReloadKeepsHeaders(t *testing.T) {
 	refused := errors.New("refused")
 	if err := f.ChangeHeader(func(h *envelope.Header) error { h.Owner++; return refused }); !errors.Is(err, refused) || f.Header().Owner != h.Owner {
 		t.Errorf("a change that is refused: %v", err)
+	}
+}
+
+// TestReloadAfterFailure has a change fail half-way, so that one File has more than the storage: what the other has made of the storage until it mends
+// the end is not undone.
+func TestReloadAfterFailure(t *testing.T) {
+	v := newVolume(t, false)
+	changes := map[string]func(f *envelope.File) error{
+		"grow":   func(f *envelope.File) error { _, err := f.WriteAt(make([]byte, 3*page), 10_000); return err },
+		"shrink": func(f *envelope.File) error { return f.Truncate(9_000) },
+		"empty":  func(f *envelope.File) error { return f.Truncate(0) },
+	}
+	for name, change := range changes {
+		t.Run(name, func(t *testing.T) {
+			others := 0
+			for k, failed := 1, true; failed; k++ {
+				st, old := &memory{}, bytes.Repeat([]byte("old"), 3400)
+				f := mustCreate(t, v, st, envelope.FileOptions{})
+				if _, err := f.WriteAt(old, 0); err != nil {
+					t.Fatal(err)
+				}
+				g := mustOpen(t, v, st, newKey(1), envelope.FileOptions{})
+				st.count, st.failAt, st.broken = 0, k, true
+				failed = change(f) != nil
+				st.failAt = 0
+				if f.Settled() {
+					continue
+				}
+				changed := g.Reload() == nil && g.Truncate(5000) == nil // before what is broken
+				if changed {
+					if _, err := g.WriteAt([]byte("other"), 5000); err != nil {
+						t.Fatalf("change %d: %v", k, err)
+					}
+					others++
+				}
+				if err := f.Reload(); err != nil {
+					t.Fatalf("change %d: %v", k, err)
+				}
+				if _, err := f.WriteAt([]byte("own"), f.Size()); err != nil {
+					t.Fatalf("change %d: %v", k, err)
+				}
+				want, err := readAll(f)
+				if err != nil || changed && !bytes.HasSuffix(want, []byte("otherown")) {
+					t.Fatalf("change %d: what the other has done is undone: %v", k, err)
+				}
+				if err := errors.Join(f.Close(), g.Reload()); err != nil {
+					t.Fatalf("change %d: %v", k, err)
+				}
+				mustHold(t, g, want)
+			}
+			if others == 0 && name != "empty" { // of which nobody makes anything but who has begun it
+				t.Error("the other has never changed what was left undone")
+			}
+		})
 	}
 }
