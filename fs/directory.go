@@ -76,11 +76,7 @@ func (v *volume) checkPlace(in *inode) error {
 		return err
 	}
 	defer s.release()
-	st, err := s.stat()
-	if errors.Is(err, unix.ENOENT) || err == nil && (st.Ino != in.ino || st.Mode&unix.S_IFMT != unix.S_IFDIR) {
-		return unix.ESTALE
-	}
-	return err
+	return s.leadsTo(in)
 }
 
 func (u use) release() { u.v.release(u.in) }
@@ -135,6 +131,19 @@ func (d *directories) count(in *inode) {
 		d.idle.Remove(in.idle)
 		in.idle = nil
 	}
+}
+
+// isGone says whether in is a directory that another mount has removed: a network file system may give its number to another while a
+// descriptor of it is open here.
+func (v *volume) isGone(in *inode) bool {
+	fd, ok := v.dirs.take(in)
+	if !ok {
+		return false
+	}
+	defer v.release(in)
+	var st unix.Stat_t
+	err := unix.Fstat(fd, &st)
+	return errors.Is(err, unix.ESTALE) || err == nil && st.Nlink == 0
 }
 
 // put keeps a descriptor that was just opened, unless somebody else was faster, and counts a use.

@@ -39,8 +39,6 @@ type handle struct {
 	link link
 	// revoked says that its opener may not use it any more. Changed by the watch, and at its release.
 	revoked atomic.Bool
-	// append says that it is open with O_APPEND: where the end is, the kernel doesn't know in a shared volume.
-	append bool
 }
 
 // Open opens a regular file.
@@ -81,7 +79,7 @@ func (v *volume) openFlags() uint32 {
 }
 
 func (n *node) newHandle(call Call, c *content, in *inode, known *gofs.Inode, flags uint32) *handle {
-	h := &handle{call: call, c: c, in: in, parent: n.in, inode: known, write: flags&unix.O_ACCMODE != unix.O_RDONLY, append: flags&unix.O_APPEND != 0}
+	h := &handle{call: call, c: c, in: in, parent: n.in, inode: known, write: flags&unix.O_ACCMODE != unix.O_RDONLY}
 	if h.write {
 		c.writers.Add(1)
 	}
@@ -121,16 +119,16 @@ func (h *handle) readAt(p []byte, off int64) (n int, err error) {
 
 // Write seals data.
 func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, syscall.Errno) {
-	timed := h.c.keepTime
+	timed := h.c.stamp
 	caller, ok := fuse.FromContext(ctx)
-	if ok && caller.Pid != 0 || h.c.v.shared() { // not from the kernel's cache: the process writes itself
+	if ok && caller.Pid != 0 { // not from the kernel's cache: the process writes itself
 		timed = h.c.setTime
 		if err := h.allowed(); err != nil {
 			return 0, h.errno(err, "write")
 		}
 	}
 	err := h.c.use(true, func(f *envelope.File) error {
-		if h.append && h.c.v.shared() {
+		if off == atEnd {
 			off = f.Size()
 		}
 		return timed(func() error {
@@ -207,7 +205,7 @@ func (h *handle) Allocate(_ context.Context, off, size uint64, mode uint32) sysc
 		return h.errno(err, "allocate")
 	}
 	err := h.c.use(true, func(f *envelope.File) error {
-		return h.c.keepTime(func() error { return allocate(f) })
+		return h.c.stamp(func() error { return allocate(f) })
 	})
 	return h.errno(err, "allocate")
 }
@@ -266,7 +264,7 @@ func (n *node) CopyFileRange(_ context.Context, in gofs.FileHandle, offIn uint64
 			break
 		}
 		write := func(f *envelope.File) error {
-			return to.c.keepTime(func() error {
+			return to.c.stamp(func() error {
 				_, err := f.WriteAt(p[:got], int64(offOut+done))
 				return err
 			})

@@ -55,6 +55,13 @@ func (in *inode) addLink(l link) {
 	in.links = slices.Insert(in.links, 0, l)
 }
 
+// setLink makes l the inode's only name.
+func (in *inode) setLink(l link) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.links = []link{l}
+}
+
 func (in *inode) knows(l link) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()

@@ -98,8 +98,11 @@ func (m *Mounted) start(o MountOptions) error {
 		NullPermissions: true,
 		RootStableAttr:  &stable,
 	}
-	raw := &raw{RawFileSystem: gofs.NewNodeFS(root, options)}
-	server, err := fuse.NewServer(raw, o.Mountpoint, &options.MountOptions)
+	var requests fuse.RawFileSystem = &raw{RawFileSystem: gofs.NewNodeFS(root, options)}
+	if o.Shared {
+		requests = &appending{requests}
+	}
+	server, err := fuse.NewServer(requests, o.Mountpoint, &options.MountOptions)
 	if err != nil {
 		if _, missing := exec.LookPath("fusermount3"); missing != nil && !v.multiUser {
 			return fmt.Errorf("mounting %s: %w", o.Mountpoint, ErrNoFusermount)

@@ -74,6 +74,15 @@ func (s spot) stat() (st unix.Stat_t, err error) {
 	return st, err
 }
 
+// leadsTo returns ESTALE if the name is another inode's by now, or nobody's.
+func (s spot) leadsTo(in *inode) error {
+	st, err := s.stat()
+	if errors.Is(err, unix.ENOENT) || err == nil && (st.Ino != in.ino || st.Mode&unix.S_IFMT != in.kind) {
+		return unix.ESTALE
+	}
+	return err
+}
+
 // place is where a regular file is opened.
 func (s spot) place() place {
 	return place{dir: s.fd, entry: s.entry(), location: s.location(), path: s.link.path()}
@@ -115,13 +124,20 @@ func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*go
 		return nil, v.errno(err, "look up", l.path())
 	}
 	in := v.inodes.get(st.Ino, st.Mode)
+	if v.shared() && v.isGone(in) {
+		in = v.inodes.create(st.Ino, st.Mode)
+	}
 	if v.planted(in, s, st) {
 		in = v.inodes.apart(in)
 	}
 	if in.kind == unix.S_IFDIR && v.shared() && !in.knows(l) {
 		in.dropRecord() // another mount has moved it
 	}
-	in.addLink(l)
+	if v.shared() && st.Nlink == 1 {
+		in.setLink(l) // what else is known of it, other mounts have removed
+	} else {
+		in.addLink(l)
+	}
 	v.settle(in, s, st)
 	if in.kind == unix.S_IFREG {
 		err = v.fileAttr(&out.Attr, in, s)

@@ -81,7 +81,7 @@ func (v *volume) linkFile(call Call, in *inode, s spot) error {
 	} else if same, _, err := v.sameKey(known, s.link); err != nil || !same {
 		return errors.Join(err, unix.EXDEV)
 	}
-	c, err := v.openKnown(call, in, true)
+	c, err := v.openHeld(call, in, true)
 	if err != nil {
 		return err
 	}
@@ -111,5 +111,20 @@ func (v *volume) openKnown(call Call, in *inode, write bool) (*content, error) {
 		return nil, err
 	}
 	defer s.release()
+	if v.shared() {
+		if err := s.leadsTo(in); err != nil {
+			return nil, err
+		}
+	}
 	return v.open(call, in, s.place(), write)
+}
+
+// openHeld is openKnown for what the file system does by itself, which in a shared volume goes on with a file that is open when another mount has
+// renamed or removed it.
+func (v *volume) openHeld(call Call, in *inode, write bool) (*content, error) {
+	c, err := v.openKnown(call, in, write)
+	if errors.Is(err, unix.ESTALE) && v.shared() {
+		return v.openAgain(call, in, write)
+	}
+	return c, err
 }

@@ -211,7 +211,7 @@ func (n *node) chown(ctx context.Context, in *fuse.SetAttrIn) error {
 }
 
 func (n *node) chownFile(call Call, uid uint32, gid int) error {
-	c, err := n.v.openKnown(call, n.in, false)
+	c, err := n.v.openHeld(call, n.in, false)
 	if err != nil {
 		return err
 	}

@@ -82,13 +82,13 @@ func (r *raw) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fu
 // foreign is the PID of a process that has none in this process's PID namespace.
 const foreign = 1<<32 - 1
 
-// Write has the PID say whether the kernel writes back from its cache, which is 0, or a process writes itself.
-func (r *raw) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+// Writev has the PID say whether the kernel writes back from its cache, which is 0, or a process writes itself.
+func (r *raw) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32, fuse.Status) {
 	switch {
 	case in.WriteFlags&fuse.WRITE_CACHE != 0:
 		in.Pid = 0
 	case in.Pid == 0:
 		in.Pid = foreign
 	}
-	return r.RawFileSystem.Write(cancel, in, data)
+	return r.RawFileSystem.Writev(cancel, in, data)
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
@@ -228,6 +229,21 @@ func (t *tree) UnlockMade() {
 
 // shared says that other mounts may change the volume at the same time.
 func (v *volume) shared() bool { return v.tree.hosts != nil }
+
+// atEnd is the offset of a write that goes to the file's end, wherever that is when its turn has come.
+const atEnd = -1
+
+// appending says which writes to a shared volume are those of O_APPEND, by their offset: go-fuse's node API has no argument for the flags
+// that the file has when it is written to. What the kernel writes back of a mapping is none, whatever the handle by which it comes.
+type appending struct{ fuse.RawFileSystem }
+
+func (a *appending) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32, fuse.Status) {
+	if in.Flags&unix.O_APPEND != 0 && in.WriteFlags&fuse.WRITE_CACHE == 0 {
+		end := int64(atEnd)
+		in.Offset = uint64(end)
+	}
+	return a.RawFileSystem.Writev(cancel, in, data)
+}
 
 // use calls do with the file: in a shared volume when it is this mount's turn with it, which is one of many at once if it isn't for
 // writing, and after what others have done to the file is known. do must not keep the file.

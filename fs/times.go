@@ -24,6 +24,15 @@ func (c *content) keepTime(change func() error) error {
 	return setModified(c.storage.fd, c.times.modified)
 }
 
+// stamp makes a user's change to the backing file, of whose time the kernel tells by itself if it caches writes, as it does unless the volume
+// is shared.
+func (c *content) stamp(change func() error) error {
+	if c.v.shared() {
+		return c.setTime(change)
+	}
+	return c.keepTime(change)
+}
+
 // setTime notes that the backing file's modification time was set, and does it.
 func (c *content) setTime(set func() error) error {
 	c.times.mu.Lock()

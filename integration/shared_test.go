@@ -12,7 +12,9 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -139,6 +141,90 @@ func TestShared(t *testing.T) {
 		wantErrno(t, err, unix.ESTALE)
 		wantContent(t, b.path("elsewhere", "in", "f"), []byte("text"))
 	})
+	// A file that is open goes on under the name that another mount gives it, and without one.
+	t.Run("Open", func(t *testing.T) {
+		write(t, a.path("open"), []byte("text"))
+		f, err := os.OpenFile(b.path("open"), os.O_RDWR, 0)
+		must(t, err)
+		defer f.Close()
+		must(t, os.Rename(a.path("open"), a.path("renamed")))
+		write(t, a.path("open"), []byte("another"))
+		must(t, f.Chown(1000, 1000))
+		must(t, unix.Fsetxattr(int(f.Fd()), "user.colour", []byte("red"), 0))
+		must(t, unix.Linkat(unix.AT_FDCWD, fmt.Sprint("/proc/self/fd/", f.Fd()), unix.AT_FDCWD, b.path("linked"), unix.AT_SYMLINK_FOLLOW))
+		both("open", "another")
+		both("renamed", "text")
+		both("linked", "text")
+		for _, name := range []string{"renamed", "linked"} {
+			var st unix.Stat_t
+			must(t, unix.Stat(a.path(name), &st))
+			if st.Uid != 1000 || st.Nlink != 2 {
+				t.Errorf("%s: owner %d, %d links", name, st.Uid, st.Nlink)
+			}
+		}
+		must(t, os.Remove(a.path("renamed")))
+		must(t, os.Remove(a.path("linked")))
+		_, err = f.WriteAt([]byte("!"), 4)
+		must(t, err)
+		got := make([]byte, 10)
+		if n, _ := f.ReadAt(got, 0); string(got[:n]) != "text!" {
+			t.Errorf("a file without a name has %q", got[:n])
+		}
+		if info, err := f.Stat(); err != nil || info.Size() != 5 || info.Sys().(*syscall.Stat_t).Nlink != 0 {
+			t.Errorf("a file without a name: %v, %v", info, err)
+		}
+		must(t, f.Truncate(0))
+	})
+	t.Run("Times", func(t *testing.T) {
+		write(t, a.path("from"), noise(1, 10_000))
+		write(t, a.path("to"), nil)
+		from, err := os.Open(a.path("from"))
+		must(t, err)
+		defer from.Close()
+		to, err := os.OpenFile(a.path("to"), os.O_RDWR, 0)
+		must(t, err)
+		defer to.Close()
+		for name, change := range map[string]func() error{
+			"copy_file_range": func() error {
+				_, err := unix.CopyFileRange(int(from.Fd()), nil, int(to.Fd()), nil, 10_000, 0)
+				return err
+			},
+			"fallocate": func() error { return unix.Fallocate(int(to.Fd()), 0, 0, 30_000) },
+			"write":     func() error { _, err := to.WriteAt([]byte("x"), 0); return err },
+			"truncate":  func() error { return to.Truncate(5000) },
+		} {
+			must(t, os.Chtimes(b.path("to"), time.Unix(1e9, 0), time.Unix(1e9, 0)))
+			must(t, change())
+			if info, err := os.Stat(b.path("to")); err != nil || time.Since(info.ModTime()) > time.Hour {
+				t.Errorf("%s: changed at %v, %v", name, info.ModTime(), err)
+			}
+		}
+	})
+	// What appends is the flag that the file has when it is written to, and not what the kernel writes of a mapping.
+	t.Run("Append", func(t *testing.T) {
+		write(t, a.path("log"), bytes.Repeat([]byte("a"), 8192))
+		f, err := os.OpenFile(b.path("log"), os.O_RDWR|os.O_APPEND, 0)
+		must(t, err)
+		defer f.Close()
+		memory, err := unix.Mmap(int(f.Fd()), 0, 8192, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		must(t, err)
+		memory[0] = 'b'
+		must(t, unix.Msync(memory, unix.MS_SYNC))
+		must(t, unix.Munmap(memory))
+		both("log", "b"+strings.Repeat("a", 8191))
+		later, err := os.OpenFile(b.path("log"), os.O_RDWR, 0)
+		must(t, err)
+		defer later.Close()
+		_, err = unix.FcntlInt(later.Fd(), unix.F_SETFL, unix.O_APPEND)
+		must(t, err)
+		write(t, a.path("log"), []byte("1"))
+		_, err = later.Write([]byte("2"))
+		must(t, err)
+		must(t, os.Truncate(a.path("log"), 1))
+		_, err = later.Write([]byte("3"))
+		must(t, err)
+		both("log", "13")
+	})
 	t.Run("Mapping", func(t *testing.T) {
 		write(t, a.path("mapped"), bytes.Repeat([]byte("a"), 8192))
 		f, err := os.OpenFile(b.path("mapped"), os.O_RDWR, 0)
@@ -221,6 +307,58 @@ func TestSharedAtOnce(t *testing.T) {
 			return nil
 		})
 		wantContent(t, hosts[1].path("halves"), want)
+	})
+	// A file that one mount fills and the other cuts, or fills up with zeros, is seen before or after each of these, never between.
+	t.Run("Truncate", func(t *testing.T) {
+		write(t, hosts[0].path("cut"), []byte("x"))
+		var files [2]*os.File
+		for host, v := range hosts {
+			f, err := os.OpenFile(v.path("cut"), os.O_RDWR, 0)
+			must(t, err)
+			defer f.Close()
+			files[host] = f
+		}
+		each(t, func(_ *volume, host, round int) error {
+			random := rand.New(rand.NewPCG(uint64(host), uint64(round)))
+			if host == 0 {
+				if err := files[0].Truncate(0); err != nil { // which gives it another data key
+					return err
+				}
+				if _, err := files[0].WriteAt(bytes.Repeat([]byte{byte(round + 1)}, random.IntN(100_000)+1), 0); err != nil {
+					return err
+				}
+			} else if err := files[1].Truncate(random.Int64N(50_000)); err != nil {
+				return err
+			}
+			got := make([]byte, 200_000)
+			n, err := unix.Pread(int(files[host].Fd()), got, 0) // in one call
+			if err != nil {
+				return err
+			}
+			if text := bytes.TrimRight(got[:n], "\x00"); len(text) > 0 && bytes.Count(text, text[:1]) != len(text) {
+				return errors.New("parts of two writes")
+			}
+			return nil
+		})
+	})
+	// Who holds a file open finds it, or is told that its name is gone, whatever the other mount does to its name meanwhile.
+	t.Run("Open", func(t *testing.T) {
+		write(t, hosts[0].path("here"), []byte("text"))
+		f, err := os.Open(hosts[1].path("here"))
+		must(t, err)
+		defer f.Close()
+		each(t, func(v *volume, host, _ int) error {
+			if host == 0 {
+				return errors.Join(os.Rename(v.path("here"), v.path("there")), os.Rename(v.path("there"), v.path("here")))
+			}
+			for _, name := range []string{"here", "there"} {
+				text, err := os.ReadFile(v.path(name))
+				if err == nil && string(text) != "text" || err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ESTALE) {
+					return fmt.Errorf("%s has %q: %w", name, text, err)
+				}
+			}
+			return f.Chown(os.Getuid(), os.Getgid())
+		})
 	})
 	// Whoever makes a name first has it; the other one's file is never seen unfinished.
 	t.Run("Create", func(t *testing.T) {
