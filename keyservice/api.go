@@ -23,6 +23,8 @@ type Caller struct {
 	Behind          *policy.Caller
 	// SharedEventID is what the calls of one file operation have in common; zero for none.
 	SharedEventID uuid.UUID
+	// Executable is the path of the caller's program when it connected; empty for one to be asked for.
+	Executable string
 	// AccessKeyID is the access key that the call was signed with, and Address where it came from; empty for processes of this machine.
 	AccessKeyID, Address string
 	// RequestID names the call; zero for one to be made up.

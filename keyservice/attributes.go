@@ -34,7 +34,8 @@ type attributes struct {
 	time    time.Time
 	// via is the service that calls for the subject, or empty.
 	via string
-	pid int32
+	// caller is who calls; nil if nobody does.
+	caller *Caller
 }
 
 var _ policy.Attributes = (*attributes)(nil)
@@ -142,7 +143,9 @@ func (a *attributes) appendLocal(values []string, key string) []string {
 			values = append(values, decimal(gid))
 		}
 	case "kmsfs:executable":
-		return appendGiven(values, a.s.users.executable(a.pid))
+		if a.caller != nil {
+			return appendGiven(values, a.s.users.executable(a.caller))
+		}
 	}
 	return values
 }

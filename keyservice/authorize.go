@@ -191,7 +191,7 @@ func (s *Service) identify(r *request) {
 	if c.ViaFileSystem {
 		a.via = fileSystemService
 	}
-	a.subject, a.time, a.pid = &r.subject, r.time, c.PID
+	a.subject, a.time, a.caller = &r.subject, r.time, c
 }
 
 // groups are all of the caller's, as the system has them if the caller's don't say.

@@ -73,14 +73,15 @@ func operations(a API) map[string]wire.Handler {
 
 // handle has an operation called for the peer, or for whom it may speak.
 func handle[I, O any](operation func(context.Context, Caller, *I) (*O, error)) wire.Handler {
+	decoder := wire.NewDecoder[I]()
 	return func(ctx context.Context, peer wire.Peer, body []byte) (any, error) {
-		in := new(I)
-		if err := wire.Decode(body, in); err != nil {
+		in, err := decoder.Decode(body)
+		if err != nil {
 			return nil, refuse(wire.CodeSerialization, "%v", err)
 		}
-		c := Caller{Caller: peer.Caller, AccessKeyID: peer.AccessKeyID, Address: peer.Address, RequestID: peer.RequestID}
+		c := Caller{Caller: peer.Caller, Executable: peer.Executable, AccessKeyID: peer.AccessKeyID, Address: peer.Address, RequestID: peer.RequestID}
 		if b := peer.Behalf; b != nil {
-			c.Caller, c.Operation, c.Own, c.ViaFileSystem = b.Caller, b.Operation, b.Own, true
+			c.Caller, c.Executable, c.Operation, c.Own, c.ViaFileSystem = b.Caller, "", b.Operation, b.Own, true
 			c.Path, c.Behind, c.SharedEventID = b.Path, b.Behind, b.SharedEventID
 		}
 		return operation(ctx, c, in)

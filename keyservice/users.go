@@ -42,13 +42,13 @@ func NewUsers() *Users {
 // Identity is the caller as audit records have him; without an ARN, which depends on the account.
 func (u *Users) Identity(c *Caller, now time.Time) audit.Identity {
 	i := audit.Identity{
-		UID: c.UID, GID: c.GID, UserName: u.user(c.UID, now).shown, PID: c.PID, Executable: u.executable(c.PID),
+		UID: c.UID, GID: c.GID, UserName: u.user(c.UID, now).shown, PID: c.PID, Executable: u.executable(c),
 		AccessKeyID: c.AccessKeyID, Address: c.Address,
 		Operation: c.Operation[:min(len(c.Operation), maxOperation)], Path: c.Path[:min(len(c.Path), maxFilePath)],
 	}
 	if c.Behind != nil {
 		i.Behind = &audit.Process{
-			UID: c.Behind.UID, GID: c.Behind.GID, UserName: u.user(c.Behind.UID, now).shown, PID: c.Behind.PID, Executable: u.executable(c.Behind.PID),
+			UID: c.Behind.UID, GID: c.Behind.GID, UserName: u.user(c.Behind.UID, now).shown, PID: c.Behind.PID, Executable: u.executable(&Caller{Caller: *c.Behind}),
 		}
 	}
 	return i
@@ -129,16 +129,18 @@ func decimal(id uint32) string { return strconv.FormatUint(uint64(id), 10) }
 
 func decimal64(n int64) string { return strconv.FormatInt(n, 10) }
 
-// executable is the path of the process's program; empty if it can't be told. Only this process's own is remembered: any other can
-// change its program at any time.
-func (u *Users) executable(pid int32) string {
+// executable is the path of the caller's program; empty if it can't be told. Of those who didn't connect, only this process's own is remembered: any
+// other can change its program at any time.
+func (u *Users) executable(c *Caller) string {
 	switch {
-	case pid <= 0:
+	case c.Executable != "":
+		return c.Executable
+	case c.PID <= 0:
 		return ""
-	case pid == u.pid:
+	case c.PID == u.pid:
 		return u.own
 	}
-	path, err := os.Readlink("/proc/" + strconv.Itoa(int(pid)) + "/exe")
+	path, err := os.Readlink("/proc/" + strconv.Itoa(int(c.PID)) + "/exe")
 	if err != nil {
 		return ""
 	}

@@ -39,7 +39,7 @@ func WithBehalf(ctx context.Context, b Behalf) context.Context {
 }
 
 // behalfOf returns for whom a process calls; nil if it doesn't say.
-func behalfOf(r *http.Request, peer policy.Caller) (*Behalf, error) {
+func (s *Server) behalfOf(r *http.Request, peer policy.Caller) (*Behalf, error) {
 	values := r.Header.Values(behalfHeader)
 	if len(values) == 0 {
 		return nil, nil
@@ -47,8 +47,8 @@ func behalfOf(r *http.Request, peer policy.Caller) (*Behalf, error) {
 	if peer.UID != 0 {
 		return nil, &Error{CodeUnrecognizedClient, "only processes of root call on behalf of others"}
 	}
-	b := new(Behalf)
-	if err := Decode([]byte(values[0]), b); len(values) > 1 || err != nil {
+	b, err := s.behalf.Decode([]byte(values[0]))
+	if len(values) > 1 || err != nil {
 		return nil, &Error{CodeSerialization, behalfHeader + " is malformed"}
 	}
 	return b, nil

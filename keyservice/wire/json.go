@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"reflect"
 	"strconv"
 	"strings"
@@ -15,186 +14,241 @@ import (
 // maxDepth bounds how deep objects and arrays nest in a request: more than any operation's input has.
 const maxDepth = 8
 
-// Decode fills in, a pointer to a struct, from one JSON object. Stricter than encoding/json, it refuses whatever two
-// readers could understand in two ways: duplicate, unknown and differently capitalised member names, invalid UTF-8, lone
-// surrogates, nulls inside members, and anything behind the object. An empty body is an empty object.
-func Decode(body []byte, in any) error {
-	if len(bytes.TrimSpace(body)) == 0 {
-		return nil
-	}
-	if err := checkText(body); err != nil {
-		return err
-	}
-	t := reflect.TypeOf(in)
-	if t == nil || t.Kind() != reflect.Pointer || t.Elem().Kind() != reflect.Struct {
-		return fmt.Errorf("decode into %v: want a pointer to a struct", t)
-	}
-	if err := checkStructure(body, t.Elem()); err != nil {
-		return err
-	}
-	return json.Unmarshal(body, in)
-}
+// Decoder reads inputs of one operation. It is safe for concurrent use.
+type Decoder[I any] struct{ shape *shape }
 
-// checkText refuses text that encoding/json would silently replace by U+FFFD.
-func checkText(body []byte) error {
+// NewDecoder returns a decoder for a type, which must be a struct.
+func NewDecoder[I any]() Decoder[I] { return Decoder[I]{shapeOf(reflect.TypeFor[I]())} }
+
+// Decode reads one JSON object. Stricter than encoding/json, it refuses whatever two readers could understand in two ways: duplicate, unknown and
+// differently capitalised member names, invalid UTF-8, lone surrogates, nulls inside members, and anything behind the object. An empty body is
+// an empty object.
+func (d Decoder[I]) Decode(body []byte) (*I, error) {
+	in := new(I)
+	body = bytes.Trim(body, " \t\r\n")
+	if len(body) == 0 {
+		return in, nil
+	}
 	if !utf8.Valid(body) {
-		return errors.New("invalid UTF-8")
+		return nil, errors.New("invalid UTF-8")
 	}
-	if !json.Valid(body) {
-		return errors.New("invalid JSON")
+	if err := json.Unmarshal(body, in); err != nil {
+		if _, malformed := errors.AsType[*json.SyntaxError](err); malformed {
+			return nil, errors.New("invalid JSON")
+		}
+		if body[0] != '{' {
+			return nil, errNoObject
+		}
+		return nil, err
 	}
-	for i := 0; i < len(body); i++ {
-		if body[i] != '\\' { // in valid JSON, only strings have backslashes
-			continue
-		}
-		i++
-		if body[i] != 'u' {
-			continue
-		}
-		high := codeUnit(body[i-1:])
-		i += 4
-		switch {
-		case high < 0xd800 || high > 0xdfff:
-		case high <= 0xdbff && isLowSurrogate(codeUnit(body[i+1:])):
-			i += 6
-		default:
-			return errors.New("lone surrogate")
-		}
+	if body[0] != '{' {
+		return nil, errNoObject
 	}
-	return nil
+	w := walk{text: body}
+	if err := w.value(d.shape, 0); err != nil {
+		return nil, err
+	}
+	return in, nil
 }
 
-// codeUnit is the value of the escape \uXXXX that text begins with; 0 if it begins with none.
-func codeUnit(text []byte) uint64 {
-	if len(text) < 6 || text[0] != '\\' || text[1] != 'u' {
-		return 0
-	}
-	unit, err := strconv.ParseUint(string(text[2:6]), 16, 16)
-	if err != nil {
-		return 0
-	}
-	return unit
-}
+var errNoObject = errors.New("not an object")
 
-func isLowSurrogate(unit uint64) bool { return unit >= 0xdc00 && unit <= 0xdfff }
-
-// members returns the types of a struct's fields by their JSON names; nil for a type that names no members, such as a map.
-func members(t reflect.Type) map[string]reflect.Type {
-	if t == nil || t.Kind() != reflect.Struct || reflect.PointerTo(t).Implements(unmarshaler) {
-		return nil
-	}
-	fields := make(map[string]reflect.Type, t.NumField())
-	for field := range t.Fields() {
-		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
-		if name == "" {
-			name = field.Name
-		}
-		fields[name] = field.Type
-	}
-	return fields
+// shape says what names there may be in a value; nil for anything.
+type shape struct {
+	// members are an object's, by name; nil for any names.
+	members map[string]*shape
+	// item is the shape of an array's items, or of the values of any names.
+	item *shape
 }
 
 // unmarshaler is what types implement that read their JSON themselves.
 var unmarshaler = reflect.TypeFor[json.Unmarshaler]()
 
-// elem is the type of a value's items, or of what a pointer points to; nil if it has none.
-func elem(t reflect.Type) reflect.Type {
-	if t == nil {
+// shapeOf is that of a type's JSON. The type must not contain itself.
+func shapeOf(t reflect.Type) *shape {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if reflect.PointerTo(t).Implements(unmarshaler) {
 		return nil
 	}
 	switch t.Kind() {
-	case reflect.Pointer, reflect.Slice, reflect.Map:
-		return t.Elem()
+	case reflect.Slice, reflect.Map:
+		return &shape{item: shapeOf(t.Elem())}
+	case reflect.Struct:
+		s := &shape{members: make(map[string]*shape, t.NumField())}
+		for field := range t.Fields() {
+			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			if name == "" {
+				name = field.Name
+			}
+			s.members[name] = shapeOf(field.Type)
+		}
+		return s
 	}
 	return nil
 }
 
-// level is an object or array that checkStructure is in.
-type level struct {
-	// seen are the names so far; nil for an array.
-	seen map[string]bool
-	// members are those that an object may have; nil for any.
-	members map[string]reflect.Type
-	// item is the type of the next value; nil if it is not known.
-	item reflect.Type
-	key  bool // the next token is a member's name
+// walk goes through valid JSON, and refuses what Decode's comment says.
+type walk struct {
+	text []byte
+	pos  int
 }
 
-// checkStructure refuses what Decode's comment says, in valid JSON for the type.
-func checkStructure(body []byte, t reflect.Type) error {
-	d := json.NewDecoder(bytes.NewReader(body))
-	var stack []level
+// next skips white space, commas and colons, and returns the first byte of what follows.
+func (w *walk) next() byte {
 	for {
-		token, err := d.Token()
-		if errors.Is(err, io.EOF) {
-			return nil
+		switch c := w.text[w.pos]; c {
+		case ' ', '\t', '\r', '\n', ',', ':':
+			w.pos++
+		default:
+			return c
 		}
+	}
+}
+
+// value goes through a value that lies in so many others.
+func (w *walk) value(s *shape, depth int) error {
+	switch c := w.next(); c {
+	case '{', '[':
+		if depth == maxDepth {
+			return fmt.Errorf("nested deeper than %d levels", maxDepth)
+		}
+		w.pos++
+		if c == '{' {
+			return w.object(s, depth+1)
+		}
+		return w.array(s, depth+1)
+	case '"':
+		_, err := w.quoted()
+		return err
+	case 'n':
+		if depth > 1 {
+			return errors.New("null inside a member")
+		}
+	}
+	w.pos += len(w.text[w.pos:]) - len(bytes.TrimLeft(w.text[w.pos:], "+-.0123456789Eaeflnrstu")) // a number, true, false or null
+	return nil
+}
+
+func (w *walk) array(s *shape, depth int) error {
+	var item *shape
+	if s != nil {
+		item = s.item
+	}
+	for w.next() != ']' {
+		if err := w.value(item, depth); err != nil {
+			return err
+		}
+	}
+	w.pos++
+	return nil
+}
+
+func (w *walk) object(s *shape, depth int) error {
+	seen := names{}
+	for w.next() != '}' {
+		name, err := w.name()
 		if err != nil {
 			return err
 		}
-		if len(stack) == 0 && token != json.Delim('{') {
-			return errors.New("not an object")
+		if !seen.add(name) {
+			return fmt.Errorf("duplicate member %q", name)
 		}
-		if stack, err = step(stack, token, t); err != nil {
+		var value *shape
+		switch {
+		case s == nil:
+		case s.members == nil:
+			value = s.item
+		default:
+			known := false
+			if value, known = s.members[string(name)]; !known {
+				return fmt.Errorf("unknown member %q", name)
+			}
+		}
+		if err := w.value(value, depth); err != nil {
 			return err
 		}
 	}
-}
-
-func step(stack []level, token json.Token, t reflect.Type) ([]level, error) {
-	n := len(stack)
-	if delim, ok := token.(json.Delim); ok && (delim == '}' || delim == ']') {
-		return valueDone(stack[:n-1]), nil
-	}
-	if n > 0 {
-		if stack[n-1].key {
-			return stack, nameMember(&stack[n-1], token)
-		}
-		t = stack[n-1].item
-	}
-	for t != nil && t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	switch token {
-	case json.Delim('{'), json.Delim('['):
-		if n == maxDepth {
-			return nil, fmt.Errorf("nested deeper than %d levels", maxDepth)
-		}
-		if token == json.Delim('{') {
-			return append(stack, level{seen: map[string]bool{}, members: members(t), item: elem(t), key: true}), nil
-		}
-		return append(stack, level{item: elem(t)}), nil
-	case nil:
-		if n > 1 {
-			return nil, errors.New("null inside a member")
-		}
-	}
-	return valueDone(stack), nil
-}
-
-// valueDone notes that a value is complete, so that in an object a name comes next.
-func valueDone(stack []level) []level {
-	if n := len(stack); n > 0 && stack[n-1].seen != nil {
-		stack[n-1].key = true
-	}
-	return stack
-}
-
-func nameMember(l *level, token json.Token) error {
-	name, ok := token.(string)
-	switch {
-	case !ok:
-		return errors.New("invalid JSON")
-	case l.seen[name]:
-		return fmt.Errorf("duplicate member %q", name)
-	}
-	if l.members != nil {
-		t, known := l.members[name]
-		if !known {
-			return fmt.Errorf("unknown member %q", name)
-		}
-		l.item = t
-	}
-	l.seen[name], l.key = true, false
+	w.pos++
 	return nil
+}
+
+// name reads a member's name.
+func (w *walk) name() ([]byte, error) {
+	quoted, err := w.quoted()
+	if err != nil {
+		return nil, err
+	}
+	if bytes.IndexByte(quoted, '\\') < 0 {
+		return quoted[1 : len(quoted)-1], nil
+	}
+	var name string
+	err = json.Unmarshal(quoted, &name)
+	return []byte(name), err
+}
+
+// quoted skips a string, and returns it with its quotes. It refuses what encoding/json would silently replace by U+FFFD.
+func (w *walk) quoted() ([]byte, error) {
+	start := w.pos
+	for w.pos++; ; {
+		w.pos += bytes.IndexAny(w.text[w.pos:], `"\\`)
+		if w.text[w.pos] == '"' {
+			w.pos++
+			return w.text[start:w.pos], nil
+		}
+		unit, surrogate := codeUnit(w.text[w.pos:])
+		w.pos += 2
+		if !surrogate {
+			continue
+		}
+		if low, _ := codeUnit(w.text[w.pos+4:]); unit > 0xdbff || low < 0xdc00 {
+			return nil, errors.New("lone surrogate")
+		}
+		w.pos += 10
+	}
+}
+
+// codeUnit is the value of the escape \uXXXX that text begins with, if it is one half of a surrogate pair.
+func codeUnit(text []byte) (unit uint64, surrogate bool) {
+	if len(text) < 6 || text[0] != '\\' || text[1] != 'u' {
+		return 0, false
+	}
+	unit, err := strconv.ParseUint(string(text[2:6]), 16, 16)
+	if err != nil || unit < 0xd800 || unit > 0xdfff {
+		return 0, false
+	}
+	return unit, true
+}
+
+// names are those of an object's members so far.
+type names struct {
+	few  [12][]byte
+	n    int
+	many map[string]bool // once there are more
+}
+
+// add returns false if the name is there already.
+func (s *names) add(name []byte) bool {
+	if s.many == nil {
+		for _, known := range s.few[:s.n] {
+			if bytes.Equal(known, name) {
+				return false
+			}
+		}
+		if s.n < len(s.few) {
+			s.few[s.n] = name
+			s.n++
+			return true
+		}
+		s.many = make(map[string]bool, 2*s.n)
+		for _, known := range s.few {
+			s.many[string(known)] = true
+		}
+	}
+	if s.many[string(name)] {
+		return false
+	}
+	s.many[string(name)] = true
+	return true
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
+	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -19,7 +21,9 @@ type connection struct {
 	// local says that it is a process on a Unix socket: the caller, or why that can't be told.
 	local  bool
 	caller policy.Caller
-	err    error
+	// executable is the path of the program that connected; empty if it can't be told.
+	executable string
+	err        error
 }
 
 // withPeer puts the connection's other end into its context.
@@ -27,7 +31,9 @@ func withPeer(ctx context.Context, conn net.Conn) context.Context {
 	var c connection
 	if local, ok := conn.(*net.UnixConn); ok {
 		c.local = true
-		c.caller, c.err = peerOf(local)
+		if c.caller, c.err = peerOf(local); c.err == nil {
+			c.executable = executableOf(c.caller.PID)
+		}
 	}
 	return context.WithValue(ctx, connectionKey{}, c)
 }
@@ -52,6 +58,14 @@ func peerOf(conn *net.UnixConn) (policy.Caller, error) {
 		return policy.Caller{}, optErr
 	}
 	return policy.Caller{UID: cred.Uid, GID: cred.Gid, Groups: groups, PID: cred.Pid}, nil
+}
+
+func executableOf(pid int32) string {
+	path, err := os.Readlink("/proc/" + strconv.Itoa(int(pid)) + "/exe")
+	if err != nil {
+		return ""
+	}
+	return path
 }
 
 // peerGroups returns the supplementary groups that the process had when it connected; never nil without an error.

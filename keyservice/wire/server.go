@@ -3,6 +3,7 @@
 package wire
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,6 +29,8 @@ const (
 
 	// maxBody bounds requests and answers in bytes; the largest genuine ones are a few tens of KiB.
 	maxBody = 1 << 20
+	// usualBody is for how much room is made before it comes, in bytes: a client may promise more than it sends.
+	usualBody = 16 << 10
 	// maxHeader bounds a request's header in bytes.
 	maxHeader = 16 << 10
 	// callTimeout is how long a call may take from its first byte to its last.
@@ -47,6 +50,8 @@ type Peer struct {
 	policy.Caller
 	// Behalf is for whom the process, one of root's, calls; nil if it calls for itself.
 	Behalf *Behalf
+	// Executable is the path of the program that connected; empty if it can't be told.
+	Executable string
 	// AccessKeyID is the access key that has signed the call; empty for a process that the kernel named.
 	AccessKeyID string
 	// Address is the IP address that a signed call came from.
@@ -91,13 +96,14 @@ var own = []string{
 type Server struct {
 	service Service
 	http    *http.Server
+	behalf  Decoder[Behalf]
 	// places has one for each connection that may be open.
 	places chan struct{}
 }
 
 // NewServer returns a server of the service.
 func NewServer(service Service) *Server {
-	s := &Server{service: service, places: make(chan struct{}, maxConnections)}
+	s := &Server{service: service, behalf: NewDecoder[Behalf](), places: make(chan struct{}, maxConnections)}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true) // as AWS's endpoints
 	s.http = &http.Server{
@@ -211,7 +217,7 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request, id uuid.UUID) (pee
 	if r.Method != http.MethodPost || r.URL.Path != "/" || r.URL.RawQuery != "" {
 		return peer, false, nil, &Error{CodeUnknownOperation, ""}
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	body, err := readBody(w, r)
 	defer clear(body)
 	if _, tooLong := errors.AsType[*http.MaxBytesError](err); tooLong {
 		return peer, false, nil, &Error{CodeTooLarge, "The request has more than " + strconv.Itoa(maxBody) + " bytes."}
@@ -236,6 +242,14 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request, id uuid.UUID) (pee
 	return peer, true, out, err
 }
 
+// readBody reads a request's body, which may hold a plaintext: in one piece, unless it is large, so that no part of it stays elsewhere.
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	var body bytes.Buffer
+	body.Grow(int(min(max(r.ContentLength, 0), usualBody)) + bytes.MinRead)
+	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, maxBody))
+	return body.Bytes(), err
+}
+
 // addressOf is the IP address that a request came from; empty on a Unix socket.
 func addressOf(r *http.Request) string {
 	if from, ok := r.Context().Value(connectionKey{}).(connection); ok && from.local {
@@ -255,8 +269,8 @@ func (s *Server) peer(r *http.Request, body []byte) (Peer, error) {
 		return Peer{}, &Error{CodeInternal, "the caller can't be told"}
 	}
 	if from.local {
-		behalf, err := behalfOf(r, from.caller)
-		return Peer{Caller: from.caller, Behalf: behalf}, err
+		behalf, err := s.behalfOf(r, from.caller)
+		return Peer{Caller: from.caller, Executable: from.executable, Behalf: behalf}, err
 	}
 	accessKey, caller, err := authenticate(r, body, s.service.Credentials, time.Now())
 	return Peer{Caller: caller, AccessKeyID: accessKey, Address: addressOf(r)}, err

@@ -125,6 +125,7 @@ func FuzzRequest(f *testing.F) {
 	f.Add([]byte("POST / HTTP/1.1\r\nHost: x\r\nAuthorization: AWS4-HMAC-SHA256 Credential=" + testKey + "/20261124/r/kms/aws4_request, SignedHeaders=host, Signature=00\r\n\r\n"))
 	f.Add([]byte("GET /health HTTP/1.1\r\nHost: x\r\n\r\n"))
 	f.Add([]byte("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"a\":\r\n"))
+	decoder := NewDecoder[struct{ KeyId string }]()
 	f.Fuzz(func(t *testing.T, input []byte) {
 		r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(input)))
 		if err != nil {
@@ -134,7 +135,8 @@ func FuzzRequest(f *testing.F) {
 		s := NewServer(Service{
 			Operations: map[string]Handler{"Echo": func(_ context.Context, _ Peer, body []byte) (any, error) {
 				called = true
-				return struct{}{}, Decode(body, &struct{ KeyId string }{})
+				_, err := decoder.Decode(body)
+				return struct{}{}, err
 			}},
 			Credentials: oneKey{}, Failing: func() error { return nil }, Refused: func(Refusal) error { return nil },
 		})

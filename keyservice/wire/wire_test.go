@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -32,6 +33,8 @@ type constraints struct {
 	Equals map[string]string
 }
 
+var decoder = wire.NewDecoder[input]()
+
 func TestDecode(t *testing.T) {
 	for _, test := range []struct {
 		name, body, want string // want is part of the error
@@ -50,6 +53,9 @@ func TestDecode(t *testing.T) {
 		{"second object", `{}{}`, "invalid JSON"},
 		{"duplicate member", `{"KeyId":"a","KeyId":"b"}`, "duplicate"},
 		{"escaped duplicate", `{"EncryptionContext":{"a":"b","\u0061":"c"}}`, "duplicate"},
+		{"duplicate among many", `{"EncryptionContext":{` + many(50) + `,"k7":""}}`, "duplicate"},
+		{"many members", `{"EncryptionContext":{` + many(50) + `}}`, ""},
+		{"literals", `{"Recipient":[-1.5e+3,true , false,"\\\"]",{}],"KeyId" : "a,b:c"}`, ""},
 		{"deep duplicate", `{"Recipient":[{"a":1,"a":2}]}`, "duplicate"},
 		{"other capitals", `{"keyid":"a"}`, "unknown member"},
 		{"unknown member", `{"Recipients":{}}`, "unknown member"},
@@ -68,8 +74,7 @@ func TestDecode(t *testing.T) {
 		{"no base64", `{"Plaintext":"*"}`, "base64"},
 		{"too deep", `{"Recipient":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`, "nested"},
 	} {
-		var in input
-		err := wire.Decode([]byte(test.body), &in)
+		_, err := decoder.Decode([]byte(test.body))
 		switch {
 		case test.want == "" && err != nil:
 			t.Errorf("%s: %v", test.name, err)
@@ -77,25 +82,30 @@ func TestDecode(t *testing.T) {
 			t.Errorf("%s: got %v, want an error with %q", test.name, err, test.want)
 		}
 	}
-	if err := wire.Decode([]byte("{}"), "text"); err == nil {
-		t.Error("decoded into a string")
+}
+
+// many are the members k0, k1, ... of an object.
+func many(n int) string {
+	var all []string
+	for i := range n {
+		all = append(all, fmt.Sprintf(`"k%d":"v"`, i))
 	}
+	return strings.Join(all, ",")
 }
 
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"KeyId":"k","EncryptionContext":{"a":"b"},"Recipient":[1,{}]}`))
 	f.Add([]byte(`{"KeyId":"\ud83d\ude00\\"}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		var in input
-		if wire.Decode(body, &in) != nil {
+		in, err := decoder.Decode(body)
+		if err != nil {
 			return
 		}
-		text, err := json.Marshal(&in)
+		text, err := json.Marshal(in)
 		if err != nil {
 			return // a raw member that encoding/json doesn't write
 		}
-		var again input
-		if err := wire.Decode(text, &again); err != nil {
+		if _, err := decoder.Decode(text); err != nil {
 			t.Errorf("%q became %q: %v", body, text, err)
 		}
 	})
@@ -105,8 +115,8 @@ func FuzzDecode(f *testing.F) {
 func serve(t *testing.T) string {
 	t.Helper()
 	echo := func(_ context.Context, peer wire.Peer, body []byte) (any, error) {
-		var in input
-		if err := wire.Decode(body, &in); err != nil {
+		in, err := decoder.Decode(body)
+		if err != nil {
 			return nil, &wire.Error{Code: wire.CodeSerialization, Message: err.Error()}
 		}
 		groups, err := os.Getgroups()
