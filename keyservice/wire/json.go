@@ -39,7 +39,7 @@ func (d Decoder[I]) Decode(body []byte) (*I, error) {
 		if body[0] != '{' {
 			return nil, errNoObject
 		}
-		return nil, err
+		return nil, inWords(err, body)
 	}
 	if body[0] != '{' {
 		return nil, errNoObject
@@ -52,6 +52,50 @@ func (d Decoder[I]) Decode(body []byte) (*I, error) {
 }
 
 var errNoObject = errors.New("not an object")
+
+// misfit is what AWS says of a value of the wrong type.
+type misfit string
+
+func (m misfit) Error() string { return string(m) }
+
+// inWords says in AWS's words that a value is of the wrong type.
+func inWords(err error, body []byte) error {
+	e, ok := errors.AsType[*json.UnmarshalTypeError](err)
+	if !ok {
+		return err
+	}
+	value, _, _ := strings.Cut(e.Value, " ") // a number has its digits behind it
+	switch value {
+	case "array":
+		return misfit("Start of list found where not expected")
+	case "object":
+		return misfit("Start of structure or map found where not expected.")
+	case "bool":
+		value = "false"
+		if bytes.HasSuffix(body[:min(e.Offset, int64(len(body)))], []byte("true")) {
+			value = "true"
+		}
+	}
+	want := "a Structure"
+	switch e.Type.Kind() {
+	case reflect.String:
+		want = "a String"
+	case reflect.Bool:
+		want = "a Boolean"
+	case reflect.Int32:
+		want = "an Integer"
+	case reflect.Int64:
+		want = "a Long"
+	case reflect.Slice:
+		want = "a List"
+		if e.Type.Elem().Kind() == reflect.Uint8 {
+			want = "a Blob"
+		}
+	case reflect.Map:
+		want = "a Map"
+	}
+	return misfit(strings.ToUpper(value) + "_VALUE can not be converted to " + want)
+}
 
 // shape says what names there may be in a value; nil for anything.
 type shape struct {

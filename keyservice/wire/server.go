@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -38,7 +39,7 @@ const (
 	idleTimeout = 2 * time.Minute
 	// closeTimeout is how long calls under way may take to end when the server closes.
 	closeTimeout = 5 * time.Second
-	// maxConnections bounds the connections at a time; others wait to be accepted.
+	// maxConnections bounds a listener's connections at a time; others wait to be accepted.
 	maxConnections = 1024
 
 	// healthPath is where anybody may ask, by GET, whether the service works.
@@ -95,18 +96,47 @@ var own = []string{
 // Server answers calls.
 type Server struct {
 	service Service
-	http    *http.Server
 	behalf  Decoder[Behalf]
-	// places has one for each connection that may be open.
-	places chan struct{}
+
+	mu sync.Mutex // guards what follows
+	// listening are those who serve a listener each, so that connections to one don't take the places of those to another.
+	listening []*http.Server
+	closed    bool
 }
 
 // NewServer returns a server of the service.
 func NewServer(service Service) *Server {
-	s := &Server{service: service, behalf: NewDecoder[Behalf](), places: make(chan struct{}, maxConnections)}
+	return &Server{service: service, behalf: NewDecoder[Behalf]()}
+}
+
+// Serve answers calls that come by the listener, until Close, and then returns nil. A server may serve several.
+func (s *Server) Serve(l net.Listener) error {
+	places := make(chan struct{}, maxConnections)
+	h := s.newHTTP(places)
+	if !s.listen(h) {
+		return l.Close()
+	}
+	if err := h.Serve(limited{l, places}); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// listen notes who serves a listener, unless the server is closed.
+func (s *Server) listen(h *http.Server) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.listening = append(s.listening, h)
+	}
+	return !s.closed
+}
+
+// newHTTP returns a server of one listener, whose connections have each taken one of the places.
+func (s *Server) newHTTP(places chan struct{}) *http.Server {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true) // as AWS's endpoints
-	s.http = &http.Server{
+	return &http.Server{
 		Handler:           http.HandlerFunc(s.answer),
 		Protocols:         &protocols,
 		ReadHeaderTimeout: callTimeout,
@@ -115,18 +145,13 @@ func NewServer(service Service) *Server {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ConnContext:       withPeer,
-		ConnState:         s.noteState,
-		ErrorLog:          log.New(io.Discard, "", 0), // a client that hangs up is no news
+		ConnState: func(_ net.Conn, state http.ConnState) {
+			if state == http.StateClosed {
+				<-places
+			}
+		},
+		ErrorLog: log.New(io.Discard, "", 0), // a client that hangs up is no news
 	}
-	return s
-}
-
-// Serve answers calls that come by the listener, until Close, and then returns nil. A server may serve several.
-func (s *Server) Serve(l net.Listener) error {
-	if err := s.http.Serve(limited{l, s.places}); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
 }
 
 // limited is a listener that accepts a connection only once there is a place for it.
@@ -144,21 +169,24 @@ func (l limited) Accept() (net.Conn, error) {
 	return conn, err
 }
 
-// noteState gives a connection's place to the next.
-func (s *Server) noteState(_ net.Conn, state http.ConnState) {
-	if state == http.StateClosed {
-		<-s.places
-	}
-}
-
 // Close stops listening, gives calls under way a moment to end, and closes all connections.
 func (s *Server) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
-	if err := s.http.Shutdown(ctx); err == nil {
-		return nil
+	var group sync.WaitGroup
+	failed := make([]error, len(s.listening))
+	for i, h := range s.listening {
+		group.Go(func() {
+			if h.Shutdown(ctx) != nil {
+				failed[i] = h.Close()
+			}
+		})
 	}
-	return s.http.Close()
+	group.Wait()
+	return errors.Join(failed...)
 }
 
 func (s *Server) answer(w http.ResponseWriter, r *http.Request) {

@@ -1,6 +1,7 @@
 package wire_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -14,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"kmsfs/keyservice/wire"
 )
@@ -69,8 +71,14 @@ func TestDecode(t *testing.T) {
 		{"two high surrogates", `{"KeyId":"\ud83d\ud83d"}`, "lone surrogate"},
 		{"surrogate as a name", `{"EncryptionContext":{"\udc00":"x"}}`, "lone surrogate"},
 		{"null value", `{"EncryptionContext":{"a":null}}`, "null"},
-		{"number for text", `{"EncryptionContext":{"a":1}}`, "cannot unmarshal"},
-		{"fraction", `{"Limit":1.5}`, "cannot unmarshal"},
+		{"number for text", `{"EncryptionContext":{"a":1}}`, "NUMBER_VALUE can not be converted to a String"},
+		{"truth for text", `{"KeyId":true}`, "TRUE_VALUE can not be converted to a String"},
+		{"falsehood for a number", `{"Limit":false ,"KeyId":"true"}`, "FALSE_VALUE can not be converted to an Integer"},
+		{"fraction", `{"Limit":1.5}`, "NUMBER_VALUE can not be converted to an Integer"},
+		{"text for a map", `{"EncryptionContext":"a"}`, "STRING_VALUE can not be converted to a Map"},
+		{"number for bytes", `{"Plaintext":1}`, "NUMBER_VALUE can not be converted to a Blob"},
+		{"list for text", `{"KeyId":["k"]}`, "Start of list found where not expected"},
+		{"object for a list", `{"Tags":{}}`, "Start of structure or map found where not expected."},
 		{"no base64", `{"Plaintext":"*"}`, "base64"},
 		{"too deep", `{"Recipient":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`, "nested"},
 	} {
@@ -114,6 +122,12 @@ func FuzzDecode(f *testing.F) {
 // serve serves an operation Echo, which answers its input, and others, which fail, and returns the socket's path.
 func serve(t *testing.T) string {
 	t.Helper()
+	return serveTwice(t)[0]
+}
+
+// serveTwice is serve, on two sockets.
+func serveTwice(t *testing.T) (paths [2]string) {
+	t.Helper()
 	echo := func(_ context.Context, peer wire.Peer, body []byte) (any, error) {
 		in, err := decoder.Decode(body)
 		if err != nil {
@@ -138,19 +152,77 @@ func serve(t *testing.T) string {
 		"Hide":      fail(&wire.Error{Code: "InvalidCiphertextException"}),
 		"FailFault": fail(errors.New("disk on fire")),
 	}})
-	path := filepath.Join(t.TempDir(), "socket")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
 	done := make(chan error)
-	go func() { done <- s.Serve(l) }()
+	for i := range paths {
+		paths[i] = filepath.Join(t.TempDir(), "socket")
+		l, err := net.Listen("unix", paths[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { done <- s.Serve(l) }()
+	}
 	t.Cleanup(func() {
-		if err := errors.Join(s.Close(), <-done); err != nil {
+		if err := errors.Join(s.Close(), <-done, <-done); err != nil {
 			t.Error(err)
 		}
 	})
-	return path
+	return paths
+}
+
+// Whoever holds all the connections that a listener may have keeps others waiting, until he closes one; those of other listeners don't wait.
+func TestConnections(t *testing.T) {
+	const most = 1024
+	paths := serveTwice(t)
+	dial := func(path string) net.Conn {
+		conn, err := dialer(path)(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	ask := func(conn net.Conn, patience time.Duration) error {
+		if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			return err
+		}
+		response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			t.Errorf("answer: %s", response.Status)
+		}
+		return nil
+	}
+	request := []byte("GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+	const long = time.Minute
+	var first net.Conn
+	for range most {
+		first = dial(paths[0])
+		if _, err := first.Write(request); err != nil {
+			t.Fatal(err)
+		}
+		if err := ask(first, long); err != nil {
+			t.Fatal(err)
+		}
+	}
+	late, other := dial(paths[0]), dial(paths[1])
+	for _, conn := range []net.Conn{late, other} {
+		if _, err := conn.Write(request); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := ask(other, long); err != nil {
+		t.Errorf("another listener: %v", err)
+	}
+	if err := ask(late, 100*time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("a connection too many: %v", err)
+	}
+	first.Close()
+	if err := ask(late, long); err != nil {
+		t.Errorf("after one was closed: %v", err)
+	}
 }
 
 func dialer(path string) func(context.Context) (net.Conn, error) {
