@@ -1,11 +1,12 @@
 package integration
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -50,24 +51,23 @@ func onMoto(t testing.TB) *elsewhere {
 	if err != nil {
 		return nil
 	}
-	probe, err := net.Listen("tcp", "127.0.0.1:0")
+	cmd := exec.Command(program, "-H", "127.0.0.1", "-p", "0")
+	said, err := cmd.StderrPipe()
 	must(t, err)
-	port := probe.Addr().(*net.TCPAddr).Port
-	must(t, probe.Close())
-	cmd := exec.Command(program, "-H", "127.0.0.1", "-p", fmt.Sprint(port))
 	must(t, cmd.Start())
 	t.Cleanup(func() {
 		must(t, cmd.Process.Kill())
 		_ = cmd.Wait() // it was killed
 	})
-	e := &elsewhere{url: fmt.Sprintf("http://127.0.0.1:%d", port), environment: []string{"AWS_ACCESS_KEY_ID=moto", "AWS_SECRET_ACCESS_KEY=moto", "AWS_REGION=eu-central-1"}}
-	await(t, "moto_server", func() bool {
-		conn, err := net.Dial("tcp", strings.TrimPrefix(e.url, "http://"))
-		if err == nil {
-			conn.Close()
+	e := &elsewhere{environment: []string{"AWS_ACCESS_KEY_ID=moto", "AWS_SECRET_ACCESS_KEY=moto", "AWS_REGION=eu-central-1"}}
+	lines := bufio.NewScanner(said)
+	for e.url == "" {
+		if !lines.Scan() {
+			t.Fatalf("moto_server has ended: %v", lines.Err())
 		}
-		return err == nil
-	})
+		_, e.url, _ = strings.Cut(lines.Text(), "Running on ")
+	}
+	go func() { _, _ = io.Copy(io.Discard, said) }() // what it says of requests
 	c := newAWSClient(t, e.url, accessKey{AccessKeyId: "moto", SecretAccessKey: "moto"}, &http.Transport{})
 	e.key = *c.createKey(t, kms.CreateKeyInput{})
 	return e
