@@ -204,6 +204,9 @@ func (n *node) Getxattr(_ context.Context, name string, dest []byte) (size uint3
 	}
 	err := n.withAttribute(name, func(a attribute, sealed bool) error {
 		value, err := a.get()
+		if !sealed && errors.Is(err, unix.EOPNOTSUPP) {
+			return unix.ENODATA // the kernel takes ACLs for supported; a backing file system without them has none
+		}
 		if err == nil && sealed {
 			value, err = n.v.sealed.OpenAttribute(a.object, a.name, value)
 		}

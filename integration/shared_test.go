@@ -19,15 +19,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// shareVolume mounts one volume twice: in two processes, as two hosts would, whose keys are at one key service.
+// shareVolume mounts one volume twice: in two processes, as two hosts would, whose keys are at one key service. It lies on a local file system,
+// unless KMSFS_SHARED names two mounts, with a colon between them, of one that hosts share.
 func shareVolume(t *testing.T) [2]*volume {
 	t.Helper()
 	_, _, e := onSocket(t)
-	first := prepareVolume(t)
-	first.also = e.environment
+	var dirs [2]string
+	if one, other, ok := strings.Cut(os.Getenv("KMSFS_SHARED"), ":"); ok {
+		below, err := os.MkdirTemp(one, "kmsfs-")
+		must(t, err)
+		t.Cleanup(func() { must(t, os.RemoveAll(below)) })
+		dirs = [2]string{filepath.Join(below, "volume"), filepath.Join(other, filepath.Base(below), "volume")}
+	}
+	first, second := prepareVolume(t), prepareVolume(t)
+	first.also, second.also = e.environment, e.environment
+	second.dir = first.dir
+	if dirs[0] != "" {
+		first.dir, second.dir = dirs[0], dirs[1]
+	}
 	first.kmsfs(t, "init", "--kms", e.url, "--key", e.key, first.dir)
-	second := prepareVolume(t)
-	second.also, second.dir = e.environment, first.dir
 	for _, v := range []*volume{first, second} {
 		v.mount(t, "--shared", "--kms", e.url)
 	}
