@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -231,6 +232,54 @@ func TestAuditLife(t *testing.T) {
 	must(t, os.Rename(v.auditPath()+".away", v.auditPath()))
 	wantContent(t, v.path("file"), []byte("text"))
 	v.kmsfs(t, "status")
+}
+
+// Records go to the system's syslog and to its journal, as these take them: here, to sockets in their places.
+func TestAuditLocalSinks(t *testing.T) {
+	v := mounted(t)
+	v.umount(t)
+	listen := func(name string) *net.UnixConn {
+		conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(v.root, name), Net: "unixgram"})
+		must(t, err)
+		t.Cleanup(func() { must(t, conn.Close()) })
+		must(t, conn.SetReadDeadline(time.Now().Add(patience)))
+		return conn
+	}
+	syslog, journal := listen("syslog"), listen("journal")
+	v.serveBy(t, `exec unshare --mount sh -ec '
+		mount -t tmpfs tmpfs /run
+		mkdir -p /run/systemd/journal
+		touch /run/systemd/journal/socket /run/log
+		syslog=/run/log
+		if [ -e /dev/log ]; then syslog=$(readlink -f /dev/log); fi
+		mount --bind `+journal.LocalAddr().String()+` /run/systemd/journal/socket
+		mount --bind `+syslog.LocalAddr().String()+` "$syslog"
+		exec "$0" serve "$@"' "$0" "$@"`, nil)
+	// receive returns the next message with a text.
+	receive := func(conn *net.UnixConn, text string) string {
+		t.Helper()
+		message := make([]byte, 64<<10)
+		for {
+			n, err := conn.Read(message)
+			must(t, err)
+			if strings.Contains(string(message[:n]), text) {
+				return string(message[:n])
+			}
+		}
+	}
+	v.kmsfs(t, "audit", "settings", "--send-to", "syslog")
+	v.kmsfs(t, "alias", "list")
+	if message := receive(syslog, "ListAliases"); !strings.HasPrefix(message, "<86>") || !strings.Contains(message, `kmsfs-audit`) || !strings.Contains(message, `"eventName":"ListAliases"`) {
+		t.Errorf("syslog gets %q", message)
+	}
+	v.kmsfs(t, "audit", "settings", "--send-to", "journald")
+	v.refused(t, []string{"key", "describe", "alias/none"}, "NotFound")
+	message := receive(journal, "DescribeKey")
+	for _, field := range []string{"MESSAGE=DescribeKey NotFoundException by root", "PRIORITY=4", "KMSFS_ERROR=NotFoundException", "KMSFS_RECORD={", "KMSFS_SEQUENCE="} {
+		if !strings.Contains(message, field) {
+			t.Errorf("the journal gets %q, without %s", message, field)
+		}
+	}
 }
 
 // While the log's disk is full, another directory stands in for it: files can be opened, and the log is whole, all the time.

@@ -39,11 +39,16 @@ type server struct {
 // serve runs "kmsfs serve" until the test ends, and returns when it tells systemd that it is ready. With inherited, it gets that listener from systemd.
 func (v *volume) serve(t testing.TB, inherited *net.TCPListener, options ...string) *server {
 	t.Helper()
+	return v.serveBy(t, `exec "$0" serve "$@"`, inherited, options...)
+}
+
+// serveBy does so by a shell's script.
+func (v *volume) serveBy(t testing.TB, script string, inherited *net.TCPListener, options ...string) *server {
+	t.Helper()
 	notify := filepath.Join(tempDir(t), "notify")
 	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
 	must(t, err)
 	t.Cleanup(func() { must(t, ready.Close()) })
-	script := `exec "$0" serve "$@"`
 	if inherited != nil {
 		script = `export LISTEN_PID=$$ LISTEN_FDS=1; ` + script
 	}

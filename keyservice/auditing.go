@@ -32,7 +32,7 @@ func (s *Service) openLog() (err error) {
 	opened := make(chan struct{})
 	defer close(opened)
 	o := audit.Options{
-		Dir: s.auditDir.File, Name: auditFile, File: file, Anchor: s.anchorLog, Signer: auditSigner{s}, Closed: s.remindExporter,
+		Dir: s.auditDir.File, Name: auditFile, File: file, Anchor: s.anchorLog, Signer: auditSigner{s}, Closed: s.exporter.remind,
 		Notice: func(n audit.Notice) {
 			go func() { // one may come before there is a log to record it in
 				<-opened
@@ -63,6 +63,7 @@ const (
 	eventStopped         = "ServiceStopped"
 	eventUncleanShutdown = "ServiceUncleanShutdownFound"
 	eventNotExported     = "AuditDigestNotExported"
+	eventNotSent         = "AuditRecordsNotSent"
 )
 
 // announce records an event of the service's own. A log that can't be written doesn't keep it from starting or ending: it refuses calls, which is how that

@@ -32,15 +32,14 @@ func DialHome(dir string) (API, error) {
 	return &client{dialled}, nil
 }
 
-// Health asks the process that serves a home how its key service is. It returns ErrNotServed if there is none, and why the service fails if it does.
-func Health(ctx context.Context, dir string) (failing string, err error) {
+// Health asks the process that serves a home how its key service is: why it fails, and what is wrong besides. It returns ErrNotServed if there is none.
+func Health(ctx context.Context, dir string) (wire.Health, error) {
 	dialled, err := dialHome(dir)
 	if err != nil {
-		return "", err
+		return wire.Health{}, err
 	}
 	defer dialled.Close()
-	health, err := dialled.Health(ctx)
-	return health.Reason, err
+	return dialled.Health(ctx)
 }
 
 func dialHome(dir string) (*wire.Client, error) {

@@ -9,10 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/audit/send"
 	"kmsfs/keyservice/store"
 )
 
@@ -26,47 +28,75 @@ const (
 	digestVariable   = "KMSFS_DIGEST"
 )
 
-// exporter copies the digests of closed segments to another place, so that who rewrites the log has to do so there too. It works behind the log, which
-// it never delays.
-type exporter struct {
+// errand is what a service does behind the log, which it never delays, again and again.
+type errand struct {
 	wake   chan struct{}
 	cancel context.CancelFunc
 	done   chan struct{}
+
+	mu      sync.Mutex // guards failing
+	failing error
 }
 
-func (s *Service) startExporting() {
+func newErrand() errand { return errand{wake: make(chan struct{}, 1)} }
+
+// start has it done at once, when it is reminded, and after a while.
+func (e *errand) start(patience time.Duration, do func(context.Context) error, failed func(error)) {
 	ctx, cancel := context.WithCancel(context.Background())
-	s.exporter.cancel, s.exporter.done = cancel, make(chan struct{})
+	e.cancel, e.done = cancel, make(chan struct{})
 	go func() {
-		defer close(s.exporter.done)
-		failing := false
+		defer close(e.done)
 		for {
-			err := s.exportDigests(ctx)
-			if err != nil && !failing && ctx.Err() == nil {
-				s.announce(eventNotExported, audit.Text("reason", err.Error()))
+			err := do(ctx)
+			if ctx.Err() != nil {
+				return
 			}
-			failing = err != nil
+			if was := e.note(err); err != nil && was == nil { // once: each report is a record, which may have it done again
+				failed(err)
+			}
 			select {
 			case <-ctx.Done():
 				return
-			case <-s.exporter.wake:
-			case <-time.After(exportPatience):
+			case <-e.wake:
+			case <-time.After(patience):
 			}
 		}
 	}()
 }
 
-func (s *Service) stopExporting() {
-	s.exporter.cancel()
-	<-s.exporter.done
+// note remembers how it went, and returns how it had gone before.
+func (e *errand) note(err error) (before error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	before, e.failing = e.failing, err
+	return before
 }
 
-// remindExporter has it look for new digests.
-func (s *Service) remindExporter() {
+// trouble is why it couldn't be done the last time; nil if it could.
+func (e *errand) trouble() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.failing
+}
+
+func (e *errand) stop() {
+	e.cancel()
+	<-e.done
+}
+
+// remind has it done now.
+func (e *errand) remind() {
 	select {
-	case s.exporter.wake <- struct{}{}:
+	case e.wake <- struct{}{}:
 	default:
 	}
+}
+
+// startExporting copies the digests of closed segments to another place, so that who rewrites the log has to do so there too.
+func (s *Service) startExporting() {
+	s.exporter.start(exportPatience, s.exportDigests, func(err error) {
+		s.announce(eventNotExported, audit.Text("reason", err.Error()))
+	})
 }
 
 // exportDigests exports those that have not been.
@@ -179,11 +209,16 @@ func (s *Service) checkPlaces(r *request, in *AuditSettings) error {
 	if err != nil {
 		return err
 	}
-	if in.exportsAs(now) && in.StandInDirectory == now.StandInDirectory {
+	if in.exportsAs(now) && in.StandInDirectory == now.StandInDirectory && in.SendTo == now.SendTo {
 		return nil
 	}
 	if r.caller.UID != s.facts.Owner || r.caller.AccessKeyID != "" {
 		return refuse(CodeAccessDenied, "Only the home's owner, on its machine, sets where records and digests go to.")
+	}
+	if in.SendTo != "" {
+		if err := firstError(checkLength("sendTo", len(in.SendTo), 0, maxExportSetting), send.Check(in.SendTo)); err != nil {
+			return invalid("sendTo", in.SendTo, "Member is malformed: %v", err)
+		}
 	}
 	if err := firstError(
 		checkLength("standInDirectory", len(in.StandInDirectory), 0, maxExportSetting),

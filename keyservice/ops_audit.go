@@ -80,6 +80,7 @@ func (s *Service) putAuditSettings(r *request, in *AuditSettings) (*PutAuditSett
 	r.textParam("standInDirectory", in.StandInDirectory)
 	r.textParam("exportDirectory", in.ExportDirectory)
 	r.textParam("exportCommand", in.ExportCommand)
+	r.textParam("sendTo", in.SendTo)
 	if in.RetentionDays != 0 {
 		if err := checkNumber("retentionDays", &in.RetentionDays, leastRetentionDays, mostRetentionDays); err != nil {
 			return nil, err
@@ -104,13 +105,19 @@ func (s *Service) putAuditSettings(r *request, in *AuditSettings) (*PutAuditSett
 				return err
 			}
 		}
+		if in.SendTo != was.SendTo { // from here on
+			if err := tx.PutAuditSent(s.log.Head().Sequence); err != nil {
+				return err
+			}
+		}
 		return tx.PutAuditSettings(text)
 	})
 	if err != nil {
 		return nil, err
 	}
 	s.log.SetSettings(in.log())
-	s.remindExporter()
+	s.exporter.remind()
+	s.sender.remind()
 	return &PutAuditSettingsOutput{}, nil
 }
 

@@ -39,7 +39,8 @@ type Service struct {
 	cache         cache
 	usage         usage
 	agenda        agenda
-	exporter      exporter
+	exporter      errand
+	sender        sender
 	// readings is the key to the MACs of sessions in which the audit log is read.
 	readings [32]byte
 	refusals refusals
@@ -61,13 +62,14 @@ var _ API = (*Service)(nil)
 // Open opens a home, and makes up for what has fallen due meanwhile. Its errors wrap ErrNoHome, ErrLocked, ErrWrongSecret, ErrSealerMismatch,
 // ErrDamagedHome or ErrUnsafeHome where one of them applies, and nothing is changed then.
 func Open(dir string, s sealer.Sealer) (*Service, error) {
-	service := &Service{users: NewUsers(), generating: newGenerating(), exporter: exporter{wake: make(chan struct{}, 1)}}
+	service := &Service{users: NewUsers(), generating: newGenerating(), exporter: newErrand(), sender: sender{errand: newErrand()}}
 	rand.Read(service.readings[:])
 	if err := service.open(dir, s); err != nil {
 		return nil, errors.Join(err, service.release())
 	}
 	service.startAgenda()
 	service.startExporting()
+	service.startSending()
 	return service, nil
 }
 
@@ -164,7 +166,8 @@ func (s *Service) Close() error {
 	}
 	// No call is under way now, and none comes any more.
 	s.stopAgenda()
-	s.stopExporting()
+	s.exporter.stop()
+	s.sender.stop()
 	return errors.Join(s.stopServing(), s.flushUsage(), s.release())
 }
 

@@ -16,6 +16,9 @@ type AuditSettings struct {
 	// each on its standard input, and its name in the environment's KMSFS_DIGEST. Empty for none.
 	ExportDirectory string `json:",omitempty"`
 	ExportCommand   string `json:",omitempty"`
+	// SendTo is where records are sent to as they are written: journald, syslog, or otlp: and the URL of a collector of OpenTelemetry logs. Empty for
+	// nowhere.
+	SendTo string `json:",omitempty"`
 }
 
 // PutAuditSettingsOutput is empty.

@@ -218,6 +218,7 @@ Examples:
   kmsfs audit settings --retention-days 365
   kmsfs audit settings --sync always
   kmsfs audit settings --stand-in /mnt/other-disk/audit
+  kmsfs audit settings --send-to otlp:https://collector.example.com:4318
   kmsfs audit settings --export-directory /mnt/worm/digests
   kmsfs audit settings --export-command 'ssh audit@elsewhere "cat >digests/$KMSFS_DIGEST"'`,
 	}, func(o *serviceOptions, flags *pflag.FlagSet) func(*session, []string) error {
@@ -229,6 +230,7 @@ Examples:
 		flags.StringVar(&given.StandInDirectory, "stand-in", "", "write records to a `DIRECTORY` on another disk while the log can't be written")
 		flags.StringVar(&given.ExportDirectory, "export-directory", "", "copy the signed digest of each closed segment to a `DIRECTORY`")
 		flags.StringVar(&given.ExportCommand, "export-command", "", "run a shell `COMMAND` with each digest on its standard input")
+		flags.StringVar(&given.SendTo, "send-to", "", "send records as they are written to a `PLACE`: journald, syslog, or otlp:URL")
 		sync := flags.String("sync", "", "put records on disk before calls are answered: `WHEN` is always, or changes for those of changes only")
 		return func(s *session, _ []string) error {
 			settings, err := s.GetAuditSettings(s.ctx, s.caller, &keyservice.GetAuditSettingsInput{})
@@ -250,6 +252,8 @@ Examples:
 					settings.ExportDirectory, changed = given.ExportDirectory, true
 				case "export-command":
 					settings.ExportCommand, changed = given.ExportCommand, true
+				case "send-to":
+					settings.SendTo, changed = given.SendTo, true
 				case "sync":
 					settings.SyncAlways, changed = *sync == "always", true
 				}
@@ -275,7 +279,8 @@ Examples:
 			return facts("Segments are closed at", fmt.Sprintf("%d KiB or %d hours", settings.SegmentKiB, settings.SegmentHours),
 				"Closed segments are kept", retention, "Records are synced before the answer", synced,
 				"Records go while the log can't be written to", settings.StandInDirectory,
-				"Digests are copied to", settings.ExportDirectory, "Digests are passed to", settings.ExportCommand)
+				"Digests are copied to", settings.ExportDirectory, "Digests are passed to", settings.ExportCommand,
+				"Records are sent to", settings.SendTo)
 		}
 	})
 }

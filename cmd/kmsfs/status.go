@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"kmsfs/keyservice"
+	"kmsfs/keyservice/audit"
 )
 
 // healthTimeout is how long a key service may take to say how it is.
@@ -23,7 +24,9 @@ type status struct {
 	Served bool
 	// Failing says why the key service refuses calls; empty if it doesn't.
 	Failing string `json:",omitempty"`
-	Mounts  []statusMount
+	// Warnings are what is wrong besides.
+	Warnings []string `json:",omitempty"`
+	Mounts   []statusMount
 }
 
 type statusMount struct {
@@ -82,7 +85,8 @@ func findStatus(home string) (s status, err error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), healthTimeout)
 	defer cancel()
-	s.Failing, err = keyservice.Health(ctx, s.Home)
+	health, err := keyservice.Health(ctx, s.Home)
+	s.Failing, s.Warnings = health.Reason, health.Warnings
 	s.Served = err == nil
 	if errors.Is(err, keyservice.ErrNotServed) {
 		err = nil
@@ -101,7 +105,11 @@ func (s *status) print(asJSON bool) error {
 	case s.Served:
 		service = s.Home + ", served, healthy"
 	}
-	if err := facts("Key service", service); err != nil || len(s.Mounts) == 0 {
+	lines := []string{"Key service", service}
+	for _, warning := range s.Warnings {
+		lines = append(lines, "Warning", audit.Shown(warning))
+	}
+	if err := facts(lines...); err != nil || len(s.Mounts) == 0 {
 		return err
 	}
 	rows := [][]string{{"MOUNTPOINT", "VOLUME", ""}}

@@ -20,11 +20,32 @@ type Tail struct {
 	off  int64
 	// last is the number of the last record that was read; 0 before the first.
 	last uint64
+	// most is the number of the last one that may be read; 0 for any.
+	most uint64
 }
 
 // NewTail begins with the open segment. That must be an io.Seeker, and fail with fs.ErrNotExist at its end when it isn't the open one any
 // more, or have a Stat that tells it from its successor.
 func NewTail(dir fs.FS, open string) *Tail { return &Tail{dir: dir, open: open} }
+
+// NewTailBehind begins behind the record of that number, 1 or more, wherever that is.
+func NewTailBehind(dir fs.FS, open string, last uint64) *Tail {
+	return &Tail{dir: dir, open: open, last: last}
+}
+
+// errLater says that records aren't to be read yet.
+var errLater = errors.New("records for later")
+
+// NextUpTo is Next for records up to the one of that number.
+func (t *Tail) NextUpTo(sequence uint64, found func(*Entry) error) error {
+	t.most = sequence
+	err := t.Next(found)
+	t.most = 0
+	if errors.Is(err, errLater) {
+		return nil
+	}
+	return err
+}
 
 // Close closes it.
 func (t *Tail) Close() error {
@@ -94,13 +115,12 @@ func (t *Tail) read(found func(*Entry) error) error {
 	if _, err := seeker.Seek(t.off, io.SeekStart); err != nil {
 		return err
 	}
-	return entries(t.file, func(e *Entry) error {
+	return t.entries(t.file, &t.off, func(e *Entry) error {
 		if t.last != 0 && e.Sequence > t.last+1 {
 			if err := t.catchUp(e.Sequence, found); err != nil {
 				return err
 			}
 		}
-		t.off += int64(len(e.Line)) + 1
 		return t.pass(e, found)
 	})
 }
@@ -135,7 +155,7 @@ func (t *Tail) catchUp(before uint64, found func(*Entry) error) error {
 		if err != nil {
 			return err
 		}
-		err = entries(f, func(e *Entry) error { return t.pass(e, found) })
+		err = t.entries(f, new(int64), func(e *Entry) error { return t.pass(e, found) })
 		if err := errors.Join(err, f.Close()); err != nil {
 			return err
 		}
@@ -153,8 +173,9 @@ func openClosed(dir fs.FS, name string) (*segmentReader, error) {
 	return f, err
 }
 
-// entries goes through whole records. Behind the last there may be one that is just being written.
-func entries(r io.Reader, each func(*Entry) error) error {
+// entries goes through whole records behind the last that was read, and adds to off how far. Behind the last there may be one that is just being
+// written.
+func (t *Tail) entries(r io.Reader, off *int64, each func(*Entry) error) error {
 	lines := newLineReader(r)
 	for {
 		line, err := lines.next()
@@ -164,10 +185,21 @@ func entries(r io.Reader, each func(*Entry) error) error {
 		if err != nil {
 			return err
 		}
+		before, ok := parseLink(line)
+		switch {
+		case !ok:
+			return errors.New("a record is malformed")
+		case before.Sequence < t.last:
+			*off += int64(len(line))
+			continue
+		case t.most != 0 && before.Sequence >= t.most:
+			return errLater
+		}
 		e := &Entry{Line: append([]byte(nil), line[:len(line)-1]...)}
 		if err := json.Unmarshal(e.Line, e); err != nil {
 			return fmt.Errorf("a record is malformed: %w", err)
 		}
+		*off += int64(len(line))
 		if err := each(e); err != nil {
 			return err
 		}

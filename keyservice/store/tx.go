@@ -44,6 +44,7 @@ const (
 	auditKey   = "audit head"
 	settingKey = "audit settings"
 	exportKey  = "audit exported"
+	sentKey    = "audit sent"
 )
 
 // digestSize is the size in bytes of the digests in indexes.
@@ -163,13 +164,24 @@ func (t *Tx) AuditHead() ([]byte, error) { return t.unseal(metaBucket, []byte(au
 func (t *Tx) PutAuditHead(head []byte) error { return t.seal(metaBucket, []byte(auditKey), head) }
 
 // AuditExported is the number of the first record of the last segment whose digest was exported; 0 if none was.
-func (t *Tx) AuditExported() (uint64, error) {
-	number, err := t.unseal(metaBucket, []byte(exportKey))
+func (t *Tx) AuditExported() (uint64, error) { return t.number(exportKey) }
+
+// AuditSent is the number of the last audit record that was sent; 0 if none was.
+func (t *Tx) AuditSent() (uint64, error) { return t.number(sentKey) }
+
+// PutAuditSent stores that.
+func (t *Tx) PutAuditSent(sequence uint64) error {
+	return t.seal(metaBucket, []byte(sentKey), binary.BigEndian.AppendUint64(nil, sequence))
+}
+
+// number is one in the meta bucket; 0 if there is none.
+func (t *Tx) number(key string) (uint64, error) {
+	number, err := t.unseal(metaBucket, []byte(key))
 	if err != nil || number == nil {
 		return 0, err
 	}
 	if len(number) != 8 {
-		return 0, fmt.Errorf("%w: the number of an exported segment", ErrDamaged)
+		return 0, fmt.Errorf("%w: %s is no number", ErrDamaged, key)
 	}
 	return binary.BigEndian.Uint64(number), nil
 }

@@ -75,6 +75,8 @@ type Service struct {
 	Refused func(Refusal) error
 	// Failing says why the service doesn't work; nil if it does.
 	Failing func() error
+	// Warnings say what else is wrong, to processes of this machine; nil for nothing.
+	Warnings func() []string
 }
 
 // Refusal is a call that has reached no operation.
@@ -193,7 +195,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 	id := uuid.New()
 	w.Header().Set("X-Amzn-Requestid", id.String())
 	if r.Method == http.MethodGet && r.URL.Path == healthPath {
-		s.answerHealth(w)
+		s.answerHealth(w, r)
 		return
 	}
 	peer, known, out, err := s.call(w, r, id)
@@ -224,12 +226,17 @@ type Health struct {
 	// Status is "healthy" or "unhealthy", and Reason why it is that.
 	Status string `json:"status"`
 	Reason string `json:"reason,omitempty"`
+	// Warnings are what is wrong besides.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
-func (s *Server) answerHealth(w http.ResponseWriter) {
+func (s *Server) answerHealth(w http.ResponseWriter, r *http.Request) {
 	health, status := Health{Status: "healthy"}, http.StatusOK
 	if err := s.service.Failing(); err != nil {
-		health, status = Health{"unhealthy", err.Error()}, http.StatusServiceUnavailable
+		health, status = Health{Status: "unhealthy", Reason: err.Error()}, http.StatusServiceUnavailable
+	}
+	if from, ok := r.Context().Value(connectionKey{}).(connection); ok && from.local && s.service.Warnings != nil {
+		health.Warnings = s.service.Warnings()
 	}
 	body, err := json.Marshal(health)
 	if err != nil {
