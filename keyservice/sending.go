@@ -101,7 +101,7 @@ func (o *outbox) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		o.s.sender.note(nil)
+		_ = o.s.sender.note(nil)
 		select {
 		case <-ctx.Done():
 			return nil

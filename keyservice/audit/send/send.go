@@ -95,7 +95,10 @@ func summary(e *audit.Entry) string {
 }
 
 // attempt runs something that can't be told to stop, and doesn't begin again before it has ended.
-type attempt struct{ running chan error }
+type attempt struct {
+	// running is closed when what was begun has ended; nil if nothing was.
+	running chan struct{}
+}
 
 func (a *attempt) run(ctx context.Context, do func() error) error {
 	if a.running != nil {
@@ -105,10 +108,14 @@ func (a *attempt) run(ctx context.Context, do func() error) error {
 			return fmt.Errorf("it doesn't take what it was given before: %w", ctx.Err())
 		}
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- do() }()
+	ended := make(chan struct{})
+	var err error
+	go func() {
+		defer close(ended)
+		err = do()
+	}()
 	select {
-	case err := <-ended:
+	case <-ended:
 		a.running = nil
 		return err
 	case <-ctx.Done():
