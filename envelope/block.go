@@ -15,8 +15,8 @@ const (
 
 	associatedSize = IDSize + 8 + 1 // file ID || block index || last
 
-	// chunkPages is how many pages are read or written at once at most: those that 1 MiB of plaintext can touch.
-	chunkPages = 1<<20/blockSize + 3
+	// requestPages is how many pages are read or written at once at most: those that 1 MiB of plaintext can touch.
+	requestPages = 1<<20/blockSize + 3
 	// smallPages is the same for 128 KiB, the largest request of a mount that doesn't ask for more.
 	smallPages = 128<<10/blockSize + 3
 
@@ -26,8 +26,8 @@ const (
 	shareBlocks    = 16
 )
 
-// zeros is what a hole opens to, and its page. It is never changed.
-var zeros [pageSize]byte
+// zeros is what a hole opens to. It is never changed.
+var zeros [chunkSize]byte
 
 // fileKeys are the keys under a file's data key.
 type fileKeys struct {
@@ -108,8 +108,17 @@ const tornLength = 2
 
 // worker is what one goroutine needs to seal and open blocks.
 type worker struct {
-	associated [associatedSize]byte
+	associated [associatedSize + 1]byte
 	block      [blockSize]byte // plaintext; wiped when the worker is released
+	codec      *codec          // nil until a chunk is worked on
+}
+
+// room returns room for the plaintext of a block or chunk of n bytes.
+func (w *worker) room(n int) []byte {
+	if n <= blockSize {
+		return w.block[:n]
+	}
+	return w.forChunks().chunk[:n]
 }
 
 func (w *worker) associate(id FileID, i int64, last bool) []byte {
@@ -119,7 +128,7 @@ func (w *worker) associate(id FileID, i int64, last bool) []byte {
 	if last {
 		w.associated[associatedSize-1] = 1
 	}
-	return w.associated[:]
+	return w.associated[:associatedSize]
 }
 
 // The pools hold what requests need in common; nothing in them outlives a request.
@@ -128,44 +137,54 @@ var (
 	openings   = sync.Pool{New: func() any { return new(opening) }}
 	sealings   = sync.Pool{New: func() any { return new(sealing) }}
 	smallPools = sync.Pool{New: func() any { return new([smallPages * pageSize]byte) }}
-	largePools = sync.Pool{New: func() any { return new([chunkPages * pageSize]byte) }}
+	largePools = sync.Pool{New: func() any { return new([requestPages * pageSize]byte) }}
 )
+
+// unitRoom returns how much room is made for the plaintext of a block or chunk of n bytes.
+func unitRoom(n int) int {
+	if n <= blockSize {
+		return blockSize
+	}
+	return chunkSize
+}
 
 func getWorker() *worker { return workers.Get().(*worker) }
 
 func (w *worker) release() {
 	clear(w.block[:])
+	if w.codec != nil {
+		w.codec.release()
+		w.codec = nil
+	}
 	workers.Put(w)
 }
 
-// getPages returns room for the sealed form of that many pages, at most chunkPages. It never holds plaintext.
+// getPages returns room for the sealed form of that many pages, at most requestPages. It never holds plaintext.
 func getPages(pages int) []byte {
 	if pages <= smallPages {
 		return smallPools.Get().(*[smallPages * pageSize]byte)[:]
 	}
-	return largePools.Get().(*[chunkPages * pageSize]byte)[:]
+	return largePools.Get().(*[requestPages * pageSize]byte)[:]
 }
 
 func putPages(b []byte) {
 	if len(b) == smallPages*pageSize {
 		smallPools.Put((*[smallPages * pageSize]byte)(b))
 	} else {
-		largePools.Put((*[chunkPages * pageSize]byte)(b))
+		largePools.Put((*[requestPages * pageSize]byte)(b))
 	}
 }
 
-// shareable is work on a run of blocks.
+// shareable is work on a run of units.
 type shareable interface {
-	// work does the blocks from..to-1, counted from the run's first.
+	// work does the units from..to-1, counted from the run's first.
 	work(w *worker, from, to int) error
 }
 
-// share does the first n blocks of s, in parallel if they are many, and returns the error of the foremost that fails.
-func share(n int, s shareable) error {
-	if n >= parallelBlocks {
-		if helpers := min(runtime.GOMAXPROCS(0), n/shareBlocks) - 1; helpers > 0 {
-			return newShared(n, s).do(helpers)
-		}
+// share does the first n units of s in so many shares, in parallel if they are several, and returns the error of the foremost that fails.
+func share(n, shares int, s shareable) error {
+	if helpers := min(runtime.GOMAXPROCS(0), shares) - 1; helpers > 0 {
+		return newShared(n, shares, s).do(helpers)
 	}
 	w := getWorker()
 	defer w.release()
@@ -183,8 +202,7 @@ type shared struct {
 	done       chan struct{}
 }
 
-func newShared(n int, s shareable) *shared {
-	shares := n / shareBlocks
+func newShared(n, shares int, s shareable) *shared {
 	g := &shared{work: s, n: n, errs: make([]error, shares), done: make(chan struct{})}
 	g.left.Store(int64(shares))
 	return g
@@ -220,25 +238,26 @@ func (g *shared) help() {
 	}
 }
 
-// tail is the plaintext of one block: the one last written or read in part, so that small requests one after another open it once.
-// While the file is unsettled it is the last block's, and the only place where that is sure to be.
+// tail is the plaintext of one unit: the one last written or read in part, so that small requests one after another open it once.
+// While the file is unsettled it is the last unit's, and the only place where that is sure to be.
 type tail struct {
 	mu    sync.Mutex // guards all
 	index int64      // -1: none
-	block []byte     // nil or of capacity blockSize
+	block []byte     // nil or of capacity size
+	size  int64      // of a full unit
 }
 
-// set keeps block i.
+// set keeps unit i.
 func (t *tail) set(i int64, plaintext []byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.block == nil {
-		t.block = make([]byte, 0, blockSize)
+		t.block = make([]byte, 0, t.size)
 	}
 	t.index, t.block = i, append(t.block[:0], plaintext...)
 }
 
-// drop forgets the block.
+// drop forgets the unit.
 func (t *tail) drop() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -246,14 +265,14 @@ func (t *tail) drop() {
 	t.index = -1
 }
 
-// holds returns the index of the block, or -1.
+// holds returns the index of the unit, or -1.
 func (t *tail) holds() int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.index
 }
 
-// read copies from block i, beginning at byte `from` of it, to p, and returns how many bytes it copied: 0 if it is not kept.
+// read copies from unit i, beginning at byte `from` of it, to p, and returns how many bytes it copied: 0 if it is not kept.
 func (t *tail) read(p []byte, i int64, from int) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -93,13 +93,15 @@ func checkCrashed(t *testing.T, v *envelope.Volume, st *memory, old, new []byte,
 }
 
 // TestCrash stops random changes at every point: after each change of the storage, and within one after each page.
-func TestCrash(t *testing.T) {
+func TestCrash(t *testing.T) { eachForm(t, testCrash) }
+
+func testCrash(t *testing.T, form envelope.Compression) {
 	v := newVolume(t, false)
 	points := 0
 	for seed := range uint64(repeat(60)) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		st := &memory{}
-		m := newModel(t, v, st)
+		m := newModel(t, v, st, form)
 		for range 12 {
 			old := bytes.Clone(m.want)
 			replay := st.clone()
@@ -129,13 +131,15 @@ func TestCrash(t *testing.T) {
 }
 
 // TestFailure lets each change of the storage fail, once and for good.
-func TestFailure(t *testing.T) {
+func TestFailure(t *testing.T) { eachForm(t, testFailure) }
+
+func testFailure(t *testing.T, form envelope.Compression) {
 	v := newVolume(t, false)
 	points := 0
 	for seed := range uint64(repeat(60)) {
 		r := rand.New(rand.NewPCG(seed, 2))
 		base := &memory{}
-		m := newModel(t, v, base)
+		m := newModel(t, v, base, form)
 		for range 12 {
 			old, state := bytes.Clone(m.want), base.clone()
 			if _, err := m.step(t, draws(r)); err != nil {
@@ -167,7 +171,7 @@ func failAt(t *testing.T, v *envelope.Volume, st *memory, k int, broken bool, ol
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &model{volume: v, storage: st, key: keyOf(h), want: bytes.Clone(old), seed: step - 1}
+	m := &model{volume: v, storage: st, key: keyOf(h), want: bytes.Clone(old), seed: step - 1, form: h.Compression}
 	m.options.Fresh = func(old envelope.Header) (envelope.Header, []byte, error) {
 		m.keys++
 		old.WrappedKey = fmt.Appendf(nil, "wrapped key %d", 100+m.keys)

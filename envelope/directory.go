@@ -26,6 +26,7 @@ type Compression uint8
 const (
 	CompressionInherited Compression = 0
 	CompressionNone      Compression = 1
+	CompressionZstd      Compression = 2
 )
 
 // Directory is a directory's record. It is not changed once sealed or opened: copies share its slices.
@@ -86,7 +87,7 @@ func (d *Directory) marshal() ([]byte, error) {
 }
 
 func (d *Directory) check() error {
-	bad := d.ID == DirectoryID{} || len(d.Locations) < 1 || len(d.Locations) > 2 || d.Compression > CompressionNone
+	bad := d.ID == DirectoryID{} || len(d.Locations) < 1 || len(d.Locations) > 2 || d.Compression > CompressionZstd
 	for _, l := range d.Locations {
 		root := l == Location{}
 		bad = bad || root && len(d.Locations) > 1 || !root && (l.Directory == DirectoryID{} || checkName(l.Name) != nil)

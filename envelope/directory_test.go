@@ -126,7 +126,7 @@ func TestDirectoryRefused(t *testing.T) {
 		"root and more":        id + "\x02" + zero + "\x00" + parent + "\x01n" + "\x00\x00\x00",
 		"name with a slash":    id + "\x01" + parent + "\x03a/b" + "\x00\x00\x00",
 		"name ..":              id + "\x01" + parent + "\x02.." + "\x00\x00\x00",
-		"unknown compression":  good[:len(good)-1] + "\x02",
+		"unknown compression":  good[:len(good)-1] + "\x03",
 		"one byte more":        good + "\x00",
 		"location without end": id + "\x01" + parent + "\xffname",
 		"key without end":      id + "\x01" + parent + "\x04name" + "\xff\xffkey",
@@ -152,7 +152,7 @@ func TestDirectoryRefused(t *testing.T) {
 		"no name":         {func(d *envelope.Directory) { d.Locations[0].Name = "" }, envelope.ErrFormat},
 		"no parent":       {func(d *envelope.Directory) { d.Locations[0].Directory = envelope.DirectoryID{} }, envelope.ErrFormat},
 		"long name":       {func(d *envelope.Directory) { d.Locations[0].Name = strings.Repeat("n", 256) }, envelope.ErrFormat},
-		"compression":     {func(d *envelope.Directory) { d.Compression = 2 }, envelope.ErrFormat},
+		"compression":     {func(d *envelope.Directory) { d.Compression = 3 }, envelope.ErrFormat},
 		"long key":        {func(d *envelope.Directory) { d.Key = strings.Repeat("k", 4010) }, envelope.ErrTooLong},
 		"very long key":   {func(d *envelope.Directory) { d.Key = strings.Repeat("k", 1<<16) }, envelope.ErrTooLong},
 	} {
@@ -179,7 +179,7 @@ func TestDirectoryRoundTrip(t *testing.T) {
 			ID:          id.Draw(t, "ID"),
 			Locations:   rapid.SliceOfN(location, 1, 2).Draw(t, "locations"),
 			Key:         rapid.StringN(0, -1, 2048).Draw(t, "key"),
-			Compression: rapid.SampledFrom([]envelope.Compression{envelope.CompressionInherited, envelope.CompressionNone}).Draw(t, "compression"),
+			Compression: rapid.SampledFrom([]envelope.Compression{envelope.CompressionInherited, envelope.CompressionNone, envelope.CompressionZstd}).Draw(t, "compression"),
 		}
 		record, err := v.SealDirectory(d)
 		if err != nil {

@@ -53,6 +53,7 @@ type File struct {
 	volume  *Volume
 	storage Storage
 	options FileOptions
+	layout  layout
 
 	// mu guards what follows, and the storage: held for writing by all that changes either.
 	mu     sync.RWMutex
@@ -70,6 +71,9 @@ type File struct {
 	step   int64 // how far ahead the header was counted last
 
 	tail tail // has its own lock, since readers change it
+
+	slots slots // of chunks that were written and not yet synced
+	undo  *undo // of a replacement that has not ended
 
 	// accepted are the blocks that were accepted under tolerance and not yet reported; any says whether there are some.
 	accepted struct {
@@ -144,8 +148,13 @@ func (v *Volume) newFile(st Storage, h Header, dataKey []byte, o FileOptions) (*
 	if err != nil {
 		return nil, err
 	}
-	f := &File{volume: v, storage: st, options: o, keys: keys, header: h}
-	f.tail.index = -1
+	f := &File{volume: v, storage: st, options: o, layout: blocks, keys: keys, header: h}
+	if h.Compression == CompressionZstd {
+		f.layout = chunks
+	} else {
+		f.header.Compression = CompressionNone
+	}
+	f.tail.index, f.tail.size = -1, f.layout.pages*blockSize
 	return f, nil
 }
 
@@ -159,7 +168,9 @@ func (f *File) Close() error {
 	}
 	var err error
 	if !f.options.ReadOnly {
-		err = f.settle()
+		if err = f.settle(); err == nil {
+			err = f.tidy()
+		}
 	}
 	f.closed = true
 	f.keys.wipe()
@@ -230,19 +241,19 @@ func (f *File) readAt(p []byte, off int64) (done int, err error) {
 
 // readRun reads as much of p as it can at once.
 func (f *File) readRun(p []byte, off int64) (int, error) {
-	first := blockOf(off)
-	if n := f.tail.read(p, first, int(off-blockStart(first))); n > 0 {
+	first := f.layout.of(off)
+	if n := f.tail.read(p, first, int(off-f.layout.start(first))); n > 0 {
 		return n, nil
 	}
-	last := min(blockOf(off+int64(len(p))-1), first+chunkPages-1)
+	last := min(f.layout.of(off+int64(len(p))-1), first+f.layout.most()-1)
 	if last > first && f.tail.holds() == last {
 		last--
 	}
-	if end := blockStart(last+1) - off; end < int64(len(p)) {
+	if end := f.layout.start(last+1) - off; end < int64(len(p)) {
 		p = p[:end]
 	}
-	pages := int(last - first + 1)
-	buffer := getPages(pages)
+	units := int(last - first + 1)
+	buffer := getPages(int(f.layout.page(last+1) - f.layout.page(first)))
 	defer putPages(buffer)
 	o := openings.Get().(*opening)
 	defer openings.Put(o)
@@ -252,38 +263,44 @@ func (f *File) readRun(p []byte, off int64) (int, error) {
 	if o.sealed, err = f.readPages(buffer, first, last); err != nil {
 		return 0, err
 	}
-	if err := share(pages, o); err != nil {
+	if err := share(units, f.layout.shares(units), o); err != nil {
 		done := 0
 		if corrupt, ok := errors.AsType[*CorruptError](err); ok {
-			done = int(max(blockStart(corrupt.Block)-off, 0))
+			done = int(max(f.layout.start(f.layout.of(blockStart(corrupt.Block)))-off, 0))
 		}
 		return done, err
 	}
 	return len(p), nil
 }
 
-// readPages reads the sealed blocks first..last into buffer.
+// readPages reads what is sealed of the units first..last into buffer.
 func (f *File) readPages(buffer []byte, first, last int64) ([]byte, error) {
-	start := sealedStart(first)
-	n := sealedEnd(last)
-	if last == lastBlock(f.size) {
+	block := f.layout.page(first)
+	start := sealedStart(block)
+	n := f.layout.end(last)
+	if last == f.layout.last(f.size) {
 		n = CipherSize(f.size)
 	}
 	sealed := buffer[:n-start]
-	got, err := f.storage.ReadAt(sealed, start)
-	if got < len(sealed) {
-		if err != nil && !errors.Is(err, io.EOF) {
-			return nil, fmt.Errorf("reading block %d: %w", first, err)
-		}
-		return nil, &CorruptError{Block: max((start+int64(got))/pageSize, first), Reason: "cut off", Err: ErrAuthentication}
+	if got, err := f.storage.ReadAt(sealed, start); got < len(sealed) {
+		return nil, readFailed(max((start+int64(got))/pageSize, block), err)
 	}
+	f.undo.overlay(sealed, start)
 	return sealed, nil
 }
 
-// opening is a request to open a run of blocks.
+// readFailed is the error of a read that got too little of a block: err is the storage's, if it gave one.
+func readFailed(block int64, err error) error {
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("reading block %d: %w", block, err)
+	}
+	return &CorruptError{Block: block, Reason: "cut off", Err: ErrAuthentication}
+}
+
+// opening is a request to open a run of units.
 type opening struct {
 	file   *File
-	sealed []byte // the blocks, as they are stored
+	sealed []byte // the units, as they are stored
 	first  int64  // the first one's index
 	p      []byte // where the plaintext from off goes
 	off    int64
@@ -295,16 +312,16 @@ func (o *opening) work(w *worker, from, to int) error {
 	f := o.file
 	end := o.off + int64(len(o.p))
 	for i := o.first + int64(from); i < o.first+int64(to); i++ {
-		start, n := blockStart(i), blockLen(i, f.size)
-		sealed := o.sealed[sealedStart(i)-sealedStart(o.first):][:n+blockOverhead]
+		start, n := f.layout.start(i), f.layout.size(i, f.size)
+		sealed := o.sealed[sealedStart(f.layout.page(i))-sealedStart(f.layout.page(o.first)):]
 		if start >= o.off && start+int64(n) <= end {
-			if err := f.openBlock(w, o.p[start-o.off:][:n], sealed, i); err != nil {
+			if err := f.openUnit(w, o.p[start-o.off:][:n], sealed, i); err != nil {
 				return err
 			}
 			continue
 		}
-		block := w.block[:n]
-		if err := f.openBlock(w, block, sealed, i); err != nil {
+		block := w.room(n)
+		if err := f.openUnit(w, block, sealed, i); err != nil {
 			return err
 		}
 		copy(o.p[max(start-o.off, 0):], block[max(o.off-start, 0):])
@@ -313,6 +330,14 @@ func (o *opening) work(w *worker, from, to int) error {
 		}
 	}
 	return nil
+}
+
+// openUnit opens unit i into dst, which has exactly its length. What is stored of it begins with sealed.
+func (f *File) openUnit(w *worker, dst, sealed []byte, i int64) error {
+	if f.layout == chunks && i > 0 {
+		return f.openChunk(w, dst, sealed[:min(len(sealed), chunkPages*pageSize)], i)
+	}
+	return f.openBlock(w, dst, sealed[:len(dst)+blockOverhead], i)
 }
 
 // openBlock opens block i into dst, which has exactly its length.
@@ -339,22 +364,22 @@ func (f *File) openBlock(w *worker, dst, sealed []byte, i int64) error {
 
 // isHole says whether what is stored for block i is a hole, if the block isn't the last.
 func (f *File) isHole(sealed []byte, i int64) bool {
-	return f.header.Sparse && i > 0 && string(sealed) == string(zeros[:])
+	return f.header.Sparse && i > 0 && string(sealed) == string(zeros[:pageSize])
 }
 
-// load returns block i's plaintext, in w. The caller holds mu.
+// load returns unit i's plaintext, in w. The caller holds mu.
 func (f *File) load(w *worker, i int64) ([]byte, error) {
-	block := w.block[:blockLen(i, f.size)]
+	block := w.room(f.layout.size(i, f.size))
 	if f.tail.read(block, i, 0) == len(block) {
 		return block, nil
 	}
-	buffer := getPages(1)
+	buffer := getPages(int(f.layout.pages))
 	defer putPages(buffer)
 	sealed, err := f.readPages(buffer, i, i)
 	if err != nil {
 		return nil, err
 	}
-	return block, f.openBlock(w, block, sealed, i)
+	return block, f.openUnit(w, block, sealed, i)
 }
 
 // Check reads the whole file. It returns the first error that it finds; under tolerance it accepts, and unless the file is
@@ -387,15 +412,16 @@ func (f *File) SeekData(off int64) (int64, error) {
 	if err := f.seekable(off); err != nil || !f.header.Sparse {
 		return off, err
 	}
-	i := blockOf(off)
-	at, err := f.storage.SeekData(i * pageSize)
+	l := f.layout
+	last := l.last(f.size)
+	at, err := f.storage.SeekData(l.page(l.of(off)) * pageSize)
 	if errors.Is(err, syscall.ENXIO) {
-		at, err = lastBlock(f.size)*pageSize, nil
+		at, err = l.page(last)*pageSize, nil
 	}
 	if err != nil {
 		return 0, fmt.Errorf("seeking data: %w", err)
 	}
-	return max(off, blockStart(min(at/pageSize, lastBlock(f.size)))), nil
+	return max(off, l.start(min(l.of(blockStart(at/pageSize)), last))), nil
 }
 
 // SeekHole returns the first offset from off on that is in a hole: see SeekData.
@@ -408,9 +434,10 @@ func (f *File) SeekHole(off int64) (int64, error) {
 	if !f.header.Sparse {
 		return f.size, nil
 	}
-	// A hole of the storage may begin or end within a page: only whole pages are holes.
-	last := lastBlock(f.size)
-	for at := blockOf(off) * pageSize; ; {
+	// A hole of the storage may begin or end within a unit: only whole ones are holes.
+	l := f.layout
+	last := l.last(f.size)
+	for at := l.page(l.of(off)) * pageSize; ; {
 		hole, err := f.storage.SeekHole(at)
 		if errors.Is(err, syscall.ENXIO) {
 			return f.size, nil
@@ -418,16 +445,20 @@ func (f *File) SeekHole(off int64) (int64, error) {
 		if err != nil {
 			return 0, fmt.Errorf("seeking hole: %w", err)
 		}
-		i := max((hole+pageSize-1)/pageSize, 1)
+		page := max((hole+pageSize-1)/pageSize, 1)
+		i := l.of(blockStart(page))
+		if l.page(i) < page {
+			i++
+		}
 		if i >= last {
 			return f.size, nil
 		}
-		data, err := f.storage.SeekData(i * pageSize)
+		data, err := f.storage.SeekData(l.page(i) * pageSize)
 		if err != nil && !errors.Is(err, syscall.ENXIO) {
 			return 0, fmt.Errorf("seeking data: %w", err)
 		}
-		if err != nil || data >= sealedEnd(i) {
-			return max(off, blockStart(i)), nil
+		if err != nil || data >= l.end(i) {
+			return max(off, l.start(i)), nil
 		}
 		at = data
 	}
@@ -446,7 +477,7 @@ func (f *File) seekable(off int64) error {
 // Sync makes all that was written durable.
 func (f *File) Sync() error {
 	f.mu.RLock()
-	unsettled, closed := f.unsettled, f.closed
+	unsettled, closed, written := f.unsettled || f.undo != nil, f.closed, f.slots.clone()
 	f.mu.RUnlock()
 	if closed {
 		return os.ErrClosed
@@ -455,10 +486,16 @@ func (f *File) Sync() error {
 		if err := f.begin(); err != nil {
 			return err
 		}
+		written = f.slots.clone()
 		f.mu.Unlock()
 	}
 	if err := f.storage.Sync(); err != nil {
 		return fmt.Errorf("syncing: %w", err)
+	}
+	if len(written.of) > 0 {
+		f.mu.Lock()
+		f.free(written)
+		f.mu.Unlock()
 	}
 	return nil
 }

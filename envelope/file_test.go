@@ -23,17 +23,18 @@ type model struct {
 	file    *envelope.File
 	want    []byte
 	seed    byte
+	form    envelope.Compression
 }
 
-func newModel(t fatalf, v *envelope.Volume, st envelope.Storage) *model {
-	m := &model{volume: v, storage: st, key: newKey(1)}
+func newModel(t fatalf, v *envelope.Volume, st envelope.Storage, c envelope.Compression) *model {
+	m := &model{volume: v, storage: st, key: newKey(1), form: c}
 	m.options.Fresh = func(old envelope.Header) (envelope.Header, []byte, error) {
 		m.keys++
 		old.WrappedKey = fmt.Appendf(nil, "wrapped key %d", m.keys)
 		m.key = newKey(byte(1 + m.keys))
 		return old, m.key, nil
 	}
-	m.file = mustCreate(t, v, st, m.options)
+	m.file = mustCreateAs(t, v, st, c, m.options)
 	return m
 }
 
@@ -62,13 +63,16 @@ func (m *model) step(t fatalf, draw func(name string, from, to int64) int64) (na
 		return draw("length", 1, 400_000)
 	}
 	m.seed++
-	switch draw("op", 0, 9) {
+	switch draw("op", 0, 10) {
 	case 0, 1, 2:
 		at, n := off(), length()
 		if draw("append", 0, 1) == 0 {
 			at = int64(len(m.want))
 		}
 		p := pattern(m.seed, int(n))
+		if m.form == envelope.CompressionZstd {
+			p = text(m.seed, int(n), int(draw("saved", 0, 4)*30)%101)
+		}
 		name = fmt.Sprintf("write %d at %d", n, at)
 		if _, err = m.file.WriteAt(p, at); err == nil {
 			m.resize(max(int64(len(m.want)), at+n))
@@ -120,6 +124,8 @@ func (m *model) step(t fatalf, draw func(name string, from, to int64) int64) (na
 		if err = m.file.Close(); err == nil {
 			m.file = mustOpen(t, m.volume, m.storage, m.key, m.options)
 		}
+	case 10:
+		name, err = "sync", m.file.Sync()
 	}
 	return name, err
 }
@@ -144,7 +150,9 @@ func (m *model) check(t fatalf) {
 	mustHold(t, m.file, m.want)
 }
 
-func TestFileModel(t *testing.T) {
+func TestFileModel(t *testing.T) { eachForm(t, testFileModel) }
+
+func testFileModel(t *testing.T, form envelope.Compression) {
 	for _, c := range []struct {
 		name    string
 		storage func(t testing.TB) envelope.Storage
@@ -155,7 +163,7 @@ func TestFileModel(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			v := newVolume(t, false)
 			rapid.Check(t, func(rt *rapid.T) {
-				m := newModel(rt, v, c.storage(t))
+				m := newModel(rt, v, c.storage(t), form)
 				for range rapid.IntRange(1, 30).Draw(rt, "steps") {
 					name, err := m.step(rt, func(name string, from, to int64) int64 {
 						return rapid.Int64Range(from, to).Draw(rt, name)

@@ -265,7 +265,7 @@ func (r formatReader) directory(page []byte) *wantDirectory {
 		locations = append(locations, l)
 	}
 	key, compression := k.len16(), k.u8()
-	refuseUnless(compression <= 1 && len(k.b) == 0, errPart)
+	refuseUnless(compression <= 2 && len(k.b) == 0, errPart)
 	return &wantDirectory{id, locations, key, compression}
 }
 

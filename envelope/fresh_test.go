@@ -10,7 +10,7 @@ import (
 // TestFresh counts the data keys that a file takes.
 func TestFresh(t *testing.T) {
 	v, st := newVolume(t, false), &memory{}
-	m := newModel(t, v, st)
+	m := newModel(t, v, st, envelope.CompressionNone)
 	id := m.file.Header().FileID
 	expect := func(what string, keys int, text string) {
 		t.Helper()

@@ -43,6 +43,7 @@ const (
 	flagContent       = 4
 	cipherAES256GCM   = 1
 	compressionNone   = 0
+	compressionZstd   = 1
 
 	pathWhole  = 0
 	pathHashed = 1
@@ -59,6 +60,8 @@ type Header struct {
 	// Sparse says that the file may have holes.
 	Sparse bool
 	FileID FileID
+	// Compression is how the content is compressed: CompressionZstd, or not at all. It stays what it was when the file was created.
+	Compression Compression
 	// Sealed is at least the number of blocks sealed so far under the data key.
 	Sealed uint32
 	// KeyARN names the KMS key that wraps the data key.
@@ -188,7 +191,7 @@ func (v *Volume) parseHeader(image []byte, more func() ([]byte, error)) (*Header
 		return malformed("file ID is zero")
 	case image[cipherAt] != cipherAES256GCM:
 		return malformed(fmt.Sprintf("cipher %d is unknown", image[cipherAt]))
-	case image[compressionAt] != compressionNone:
+	case image[compressionAt] > compressionZstd:
 		return malformed(fmt.Sprintf("compression %d is unknown", image[compressionAt]))
 	case !allZero(image[reservedAt:wrapLenAt]) || !allZero(image[reserved2At:variableAt]):
 		return malformed("reserved byte is set")
@@ -198,12 +201,16 @@ func (v *Volume) parseHeader(image []byte, more func() ([]byte, error)) (*Header
 		return malformed("bytes are left over")
 	}
 	h := &Header{
-		Sparse:     flags&flagSparse != 0,
-		content:    flags&flagContent != 0,
-		FileID:     FileID(image[fileIDAt:]),
-		Sealed:     binary.BigEndian.Uint32(image[sealedAt:]),
-		WrappedKey: slices.Clone(image[variableAt:][:wrapLen]),
-		image:      image,
+		Sparse:      flags&flagSparse != 0,
+		content:     flags&flagContent != 0,
+		FileID:      FileID(image[fileIDAt:]),
+		Compression: CompressionNone,
+		Sealed:      binary.BigEndian.Uint32(image[sealedAt:]),
+		WrappedKey:  slices.Clone(image[variableAt:][:wrapLen]),
+		image:       image,
+	}
+	if image[compressionAt] == compressionZstd {
+		h.Compression = CompressionZstd
 	}
 	details := image[variableAt+wrapLen:][:detailsLen]
 	if !v.config.PlaintextNames {
@@ -394,6 +401,9 @@ func (v *Volume) marshalHeader(h *Header, digests [][sha256.Size]byte, key []byt
 	binary.BigEndian.PutUint16(image[versionAt:], headerVersion)
 	binary.BigEndian.PutUint16(image[flagsAt:], flags)
 	image[cipherAt], image[compressionAt] = cipherAES256GCM, compressionNone
+	if h.Compression == CompressionZstd {
+		image[compressionAt] = compressionZstd
+	}
 	copy(image[fileIDAt:], h.FileID[:])
 	binary.BigEndian.PutUint16(image[wrapLenAt:], uint16(len(h.WrappedKey)))
 	binary.BigEndian.PutUint16(image[detailsLenAt:], uint16(len(details)))

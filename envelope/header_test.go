@@ -286,7 +286,7 @@ func TestHeaderMalformed(t *testing.T) {
 		"unknown flag":      func(b []byte) { b[11] |= 8 },
 		"details sealed":    func(b []byte) { b[11] |= 2 },
 		"cipher":            func(b []byte) { b[12] = 2 },
-		"compression":       func(b []byte) { b[13] = 1 },
+		"compression":       func(b []byte) { b[13] = 2 },
 		"zero file ID":      func(b []byte) { clear(b[14:30]) },
 		"reserved":          func(b []byte) { b[39] = 1 },
 		"reserved 2":        func(b []byte) { b[47] = 1 },

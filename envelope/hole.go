@@ -43,12 +43,13 @@ func (f *File) punch(off, end int64) error {
 	if off >= end {
 		return nil
 	}
-	// The blocks first..last-1 become holes: never block 0 or the file's last.
-	first := max(blockOf(off), 1)
-	if off > blockStart(first) {
+	// The units first..last-1 become holes: never unit 0 or the file's last.
+	l := f.layout
+	first := max(l.of(off), 1)
+	if off > l.start(first) {
 		first++
 	}
-	last := min(blockOf(end), lastBlock(f.size))
+	last := min(l.of(end), l.last(f.size))
 	if first >= last {
 		return f.put(nil, off, end-off)
 	}
@@ -56,15 +57,16 @@ func (f *File) punch(off, end int64) error {
 		return err
 	}
 	f.tail.drop()
-	if err := f.storage.PunchHole(first*pageSize, (last-first)*pageSize); err != nil {
+	f.slots.drop(first, last-1)
+	if err := f.storage.PunchHole(l.page(first)*pageSize, (l.page(last)-l.page(first))*pageSize); err != nil {
 		return fmt.Errorf("punching hole: %w", err)
 	}
-	if start := blockStart(first); off < start {
+	if start := l.start(first); off < start {
 		if err := f.put(nil, off, start-off); err != nil {
 			return err
 		}
 	}
-	if start := blockStart(last); start < end {
+	if start := l.start(last); start < end {
 		return f.put(nil, start, end-start)
 	}
 	return nil

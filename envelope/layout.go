@@ -15,39 +15,78 @@ const (
 
 	blockSize      = pageSize - blockOverhead              // plaintext in a full block
 	firstBlockSize = pageSize - headerSize - blockOverhead // plaintext in a full block 0
+
+	chunkPages = 16                     // of a chunk's slot
+	chunkSize  = chunkPages * blockSize // plaintext in a full chunk
 )
 
 // maxSize is the largest plaintext size: its ciphertext's is still an int64.
 const maxSize = math.MaxInt64 / 2
 
-// blockOf returns the index of the block that holds the plaintext offset.
-func blockOf(plainOff int64) int64 {
+// layout is how a file's content is divided into units, which are loaded and stored whole: unit 0 is block 0, and the others are
+// so many blocks each, as their pages are.
+type layout struct{ pages int64 }
+
+var (
+	blocks = layout{1}
+	chunks = layout{chunkPages}
+)
+
+// of returns the index of the unit that holds the plaintext offset.
+func (l layout) of(plainOff int64) int64 {
 	if plainOff < firstBlockSize {
 		return 0
 	}
-	return 1 + (plainOff-firstBlockSize)/blockSize
+	return 1 + (plainOff-firstBlockSize)/(l.pages*blockSize)
 }
 
-// blockStart returns the plaintext offset at which block i begins.
-func blockStart(i int64) int64 {
+// start returns the plaintext offset at which unit i begins.
+func (l layout) start(i int64) int64 {
 	if i == 0 {
 		return 0
 	}
-	return firstBlockSize + (i-1)*blockSize
+	return firstBlockSize + (i-1)*l.pages*blockSize
 }
 
-// blockLen returns how many bytes of plaintext block i has in a file of that plaintext size.
-func blockLen(i, plainSize int64) int {
-	return int(min(blockStart(i+1), plainSize) - blockStart(i))
+// size returns how many bytes of plaintext unit i has in a file of that plaintext size.
+func (l layout) size(i, plainSize int64) int {
+	return int(min(l.start(i+1), plainSize) - l.start(i))
 }
 
-// lastBlock returns the index of the last block in a file of that plaintext size: -1 if it is empty.
-func lastBlock(plainSize int64) int64 {
+// last returns the index of the last unit in a file of that plaintext size: -1 if it is empty.
+func (l layout) last(plainSize int64) int64 {
 	if plainSize == 0 {
 		return -1
 	}
-	return blockOf(plainSize - 1)
+	return l.of(plainSize - 1)
 }
+
+// page returns the index of unit i's first page, which is also that of its first block.
+func (l layout) page(i int64) int64 {
+	if i == 0 {
+		return 0
+	}
+	return 1 + (i-1)*l.pages
+}
+
+// end returns the ciphertext offset at which unit i's last page ends.
+func (l layout) end(i int64) int64 { return l.page(i+1) * pageSize }
+
+// most returns how many units are read or written at once.
+func (l layout) most() int64 { return requestPages / l.pages }
+
+// shares returns into how many shares work on n units is divided.
+func (l layout) shares(n int) int {
+	if l == blocks && n < parallelBlocks {
+		return 1
+	}
+	return max(n*int(l.pages)/shareBlocks, 1)
+}
+
+func blockOf(plainOff int64) int64    { return blocks.of(plainOff) }
+func blockStart(i int64) int64        { return blocks.start(i) }
+func blockLen(i, plainSize int64) int { return blocks.size(i, plainSize) }
+func lastBlock(plainSize int64) int64 { return blocks.last(plainSize) }
 
 // sealedStart returns the ciphertext offset at which block i's nonce lies.
 func sealedStart(i int64) int64 {

@@ -1,9 +1,7 @@
 package envelope
 
 import (
-	"errors"
 	"fmt"
-	"io"
 )
 
 // openEnd finds out the size of a file that is being opened. With tolerance it also looks at the last block, accepts it if it is one
@@ -28,10 +26,15 @@ func (f *File) openEnd() error {
 	if !possible {
 		f.accept(-2, fmt.Sprintf("%d bytes of ciphertext", now))
 	}
-	last := lastBlock(f.size)
-	if last < 0 {
+	switch last := lastBlock(f.size); {
+	case last < 0:
 		f.unsettled = !possible
-	} else if err := f.openLast(last, possible); err != nil {
+	case f.layout == chunks:
+		err = f.openChunkedEnd(now)
+	default:
+		err = f.openLast(last, possible)
+	}
+	if err != nil {
 		return err
 	}
 	if !f.options.ReadOnly {
@@ -47,34 +50,34 @@ func (f *File) openLast(last int64, possible bool) error {
 	defer w.release()
 	page := getPages(1)
 	defer putPages(page)
-	n := CipherSize(f.size) - sealedStart(last)
-	sealed := page[:n]
-	if got, err := f.storage.ReadAt(sealed, sealedStart(last)); int64(got) < n {
-		if err == nil || errors.Is(err, io.EOF) {
-			err = &CorruptError{Block: last, Reason: "cut off", Err: ErrAuthentication}
-		}
-		return fmt.Errorf("reading block %d: %w", last, err)
+	sealed := page[:CipherSize(f.size)-sealedStart(last)]
+	if got, err := f.storage.ReadAt(sealed, sealedStart(last)); got < len(sealed) {
+		return readFailed(last, err)
 	}
-	block := w.block[:blockLen(last, f.size)]
-	if f.keys.open(w, block, sealed, last, true) {
-		if !possible {
-			f.tail.set(last, block)
-			f.unsettled = true
-		}
+	n, what := f.lengthOf(w, sealed, last)
+	if n == 0 || what == "" && possible {
 		return nil
 	}
-	opened, what := f.keys.recover(w, w.block[:], sealed, last, true)
-	if f.isHole(sealed, last) {
-		opened, what = blockSize, "hole at the end"
+	if what != "" {
+		f.accept(last, what)
 	}
-	if what == "" {
-		return nil
-	}
-	f.accept(last, what)
-	f.size = blockStart(last) + int64(opened)
-	f.tail.set(last, w.block[:opened])
+	f.size = blockStart(last) + int64(n)
+	f.tail.set(last, w.block[:n])
 	f.unsettled = true
 	return nil
+}
+
+// lengthOf opens block i as the last into w.block, and returns its length, 0 if it doesn't open at all, and what had to be accepted for it.
+func (f *File) lengthOf(w *worker, sealed []byte, i int64) (n int, what string) {
+	n = len(sealed) - blockOverhead
+	if n > 0 && f.keys.open(w, w.block[:n], sealed, i, true) {
+		return n, ""
+	}
+	n, what = f.keys.recover(w, w.block[:], sealed, i, true)
+	if f.isHole(sealed, i) {
+		n, what = blockSize, "hole at the end"
+	}
+	return n, what
 }
 
 // accept notes that a block was accepted under tolerance.
@@ -118,15 +121,16 @@ func (f *File) repair(accepted []acceptance) {
 	}
 }
 
-// rewrite seals block i anew. If that fails, the block is accepted the next time too.
+// rewrite seals the unit that holds block i anew. If that fails, the block is accepted the next time too.
 func (f *File) rewrite(i int64) {
 	if i < 0 || i > lastBlock(f.size) {
 		return
 	}
 	w := getWorker()
 	defer w.release()
+	i = f.layout.of(blockStart(i))
 	block, err := f.load(w, i)
 	if err == nil {
-		_ = f.put(block, blockStart(i), int64(len(block)))
+		_ = f.put(block, f.layout.start(i), int64(len(block)))
 	}
 }

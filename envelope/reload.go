@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"slices"
 )
@@ -27,6 +28,9 @@ func (f *File) reload() error {
 	if f.closed {
 		return os.ErrClosed
 	}
+	if f.undo != nil { // what the storage lacks is here only: the next change brings it there
+		return nil
+	}
 	image := make([]byte, headerSize)
 	if n, err := f.storage.ReadAt(image, 0); n < headerSize && err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("reading header: %w", err)
@@ -41,6 +45,7 @@ func (f *File) reload() error {
 	}
 	f.unsettled = false
 	f.tail.drop()
+	f.slots.drop(0, math.MaxInt64)
 	return f.openEnd()
 }
 
@@ -53,6 +58,9 @@ func (f *File) adopt(image []byte) error {
 	}
 	if h.FileID != f.header.FileID {
 		return corruptHeader("another file's", ErrAuthentication)
+	}
+	if h.Compression != f.header.Compression {
+		return corruptHeader("another compression", ErrAuthentication)
 	}
 	if err := verifyHeader(image, f.keys.header); err != nil {
 		f.unsettled = f.unsettled && bytes.Equal(h.WrappedKey, f.header.WrappedKey)

@@ -11,10 +11,12 @@ import (
 )
 
 // TestReload has two Files take turns with one storage: each finds what the other has made of it.
-func TestReload(t *testing.T) {
+func TestReload(t *testing.T) { eachForm(t, testReload) }
+
+func testReload(t *testing.T, form envelope.Compression) {
 	v := newVolume(t, false)
 	rapid.Check(t, func(rt *rapid.T) {
-		m := newModel(rt, v, newBacking(t))
+		m := newModel(rt, v, newBacking(t), form)
 		files := [2]*envelope.File{m.file, mustOpen(rt, v, m.storage, m.key, m.options)}
 		for range rapid.IntRange(1, 30).Draw(rt, "steps") {
 			turn := rapid.IntRange(0, 1).Draw(rt, "turn")

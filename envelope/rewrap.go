@@ -21,7 +21,8 @@ func (f *File) ChangeHeader(edit func(h *Header) error) error {
 		return err
 	}
 	next = next.clone()
-	next.FileID, next.Sparse, next.content, next.Sealed = f.header.FileID, f.header.Sparse, f.header.content, f.header.Sealed
+	next.FileID, next.Compression = f.header.FileID, f.header.Compression
+	next.Sparse, next.content, next.Sealed = f.header.Sparse, f.header.content, f.header.Sealed
 	if err := f.replaceHeader(next, f.keys); err != nil {
 		return err
 	}

@@ -2,8 +2,8 @@ package envelope
 
 import (
 	"crypto/rand"
-	"encoding/binary"
 	"fmt"
+	"math"
 )
 
 // Truncate changes the plaintext's size. If it fails, the file has its old or its new size.
@@ -33,25 +33,24 @@ func (f *File) shrink(size int64) error {
 	}
 	w := getWorker()
 	defer w.release()
-	last, old := lastBlock(size), f.size
+	last, old := f.layout.last(size), f.size
 	block, err := f.load(w, last)
 	if err != nil {
 		return err
 	}
-	f.tail.set(last, block[:blockLen(last, size)])
+	f.tail.set(last, block[:f.layout.size(last, size)])
 	f.size, f.unsettled = size, true
 	if err = f.settle(); err == nil {
 		return nil
 	}
 	// If nothing has changed yet, the file is as it was; else the next change goes on from here.
 	if now, sizeErr := f.storage.Size(); sizeErr == nil && now == CipherSize(old) {
-		copy(w.block[:], block)
 		f.size, f.unsettled = old, false
 		f.tail.drop()
 		check := getWorker()
 		defer check.release()
-		if _, loadErr := f.load(check, lastBlock(old)); loadErr != nil {
-			f.tail.set(last, block[:blockLen(last, size)])
+		if _, loadErr := f.load(check, f.layout.last(old)); loadErr != nil {
+			f.tail.set(last, block[:f.layout.size(last, size)])
 			f.size, f.unsettled = size, true
 		}
 	}
@@ -60,8 +59,8 @@ func (f *File) shrink(size int64) error {
 
 // settle makes the end of the storage what size and tail say, in the steps of FORMAT.md, section 9.
 func (f *File) settle() error {
-	if !f.unsettled {
-		return nil
+	if err := f.undoNow(); err != nil || !f.unsettled {
+		return err
 	}
 	if f.size == 0 {
 		if err := f.cut(headerSize); err != nil {
@@ -75,16 +74,14 @@ func (f *File) settle() error {
 		f.stored, f.unsettled = int64(f.header.Sealed), false
 		return nil
 	}
-	last := lastBlock(f.size)
-	now, err := f.storage.Size()
+	last := f.layout.last(f.size)
+	now, err := f.cutTo(f.layout.end(last))
 	if err != nil {
-		return fmt.Errorf("asking for size: %w", err)
+		return err
 	}
-	if now > sealedEnd(last) {
-		now = sealedEnd(last)
-		if err := f.cut(now); err != nil {
-			return err
-		}
+	f.slots.drop(last+1, math.MaxInt64)
+	if f.layout == chunks && last > 0 {
+		return f.settleChunk(last, now)
 	}
 	if err := f.count(1, false); err != nil {
 		return err
@@ -101,10 +98,10 @@ func (f *File) settle() error {
 	n += blockOverhead
 	size := CipherSize(f.size)
 	torn := now > size
-	if !torn {
+	if torn {
+		markTorn(sealed, n)
+	} else {
 		sealed = sealed[:n]
-	} else if n+tornLength <= len(sealed) {
-		binary.BigEndian.PutUint16(sealed[len(sealed)-tornLength:], uint16(n))
 	}
 	if err := f.write(sealed, sealedStart(last)); err != nil {
 		return fmt.Errorf("writing block %d: %w", last, err)
@@ -119,6 +116,59 @@ func (f *File) settle() error {
 	}
 	f.unsettled = false
 	return nil
+}
+
+// settleChunk is settle for a file that ends with chunk i. The storage ends within its slot, at now.
+func (f *File) settleChunk(i, now int64) error {
+	s := sealings.Get().(*sealing)
+	defer sealings.Put(s)
+	defer s.forget()
+	start := f.layout.start(i)
+	s.file, s.p, s.off, s.end, s.old, s.size, s.torn = f, nil, start, f.size, TolerantPlainSize(now), f.size, true
+	s.merged[0].hold(i, f.layout.size(i, f.size))
+	f.tail.read(s.merged[0].block, i, 0)
+
+	w := getWorker()
+	defer w.release()
+	buffer := getPages(chunkPages)
+	defer putPages(buffer)
+	slot, err := f.readSlot(w, buffer, i, s.old)
+	if err != nil {
+		return err
+	}
+	if slot.plain { // blocks tell where the file ends, versions don't
+		if now, err = f.cutTo(sealedEnd(lastBlock(f.size))); err != nil {
+			return err
+		}
+		s.old = TolerantPlainSize(now)
+	}
+	if err := f.count(chunkPages, false); err != nil {
+		return err
+	}
+	if err := s.store(i, i); err != nil {
+		return err
+	}
+	if err := f.syncSlots(); err != nil {
+		return err
+	}
+	if err := f.cut(CipherSize(f.size)); err != nil {
+		return err
+	}
+	f.slots.drop(i, i)
+	f.unsettled = false
+	return nil
+}
+
+// cutTo makes the storage no longer than size, and returns its size then.
+func (f *File) cutTo(size int64) (int64, error) {
+	now, err := f.storage.Size()
+	if err != nil {
+		return 0, fmt.Errorf("asking for size: %w", err)
+	}
+	if now <= size {
+		return now, nil
+	}
+	return size, f.cut(size)
 }
 
 // cut changes the storage's size.
@@ -144,6 +194,7 @@ func (f *File) empty() error {
 	}
 	f.size, f.unsettled = 0, true
 	f.tail.drop()
+	f.slots.drop(0, math.MaxInt64)
 	if f.options.Fresh == nil {
 		return f.settle()
 	}
@@ -166,7 +217,8 @@ func (f *File) fresh() (Header, fileKeys, error) {
 		return Header{}, fileKeys{}, err
 	}
 	next = next.clone()
-	next.FileID, next.Sparse, next.content, next.Sealed = f.header.FileID, false, false, 0
+	next.FileID, next.Compression = f.header.FileID, f.header.Compression
+	next.Sparse, next.content, next.Sealed = false, false, 0
 	keys, err := newFileKeys(dataKey, next.FileID)
 	return next, keys, err
 }

@@ -326,7 +326,14 @@ type fatalf interface {
 
 func mustCreate(t fatalf, v *envelope.Volume, st envelope.Storage, o envelope.FileOptions) *envelope.File {
 	t.Helper()
-	f, err := v.CreateFile(st, newHeader(), newKey(1), o)
+	return mustCreateAs(t, v, st, envelope.CompressionNone, o)
+}
+
+func mustCreateAs(t fatalf, v *envelope.Volume, st envelope.Storage, c envelope.Compression, o envelope.FileOptions) *envelope.File {
+	t.Helper()
+	h := newHeader()
+	h.Compression = c
+	f, err := v.CreateFile(st, h, newKey(1), o)
 	if err != nil {
 		t.Fatalf("creating: %v", err)
 	}
@@ -393,6 +400,25 @@ func pattern(seed byte, n int) []byte {
 		p[i] = byte(x)
 	}
 	return p
+}
+
+// text returns n bytes that differ from place to place and from seed to seed, of which zstd saves about that many in hundred.
+func text(seed byte, n, saved int) []byte {
+	p := pattern(seed, n)
+	for at := 0; at < n; at += 100 {
+		clear(p[at:min(at+saved, n)])
+	}
+	return p
+}
+
+// forms are how a file's content can be stored.
+var forms = map[string]envelope.Compression{"plain": envelope.CompressionNone, "zstd": envelope.CompressionZstd}
+
+// eachForm runs a test for files of each form.
+func eachForm(t *testing.T, test func(t *testing.T, c envelope.Compression)) {
+	for name, c := range forms {
+		t.Run(name, func(t *testing.T) { test(t, c) })
+	}
 }
 
 // blocksOf returns how many blocks of 512 bytes a file takes.

@@ -73,17 +73,18 @@ func (f *File) put(p []byte, off, n int64) error {
 			return err
 		}
 	}
-	// The blocks first..last are written; and, if the file grows, those between the one that was last and first, except for
+	// The units first..last are written; and, if the file grows, those between the one that was last and first, except for
 	// holes.
-	first, last, start := blockOf(off), blockOf(max(off+n-1, off)), int64(0)
+	l := f.layout
+	first, last, start := l.of(off), l.of(max(off+n-1, off)), int64(0)
 	if n == 0 {
-		first, last = lastBlock(size), lastBlock(size)
+		first, last = l.last(size), l.last(size)
 	}
 	start = first
 	if size > old {
-		start = min(max(lastBlock(old), 0), first)
+		start = min(max(l.last(old), 0), first)
 	}
-	holes := first-start > holeBlocks
+	holes := (first-start)*l.pages > holeBlocks
 	if holes {
 		if err := f.allowHoles(); err != nil {
 			return err
@@ -93,15 +94,15 @@ func (f *File) put(p []byte, off, n int64) error {
 	s := sealings.Get().(*sealing)
 	defer sealings.Put(s)
 	defer s.forget()
-	s.file, s.p, s.off, s.end, s.size = f, p, off, off+n, size
+	s.file, s.p, s.off, s.end, s.old, s.size, s.torn = f, p, off, off+n, old, size, false
 	for _, i := range [...]int64{start, first, last} {
 		if err := s.merge(i); err != nil {
 			return err
 		}
 	}
-	count := last - start + 1
+	count := (last - start + 1) * l.pages
 	if holes {
-		count = last - first + 2
+		count = (last - first + 2) * l.pages
 	}
 	if f.sealed+count > maxSealed {
 		return ErrExhausted
@@ -111,11 +112,14 @@ func (f *File) put(p []byte, off, n int64) error {
 	}
 	var err error
 	if holes {
-		if err = s.run(start, start); err == nil {
-			err = s.run(first, last)
+		if err = s.store(start, start); err == nil {
+			err = s.store(first, last)
 		}
 	} else {
-		err = s.run(start, last)
+		err = s.store(start, last)
+	}
+	if err == nil && last > 0 && size > old && l == chunks {
+		err = f.cut(CipherSize(size))
 	}
 	if err != nil {
 		f.withdraw(s, start)
@@ -133,31 +137,33 @@ func (f *File) withdraw(s *sealing, start int64) {
 		return
 	}
 	if f.size > 0 {
-		// A file that grows has the block that was last written first: s has its plaintext.
-		last := lastBlock(f.size)
-		f.tail.set(last, s.plaintext(last)[:blockLen(last, f.size)])
+		// A file that grows has the unit that was last written first: s has its plaintext.
+		last := f.layout.last(f.size)
+		f.tail.set(last, s.plaintext(last)[:f.layout.size(last, f.size)])
 	}
 	f.unsettled = true
 	_ = f.settle() // the caller has an error already; what can't be done now is done by the next change
 }
 
-// sealing is a request to seal blocks and write them.
+// sealing is a request to seal units and write them.
 type sealing struct {
 	file     *File
 	p        []byte // the bytes off..end-1 of the plaintext, or nil: zeros
 	off, end int64
+	old      int64   // size that what is stored stands for
 	size     int64   // that the file will have
-	merged   [3]edge // blocks of which only a part is written
+	torn     bool    // the last page is about to be cut short
+	merged   [3]edge // units of which only a part is written
 	pages    []byte  // a run of pages, beginning with page first
 	first    int64
-	nonces   [chunkPages * nonceSize]byte
+	nonces   [requestPages * nonceSize]byte
 }
 
-// edge is the new plaintext of one block.
+// edge is the new plaintext of one unit.
 type edge struct {
 	index int64
 	used  bool
-	block [blockSize]byte
+	block []byte // zeros while it isn't used
 }
 
 // forget wipes what s has of plaintext.
@@ -166,15 +172,16 @@ func (s *sealing) forget() {
 	for k := range s.merged {
 		if s.merged[k].used {
 			s.merged[k].used = false
-			clear(s.merged[k].block[:])
+			clear(s.merged[k].block)
 		}
 	}
 }
 
-// merge finds out the new plaintext of block i, if it isn't simply what is written or zeros.
+// merge finds out the new plaintext of unit i, if it isn't simply what is written or zeros.
 func (s *sealing) merge(i int64) error {
-	start, n := blockStart(i), blockLen(i, s.size)
-	isOld := i <= lastBlock(s.file.size)
+	l := s.file.layout
+	start, n := l.start(i), l.size(i, s.size)
+	isOld := i <= l.last(s.file.size)
 	touched := s.off < start+int64(n) && s.end > start
 	if s.off <= start && s.end >= start+int64(n) || !isOld && !touched {
 		return nil
@@ -196,9 +203,10 @@ func (s *sealing) merge(i int64) error {
 		if err != nil {
 			return err
 		}
-		copy(e.block[:], old)
+		e.hold(i, n)
+		copy(e.block, old)
 	}
-	e.index, e.used = i, true
+	e.hold(i, n)
 	if touched {
 		from, to := max(s.off, start), min(s.end, start+int64(n))
 		if s.p != nil {
@@ -210,9 +218,17 @@ func (s *sealing) merge(i int64) error {
 	return nil
 }
 
-// plaintext returns what block i will hold.
+// hold makes e unit i's, of n bytes.
+func (e *edge) hold(i int64, n int) {
+	if cap(e.block) < n {
+		e.block = make([]byte, unitRoom(n))
+	}
+	e.index, e.used, e.block = i, true, e.block[:n]
+}
+
+// plaintext returns what unit i will hold.
 func (s *sealing) plaintext(i int64) []byte {
-	start, n := blockStart(i), blockLen(i, s.size)
+	start, n := s.file.layout.start(i), s.file.layout.size(i, s.size)
 	for k := range s.merged {
 		if s.merged[k].used && s.merged[k].index == i {
 			return s.merged[k].block[:n]
@@ -224,18 +240,32 @@ func (s *sealing) plaintext(i int64) []byte {
 	return zeros[:n]
 }
 
-// run seals and writes the blocks from..to.
+// store seals and writes the units from..to.
+func (s *sealing) store(from, to int64) error {
+	if s.file.layout == blocks {
+		return s.run(from, to)
+	}
+	if from == 0 {
+		if err := s.run(0, 0); err != nil {
+			return err
+		}
+		from = 1
+	}
+	return s.storeChunks(from, to)
+}
+
+// run seals and writes the blocks from..to: of a file of chunks, block 0 only.
 func (s *sealing) run(from, to int64) error {
-	buffer := getPages(int(min(to-from+1, chunkPages)))
+	buffer := getPages(int(min(to-from+1, requestPages)))
 	defer putPages(buffer)
 	for first := from; first <= to; {
-		n := min(to-first+1, chunkPages)
+		n := min(to-first+1, requestPages)
 		s.pages, s.first = buffer[:n*pageSize], first
 		if first == 0 {
 			copy(s.pages, s.file.header.image)
 		}
 		rand.Read(s.nonces[:n*nonceSize])
-		if err := share(int(n), s); err != nil {
+		if err := share(int(n), blocks.shares(int(n)), s); err != nil {
 			return err
 		}
 		end := sealedEnd(first + n - 1)
