@@ -16,6 +16,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 // This file is a reader made from FORMAT.md alone, with nothing of package envelope: that the vectors come out right says that the
@@ -296,7 +298,9 @@ func (r formatReader) file(g *given) *wantFile {
 	refuseUnless(string(k.take(8)) == "kmsfs\r\n\x1a" && k.u16() == 1, errHeader)
 	flags := k.u16()
 	refuseUnless(flags < 8 && flags&2 != 0 != r.plaintextNames, errHeader)
-	refuseUnless(k.u8() == 1 && k.u8() == 0, errHeader)
+	refuseUnless(k.u8() == 1, errHeader)
+	compression := k.u8()
+	refuseUnless(compression <= 1, errHeader)
 	id := k.take(16)
 	sealed := k.u32()
 	refuseUnless(!zero(id) && zero(k.take(6)), errHeader)
@@ -308,9 +312,10 @@ func (r formatReader) file(g *given) *wantFile {
 
 	got := r.details(details, wrapped, id, g)
 	got.FileID, got.WrappedKey, got.Sparse, got.Sealed = id, wrapped, flags&1 != 0, sealed
+	got.Compressed = compression == 1
 
 	refuseUnless(flags&4 != 0 == (len(file) > 1024), errSize)
-	content := r.content(file, kdf(g.DataKey, id, "kmsfs/1 file content", 32), id, flags&1 != 0)
+	content := r.content(file, kdf(g.DataKey, id, "kmsfs/1 file content", 32), id, flags&1 != 0, compression == 1)
 	hash := sha256.Sum256(content)
 	got.Size, got.SHA256 = int64(len(content)), hash[:]
 	return got
@@ -404,7 +409,7 @@ func (r formatReader) overflow(value, id []byte) (paths, digests [][]byte) {
 	return paths, digests
 }
 
-func (r formatReader) content(file, key, id []byte, sparse bool) (content []byte) {
+func (r formatReader) content(file, key, id []byte, sparse, compressed bool) (content []byte) {
 	c := len(file)
 	if c == 1024 {
 		return nil
@@ -420,7 +425,14 @@ func (r formatReader) content(file, key, id []byte, sparse bool) (content []byte
 	if err != nil {
 		panic(err)
 	}
-	for i := range p + 1 {
+	for i := 0; i <= p; i++ {
+		if compressed && i%16 == 1 {
+			if chunk := version(gcm, id, file, i); chunk != nil {
+				content = append(content, chunk...)
+				i += 15
+				continue
+			}
+		}
 		page, last := file[4096*i:min(4096*i+4096, c)], byte(0)
 		if i == 0 {
 			page = page[1024:]
@@ -440,4 +452,73 @@ func (r formatReader) content(file, key, id []byte, sparse bool) (content []byte
 		content = append(content, opened...)
 	}
 	return content
+}
+
+// piece is what a page of a version says.
+type piece struct {
+	generation, id uint64
+	length, frame  int
+	pages, number  int
+	data           []byte
+}
+
+// version returns the chunk whose slot begins with page first, or nil if the slot has no whole version of it.
+func version(gcm cipher.AEAD, id, file []byte, first int) []byte {
+	c := len(file)
+	last, length := byte(0), 16*4068
+	if end := (first + 16) * 4096; c <= end {
+		p := (c - 1) / 4096
+		last, length = 1, (p-first)*4068+c-4096*p-28
+	}
+	pieces := map[int]piece{}
+	for i := first; i < first+16 && (i+1)*4096 <= c; i++ {
+		page := file[4096*i : 4096*i+4096]
+		if string(page[4092:]) != "kmsz" {
+			continue
+		}
+		aad := append(binary.BigEndian.AppendUint64(bytes.Clone(id), uint64(i)), last, 1)
+		opened, err := gcm.Open(nil, page[:12], page[12:4092], aad)
+		if err != nil {
+			continue
+		}
+		k := taker{opened, errPart}
+		is := piece{uint64(k.u32())<<32 | uint64(k.u32()), uint64(k.u32())<<32 | uint64(k.u32()), k.u16(), k.u16(), k.u8(), k.u8(), k.b}
+		if is.frame > 0 && is.pages == (is.frame+4041)/4042 && is.pages <= 15 && is.number < is.pages && is.length > 0 && is.length <= 65088 {
+			pieces[i] = is
+		}
+	}
+	var found bool
+	var newest uint64
+	var frame []byte
+	var says piece
+	for at := first; at < first+16; at++ {
+		head, ok := pieces[at]
+		if !ok || head.number != 0 || found && head.generation <= newest {
+			continue
+		}
+		whole, data := true, []byte(nil)
+		for n := range head.pages {
+			is, ok := pieces[at+n]
+			data = append(data, is.data...)
+			want := head
+			want.number, want.data, is.data = n, nil, nil
+			whole = whole && ok && fmt.Sprint(is) == fmt.Sprint(want)
+		}
+		if whole {
+			found, newest, frame, says = true, head.generation, data, head
+		}
+	}
+	if !found {
+		return nil
+	}
+	refused := &refusal{"block", int64(first)}
+	refuseUnless(says.length == length && zero(frame[says.frame:]), refused)
+	decoder, err := zstd.NewReader(nil, zstd.WithDecoderMaxMemory(65536))
+	if err != nil {
+		panic(err)
+	}
+	defer decoder.Close()
+	chunk, err := decoder.DecodeAll(frame[:says.frame], nil)
+	refuseUnless(err == nil && len(chunk) == length, refused)
+	return chunk
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -91,6 +92,7 @@ type (
 	wantFile struct {
 		FileID      raw
 		Sparse      bool
+		Compressed  bool `json:",omitempty"`
 		Sealed      uint32
 		KeyARN      raw
 		WrappedKey  raw
@@ -392,7 +394,7 @@ func (g *given) packageFile(v *envelope.Volume) (any, error) {
 	}
 	h, hash := f.Header(), sha256.Sum256(content)
 	w := &wantFile{
-		FileID: h.FileID[:], Sparse: h.Sparse, Sealed: h.Sealed, KeyARN: raw(h.KeyARN), WrappedKey: h.WrappedKey, Owner: h.Owner,
+		FileID: h.FileID[:], Sparse: h.Sparse, Compressed: h.Compression == envelope.CompressionZstd, Sealed: h.Sealed, KeyARN: raw(h.KeyARN), WrappedKey: h.WrappedKey, Owner: h.Owner,
 		NextOwner: h.NextOwner, Path: raw(h.Path), Locations: locations(h.Locations), Size: int64(len(content)), SHA256: hash[:],
 	}
 	for _, d := range h.LinkDigests {
@@ -425,6 +427,7 @@ func formatScenarios() map[string]scenario {
 	}
 	for _, add := range []func(map[string]scenario){
 		configurationScenarios, nameScenarios, symlinkScenarios, attributeScenarios, directoryScenarios, markScenarios, fileScenarios,
+		compressionScenarios,
 	} {
 		add(all)
 	}
@@ -561,6 +564,9 @@ func directoryScenarios(all map[string]scenario) {
 	renamed.Locations = append(renamed.Locations, envelope.Location{Directory: directoryID, Name: "new name"})
 	renamed.Key, renamed.Compression = "", envelope.CompressionInherited
 	add("", "one location, a key and no compression", "opens", d, nil)
+	compressed := newDirectory()
+	compressed.Compression = envelope.CompressionZstd
+	add("-zstd", "compression by zstd", "opens", compressed, nil)
 	add("-root", "the root", "opens", &envelope.Directory{ID: directoryID, Locations: []envelope.Location{{}}}, nil)
 	add("-renamed", "two locations; key and compression inherited", "opens", renamed, nil)
 	add("-version-2", "an unknown version", "refused", d, func(_ *testing.T, b []byte) []byte { b[9] = 2; return b })
@@ -677,3 +683,84 @@ func fileScenarios(all map[string]scenario) {
 }
 
 func linkName(i int) string { return fmt.Sprint("link ", i) }
+
+func compressionScenarios(all map[string]scenario) {
+	add := func(name, about, expect string, content []byte, change func(t *testing.T, f *envelope.File, st *memory)) {
+		all["zstd-"+name] = func(t *testing.T) vector {
+			st := &memory{}
+			f := mustCreateAs(t, newVolume(t, false), st, envelope.CompressionZstd, envelope.FileOptions{})
+			mustWrite(t, f, content, 0)
+			if change != nil {
+				change(t, f, st)
+			}
+			g := given{MetadataKey: newKey(7), VolumeID: volumeID[:], DataKey: newKey(1), Sealed: st.data, Links: locations(newHeader().Locations)}
+			return vector{About: about, Kind: "file", Expect: expect, Given: g}
+		}
+	}
+	const four = 3044 + 4*4068 // bytes: block 0, and a chunk of four blocks, of which a version takes two pages
+	const whole = 3044 + 65088
+	some := text(1, four, 60)
+	damage := func(do func(m *memory)) func(*testing.T, *envelope.File, *memory) {
+		return func(_ *testing.T, _ *envelope.File, st *memory) { do(st) }
+	}
+	forge := func(edit func(plain []byte)) func(*testing.T, *envelope.File, *memory) {
+		return func(t *testing.T, _ *envelope.File, st *memory) {
+			for i := int64(1); i <= 2; i++ {
+				forgePage(t, st, i, true, edit)
+			}
+		}
+	}
+	add("empty", "no bytes", "opens", nil, nil)
+	add("one-block", "3044 bytes: no chunk", "opens", some[:3044], nil)
+	add("one-chunk", "a chunk of four blocks in two pages", "opens", some, nil)
+	add("blocks", "a chunk that doesn't become smaller", "opens", pattern(1, 3044+4068+10), nil)
+	add("two-chunks", "a whole chunk, and a byte", "opens", text(1, whole+1, 95), nil)
+	add("hole", "a chunk that is a hole, and a byte", "opens", nil, func(t *testing.T, f *envelope.File, _ *memory) {
+		must(t, 0, f.Truncate(3044+65088+1))
+		must(t, 0, f.PunchHole(3044, 65088))
+	})
+	add("replaced", "a chunk with an older version beside it", "opens", text(2, four, 60), func(t *testing.T, f *envelope.File, _ *memory) {
+		must(t, 0, f.Sync())
+		mustWrite(t, f, some, 0)
+	})
+	add("remains", "a chunk with the second page of an older version beside it", "opens", text(2, four, 60), func(t *testing.T, f *envelope.File, st *memory) {
+		must(t, 0, f.Sync())
+		mustWrite(t, f, some, 0)
+		st.punch(4096, 4096)
+	})
+	add("bit", "a bit of a version is another", "refused block", some, damage(func(m *memory) { m.data[2*4096+100] ^= 1 }))
+	add("magic", "a bit of a magic is another", "refused block", some, damage(func(m *memory) { m.data[2*4096-1] ^= 1 }))
+	add("missing", "a page of a version is zeros", "refused block", some, damage(func(m *memory) { m.punch(2*4096, 4096) }))
+	add("swapped", "the two pages of a version are swapped", "refused block", some, damage(func(m *memory) {
+		copy(m.data[4096:], slices.Concat(m.data[8192:12288], m.data[4096:8192]))
+	}))
+	add("moved", "a version is one page further", "refused block", some, damage(func(m *memory) {
+		copy(m.data[8192:16384], bytes.Clone(m.data[4096:12288]))
+		m.punch(4096, 4096)
+	}))
+	add("zeroed", "a chunk is zeros, in a file without holes", "refused block", text(1, whole+1, 95), damage(func(m *memory) { m.punch(4096, 16*4096) }))
+	add("cut", "cut at a chunk's end", "refused block", text(1, whole+1, 95), damage(func(m *memory) { m.resize(17 * 4096) }))
+	add("cut-block", "cut at a block's end, behind a version", "refused block", some, damage(func(m *memory) { m.resize(4 * 4096) }))
+	add("length", "another length, authenticated", "refused block", some, forge(func(plain []byte) { plain[17]++ }))
+	add("no-frame", "what is no frame, authenticated", "refused block", some, forge(func(plain []byte) { plain[22] ^= 1 }))
+	add("left-over", "a byte behind the frame, authenticated", "refused block", some, func(t *testing.T, _ *envelope.File, st *memory) {
+		forgePage(t, st, 2, true, func(plain []byte) { plain[4063] = 1 })
+	})
+}
+
+// forgePage changes what is sealed in a page of a version.
+func forgePage(t *testing.T, st *memory, i int64, last bool, edit func(plain []byte)) {
+	t.Helper()
+	block, err := aes.NewCipher(kdf(newKey(1), st.data[14:30], "kmsfs/1 file content", 32))
+	gcm, err := cipher.NewGCM(must(t, block, err))
+	must(t, gcm, err)
+	page := st.data[i*4096:][:4096]
+	aad := append(binary.BigEndian.AppendUint64(bytes.Clone(st.data[14:30]), uint64(i)), 0, 1)
+	if last {
+		aad[24] = 1
+	}
+	plain, err := gcm.Open(nil, page[:12], page[12:4092], aad)
+	must(t, plain, err)
+	edit(plain)
+	gcm.Seal(page[:12], page[:12], plain, aad)
+}
