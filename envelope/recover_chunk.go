@@ -44,17 +44,20 @@ func (f *File) openEndIn(w *worker, sealed []byte, i int64) (bool, error) {
 		return false, readFailed(first, err)
 	}
 	f.undo.overlay(sealed, sealedStart(first))
+	var c contents
 	if i > 0 {
-		c := f.readVersions(w, sealed, first, true, true)
-		if c.found {
+		if c = f.readVersions(w, sealed, first, true, true); c.found {
 			return true, f.endWithVersion(w, &c.newest, i)
 		}
 		c.clearPages(sealed)
 	}
 	for b := first + int64(len(sealed)-1)/pageSize; b >= first; b-- {
 		at := (b - first) * pageSize
-		n, what := f.lengthOf(w, sealed[at:min(at+pageSize, int64(len(sealed)))], b)
-		if n > 0 {
+		page := sealed[at:min(at+pageSize, int64(len(sealed)))]
+		if f.isHole(page, b) && c.opened == 0 {
+			continue // nobody has begun to write here
+		}
+		if n, what := f.lengthOf(w, page, b); n > 0 {
 			return true, f.endWithBlock(w, sealed, i, b, n, what)
 		}
 	}
