@@ -145,7 +145,7 @@ func (v *volume) replaceRecord(u use, edit func(d *envelope.Directory)) (*envelo
 }
 
 // compressionNames are how users write compressions. A policy that inherits has none.
-var compressionNames = map[string]envelope.Compression{"none": envelope.CompressionNone}
+var compressionNames = map[string]envelope.Compression{"none": envelope.CompressionNone, "zstd": envelope.CompressionZstd}
 
 func compressionName(c envelope.Compression) string {
 	for name, named := range compressionNames {
