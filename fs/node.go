@@ -123,21 +123,7 @@ func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*go
 	if err != nil {
 		return nil, v.errno(err, "look up", l.path())
 	}
-	in := v.inodes.get(st.Ino, st.Mode)
-	if v.shared() && v.isGone(in) {
-		in = v.inodes.create(st.Ino, st.Mode)
-	}
-	if v.planted(in, s, st) {
-		in = v.inodes.apart(in)
-	}
-	if in.kind == unix.S_IFDIR && v.shared() && !in.knows(l) {
-		in.dropRecord() // another mount has moved it
-	}
-	if v.shared() && st.Nlink == 1 {
-		in.setLink(l) // what else is known of it, other mounts have removed
-	} else {
-		in.addLink(l)
-	}
+	in := v.found(s, st)
 	v.settle(in, s, st)
 	if in.kind == unix.S_IFREG {
 		err = v.fileAttr(&out.Attr, in, s)
@@ -149,6 +135,42 @@ func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*go
 	}
 	v.attributeLife(in, &out.AttrValid, &out.AttrValidNsec)
 	return n.newNode(ctx, in), 0
+}
+
+// found returns the inode of what was found at s. What doesn't belong there is not taken for what is known of it elsewhere.
+func (v *volume) found(s spot, st unix.Stat_t) *inode {
+	in := v.inodes.get(st.Ino, st.Mode)
+	if v.shared() && v.isGone(in) {
+		in = v.inodes.create(st.Ino, st.Mode)
+	}
+	if v.planted(in, s, st) || v.strayed(in, s) {
+		in = v.inodes.apart(in)
+	}
+	if v.shared() && st.Nlink == 1 {
+		in.setLink(s.link) // what else is known of it, other mounts have removed
+	} else {
+		in.addLink(s.link)
+	}
+	return in
+}
+
+// strayed says whether a directory that is known elsewhere has come to s by other ways than a mount's rename: by its record it doesn't lie there. What is known
+// beneath it would be judged by the new path, and never look at the record again.
+func (v *volume) strayed(in *inode, s spot) bool {
+	if _, known := in.link(); in.kind != unix.S_IFDIR || in != v.root && (!known || in.knows(s.link)) {
+		return false
+	}
+	fd, err := unix.Openat(s.fd, s.entry(), unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return true
+	}
+	defer unix.Close(fd)
+	record, err := v.readDirectory(fd)
+	if err != nil || !record.LiesAt(s.location()) {
+		return true
+	}
+	in.dropRecord() // another mount has moved it, or it was adopted
+	return false
 }
 
 // planted says whether another link to a file is one that its header doesn't name: the kernel doesn't say by which of its

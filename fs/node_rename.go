@@ -60,14 +60,16 @@ func (v *volume) rename(call Call, from, to link, flags uint32) error {
 	if !exists && flags&unix.RENAME_EXCHANGE != 0 {
 		return unix.ENOENT
 	}
-	if err := v.mayMove(call, a, b, source); err != nil {
+	in := v.found(a, source)
+	if err := v.mayMove(call, in, a, b, source); err != nil {
 		return err
 	}
 	if flags&unix.RENAME_EXCHANGE != 0 {
-		if err := v.mayMove(call, b, a, target); err != nil {
+		other := v.found(b, target)
+		if err := v.mayMove(call, other, b, a, target); err != nil {
 			return err
 		}
-		return v.exchange(call, a, b, source, target)
+		return v.exchange(call, in, other, a, b)
 	}
 	if exists && target.Mode&unix.S_IFMT == unix.S_IFDIR {
 		if source.Mode&unix.S_IFMT != unix.S_IFDIR {
@@ -78,12 +80,12 @@ func (v *volume) rename(call Call, from, to link, flags uint32) error {
 		}
 		exists = false
 	}
-	return v.move(call, a, b, source, target, exists, flags)
+	return v.move(call, in, a, b, target, exists, flags)
 }
 
-// move renames a to b. exists says that b is there, as target, and no directory.
-func (v *volume) move(call Call, a, b spot, source, target unix.Stat_t, exists bool, flags uint32) error {
-	m, err := v.announce(call, a, b, source)
+// move renames in, which is at a, to b. exists says that b is there, as target, and no directory.
+func (v *volume) move(call Call, in *inode, a, b spot, target unix.Stat_t, exists bool, flags uint32) error {
+	m, err := v.announce(call, in, a, b)
 	if err != nil {
 		return err
 	}
@@ -111,13 +113,13 @@ func (v *volume) move(call Call, a, b spot, source, target unix.Stat_t, exists b
 	return nil
 }
 
-// exchange swaps a and b.
-func (v *volume) exchange(call Call, a, b spot, source, target unix.Stat_t) error {
-	m, err := v.announce(call, a, b, source)
+// exchange swaps in, which is at a, and other, which is at b.
+func (v *volume) exchange(call Call, in, other *inode, a, b spot) error {
+	m, err := v.announce(call, in, a, b)
 	if err != nil {
 		return err
 	}
-	o, err := v.announce(call, b, a, target)
+	o, err := v.announce(call, other, b, a)
 	if err != nil {
 		return errors.Join(err, m.stay(call, a, b))
 	}
@@ -153,12 +155,10 @@ type moving struct {
 
 // mayMove refuses to move a directory from a to b where that would bring what is beneath under another KMS key, as programs copy then; and a caller who may not
 // use what is beneath: by its new path, he might. Of files, each is asked for when it is opened to be moved.
-func (v *volume) mayMove(call Call, a, b spot, st unix.Stat_t) error {
-	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+func (v *volume) mayMove(call Call, in *inode, a, b spot, st unix.Stat_t) error {
+	if in.kind != unix.S_IFDIR {
 		return nil
 	}
-	in := v.inodes.get(st.Ino, st.Mode)
-	in.addLink(a.link)
 	record, err := v.record(in)
 	if err != nil {
 		return err
@@ -185,10 +185,9 @@ func (v *volume) mayMove(call Call, a, b spot, st unix.Stat_t) error {
 	return errors.Join(answers[0].Refusal, v.keys.Record(context.Background(), call, event))
 }
 
-// announce adds the new place of what lies at a to its header or record.
-func (v *volume) announce(call Call, a, b spot, st unix.Stat_t) (moving, error) {
-	m := moving{v: v, in: v.inodes.get(st.Ino, st.Mode)}
-	m.in.addLink(a.link)
+// announce adds the new place of in, which lies at a, to its header or record.
+func (v *volume) announce(call Call, in *inode, a, b spot) (moving, error) {
+	m := moving{v: v, in: in}
 	switch m.in.kind {
 	case unix.S_IFREG:
 		c, err := v.open(call, m.in, a.place(), true)

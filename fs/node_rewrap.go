@@ -37,9 +37,7 @@ func (n *node) rewrap(call Call, name string) error {
 	if call.Caller.UID != st.Uid && call.Caller.UID != 0 {
 		return unix.EPERM
 	}
-	in := v.inodes.get(st.Ino, st.Mode)
-	in.addLink(s.link)
-	c, err := v.open(call, in, s.place(), true)
+	c, err := v.open(call, v.found(s, st), s.place(), true)
 	if err != nil {
 		return err
 	}

@@ -99,9 +99,9 @@ func (r *recovery) children(in *inode) (found []child, whole bool) {
 			continue
 		}
 		if name, ok := v.nameOf(u.fd, u.id, e, in); ok {
-			c := child{in: v.inodes.get(st.Ino, st.Mode), link: link{in, name}}
-			c.in.addLink(c.link)
-			found = append(found, c)
+			l := link{in, name}
+			at := spot{u, l, envelope.BackingName{Entry: e.name}}
+			found = append(found, child{in: v.found(at, st), link: l})
 		}
 	}
 	return found, true
