@@ -106,14 +106,19 @@ func (v *volume) setPolicy(call Call, in *inode, edit func(d *envelope.Directory
 	if err := v.checkOwner(call, u.fd); err != nil {
 		return err
 	}
-	next, err := v.replaceRecord(u, edit)
+	present, err := v.record(in)
 	if err != nil {
 		return err
 	}
+	next := *present
+	edit(&next)
 	event := Event{Name: EventPolicySet, Details: map[string]string{
 		"path": in.path(), "key": next.Key, "compression": compressionName(next.Compression), "uid": fmt.Sprint(call.Caller.UID),
 	}}
-	return v.keys.Record(context.Background(), call, event)
+	if err := v.keys.Record(context.Background(), call.own(), event); err != nil {
+		return err
+	}
+	return v.replaceRecord(u, &next)
 }
 
 // checkOwner refuses a caller to whom a directory doesn't belong.
@@ -128,20 +133,15 @@ func (v *volume) checkOwner(call Call, fd int) error {
 	return nil
 }
 
-func (v *volume) replaceRecord(u use, edit func(d *envelope.Directory)) (*envelope.Directory, error) {
-	in := u.in
-	in.dirMu.Lock()
-	defer in.dirMu.Unlock()
-	if in.record == nil {
-		return nil, unix.ESTALE
+// replaceRecord gives a directory another record, durably. The caller holds volume.tree for writing.
+func (v *volume) replaceRecord(u use, next *envelope.Directory) error {
+	u.in.dirMu.Lock()
+	defer u.in.dirMu.Unlock()
+	if err := v.writeDirectory(u.fd, next, true); err != nil {
+		return err
 	}
-	next := *in.record
-	edit(&next)
-	if err := v.writeDirectory(u.fd, &next, true); err != nil {
-		return nil, err
-	}
-	in.record = &next
-	return &next, syncControl(u.fd, envelope.DirectoryName)
+	u.in.record = next
+	return syncControl(u.fd, envelope.DirectoryName)
 }
 
 // compressionNames are how users write compressions. A policy that inherits has none.

@@ -58,6 +58,12 @@ func (c Call) bySelf() Call {
 	return own
 }
 
+// own is the call by which the file system records what the caller has done: the event names the caller, who needs no leave for it.
+func (c Call) own() Call {
+	c.Own = true
+	return c
+}
+
 // Wrap is what a data key's wrapped form is bound to.
 type Wrap struct {
 	// Key is the KMS key: an ARN; as the destination of ReEncrypt also an ID or alias.

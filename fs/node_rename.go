@@ -182,7 +182,7 @@ func (v *volume) mayMove(call Call, in *inode, a, b spot, st unix.Stat_t) error 
 		return err
 	}
 	event := Event{Name: EventRenameRefused, Context: use.Context, Error: answers[0].Refusal}
-	return errors.Join(answers[0].Refusal, v.keys.Record(context.Background(), call, event))
+	return errors.Join(answers[0].Refusal, v.keys.Record(context.Background(), call.own(), event))
 }
 
 // announce adds the new place of in, which lies at a, to its header or record.

@@ -154,7 +154,7 @@ func (v *volume) adoptFile(call Call, s spot) error {
 		Details: places(header.Locations, s.location(), s.link.path()),
 	}
 	event.Details["foundOwner"] = ownerName(st.Uid)
-	err = v.keys.Record(context.Background(), call, event)
+	err = v.keys.Record(context.Background(), call.own(), event)
 	if err == nil {
 		err = v.settleAdopted(call, file, s, st)
 	}
@@ -215,7 +215,7 @@ func (v *volume) adoptDirectory(call Call, s spot) error {
 		return err
 	}
 	event := Event{Name: EventAdopted, Details: places(record.Locations, s.location(), s.link.path())}
-	if err := v.keys.Record(context.Background(), call, event); err != nil {
+	if err := v.keys.Record(context.Background(), call.own(), event); err != nil {
 		return err
 	}
 	record.Locations = []envelope.Location{s.location()}

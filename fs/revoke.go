@@ -359,7 +359,7 @@ func (v *volume) lockByHand(call Call, lock bool) error {
 	if lock {
 		event.Name = EventLocked
 	}
-	return v.keys.Record(context.Background(), call, event)
+	return v.keys.Record(context.Background(), call.own(), event)
 }
 
 // attributeLife tells the kernel how long it may believe a file's attributes, if somebody has lost access to the file: not at all.
