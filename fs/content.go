@@ -580,7 +580,15 @@ func (c *content) giveHeader(call Call, p place, owner uint32) error {
 	if err := c.v.keys.Record(context.Background(), self("repair"), event); err != nil {
 		return err
 	}
-	return c.makeFile(call, c.v.sealed.Config().KeyARN, p.path, owner, envelope.NewFileID(), p.location)
+	key := c.v.sealed.Config().KeyARN
+	if l, ok := c.in.link(); ok {
+		under, err := c.v.governing(l.parent)
+		if err != nil {
+			return err
+		}
+		key = under.key
+	}
+	return c.makeFile(call, key, p.path, owner, envelope.NewFileID(), p.location)
 }
 
 // makeFile gives the empty storage a header with a new data key under a KMS key.
