@@ -59,8 +59,10 @@ func (v *volume) changeConfig(edit func(c *envelope.Config) error) error {
 		return err
 	}
 	defer unlock()
-	if err := v.reloadConfig(); err != nil {
-		return err
+	if v.shared() { // nobody else's change is taken for one
+		if err := v.reloadConfig(); err != nil {
+			return err
+		}
 	}
 	config := v.sealed.Config()
 	if err := edit(&config); err != nil {

@@ -89,6 +89,9 @@ func (v *volume) begin(shared bool) error {
 	if err := lock(); err != nil {
 		return err
 	}
+	if err := v.reloadConfig(); err != nil { // it may have been replaced before it was locked
+		return fmt.Errorf("%s: %w: %w", v.path, ErrVolumeDamaged, err)
+	}
 	var st unix.Stat_t
 	if err := unix.Fstat(v.backing.root, &st); err != nil {
 		return err
