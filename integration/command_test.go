@@ -128,6 +128,7 @@ func testRefused(t *testing.T) {
 type inspected struct {
 	Path, Type, FileID, DirectoryID, KeyARN string
 	FormatVersion, PlaintextSize            int
+	DigestedLocations                       int
 	Authentic                               bool
 	EncryptionContext                       map[string]string
 	Locations                               []struct{ DirectoryID, Name string }

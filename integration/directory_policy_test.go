@@ -66,6 +66,16 @@ func (v *volume) keyARN(t testing.TB, key string) string {
 	return described.KeyMetadata.Arn
 }
 
+// sealed finds where in the volume the file or directory of a path in the mount lies: inodes have the same numbers.
+func (v *volume) sealed(t *testing.T, path string) string {
+	t.Helper()
+	found := strings.TrimSpace(run(t, "/", "find", v.dir, "-inum", fmt.Sprint(stat(t, v.path(path)).Ino)))
+	if found == "" || strings.Contains(found, "\n") {
+		t.Fatalf("%s lies at %q", path, found)
+	}
+	return found
+}
+
 // keyID is the end of a KMS key's ARN.
 func keyID(arn string) string { return arn[strings.LastIndex(arn, "/")+1:] }
 
@@ -315,7 +325,7 @@ func testLeftover(t *testing.T, v *volume, a string) {
 	setKey(t, v.path("leftover"), "alias/a")
 	write(t, v.path("leftover", "file"), []byte("text"))
 	run(t, "/", "sync", "-f", v.point)
-	sealed := v.locate(t)["leftover/file"]
+	sealed := v.sealed(t, "leftover/file")
 	v.kill(t)
 	must(t, os.Truncate(sealed, 0))
 	v.mount(t, v.options...)
