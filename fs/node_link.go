@@ -76,14 +76,21 @@ func (v *volume) linkSpecial(in *inode, s spot) error {
 // linkFile adds the place to the file's header before the link is there. All of a file's links lie under one KMS key. A file without a name is linked by
 // who has it open already.
 func (v *volume) linkFile(call Call, in *inode, s spot) error {
-	if known, ok := in.link(); !ok {
-		call = call.bySelf()
+	opener := call
+	known, named := in.link()
+	if !named {
+		opener = call.bySelf()
 	} else if same, _, err := v.sameKey(known, s.link); err != nil || !same {
 		return errors.Join(err, unix.EXDEV)
 	}
-	c, err := v.openHeld(call, in, true)
+	c, err := v.openHeld(opener, in, true)
 	if err != nil {
 		return err
+	}
+	if !named {
+		if err := v.nameFirst(call, c, s); err != nil {
+			return errors.Join(err, c.release())
+		}
 	}
 	location := s.location()
 	err = c.change(func(h *envelope.Header) { v.sealed.AddLocation(h, location) })
@@ -98,6 +105,19 @@ func (v *volume) linkFile(call Call, in *inode, s spot) error {
 		err = errors.Join(err, c.change(func(h *envelope.Header) { v.sealed.RemoveLocation(h, location) }))
 	}
 	return errors.Join(err, c.release())
+}
+
+// nameFirst brings a file that is about to get its first name under the KMS key that holds there, if it was made under another one.
+func (v *volume) nameFirst(call Call, c *content, s spot) error {
+	under, err := v.governing(s.in)
+	if err != nil {
+		return err
+	}
+	arn, err := v.resolve(under.key, s.link)
+	if err != nil || arn == c.file().Header().KeyARN {
+		return err
+	}
+	return c.bringUnder(call, under.key, s.link.path())
 }
 
 // openKnown opens a file by a name that is known, or as it is open already. The caller holds volume.tree.

@@ -154,7 +154,8 @@ type moving struct {
 }
 
 // mayMove refuses to move a directory from a to b where that would bring what is beneath under another KMS key, as programs copy then; and a caller who may not
-// use what is beneath: by its new path, he might. Of files, each is asked for when it is opened to be moved.
+// use what is beneath: by its new path, he might. What is deeper may be under any of the volume's keys; where one of them would let him have more by
+// the new path, programs copy too. Of files, each is asked for when it is opened to be moved.
 func (v *volume) mayMove(call Call, in *inode, a, b spot, st unix.Stat_t) error {
 	if in.kind != unix.S_IFDIR {
 		return nil
@@ -175,14 +176,28 @@ func (v *volume) mayMove(call Call, in *inode, a, b spot, st unix.Stat_t) error 
 	if err != nil {
 		return err
 	}
-	beneath := envelope.Header{Path: a.link.path() + "/", Owner: st.Uid}
-	use := Use{Caller: call.Caller, Action: ActionDecrypt, Wrap: Wrap{under.key, beneath.Context(v.sealed.ID())}}
-	answers, err := v.keys.Check(context.Background(), []Use{use})
-	if err != nil || answers[0].Refusal == nil {
+	at := func(key string, place spot) Use {
+		beneath := envelope.Header{Path: place.link.path() + "/", Owner: st.Uid}
+		return Use{Caller: call.Caller, Action: ActionDecrypt, Wrap: Wrap{key, beneath.Context(v.sealed.ID())}}
+	}
+	uses := []Use{at(under.key, a)}
+	for _, key := range v.sealed.Config().KeyARNs {
+		uses = append(uses, at(key, a), at(key, b))
+	}
+	answers, err := v.keys.Check(context.Background(), uses)
+	if err != nil {
 		return err
 	}
-	event := Event{Name: EventRenameRefused, Context: use.Context, Error: answers[0].Refusal}
-	return errors.Join(answers[0].Refusal, v.keys.Record(context.Background(), call.own(), event))
+	if refusal := answers[0].Refusal; refusal != nil {
+		event := Event{Name: EventRenameRefused, Context: uses[0].Context, Error: refusal}
+		return errors.Join(refusal, v.keys.Record(context.Background(), call.own(), event))
+	}
+	for pair := answers[1:]; len(pair) > 0; pair = pair[2:] {
+		if pair[0].Refusal != nil && pair[1].Refusal == nil {
+			return unix.EXDEV
+		}
+	}
+	return nil
 }
 
 // announce adds the new place of in, which lies at a, to its header or record.
@@ -218,24 +233,32 @@ func (v *volume) announce(call Call, in *inode, a, b spot) (moving, error) {
 	return m, nil
 }
 
-// changeKey wraps a file's data key under the KMS key of the directory that it is about to lie in, if that is another one. The caller needs leave to make
-// files there.
+// changeKey wraps a file's data key under the KMS key of the directory that it is about to lie in, if that is another one. A file with other links
+// stays under the key that it has there: programs copy it then.
 func (m *moving) changeKey(call Call, a, b spot) error {
 	same, under, err := m.v.sameKey(a.link, b.link)
 	if err != nil || same {
 		return err
 	}
-	h := m.c.file().Header()
-	former := h.KeyARN
-	h.Path = b.link.path()
-	if err := m.v.mayGenerate(call, Wrap{under.key, h.Context(m.v.sealed.ID())}); err != nil {
-		return err
+	if st, err := a.stat(); err != nil || st.Nlink > 1 {
+		return errors.Join(err, unix.EXDEV)
 	}
-	if err := m.c.wrapUnder(call, under.key, h.Path); err != nil {
+	former := m.c.file().Header().KeyARN
+	if err := m.c.bringUnder(call, under.key, b.link.path()); err != nil {
 		return err
 	}
 	m.former = former
 	return nil
+}
+
+// bringUnder wraps the data key under the KMS key of the directory where the file is about to lie. The caller needs leave to make files there.
+func (c *content) bringUnder(call Call, key, path string) error {
+	h := c.file().Header()
+	h.Path = path
+	if err := c.v.mayGenerate(call, Wrap{key, h.Context(c.v.sealed.ID())}); err != nil {
+		return err
+	}
+	return c.wrapUnder(call, key, path)
 }
 
 // wrapUnder wraps the data key anew.
