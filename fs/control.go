@@ -58,7 +58,7 @@ func (b *backing) readControl(dir int, name string, least, most int64) ([]byte, 
 
 // writeControl writes a new control file; with replace, over one that is there.
 func writeControl(dir int, name string, content []byte, replace bool) error {
-	flags := unix.O_WRONLY | unix.O_CREAT | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	flags := unix.O_WRONLY | unix.O_CREAT | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC // not to wait for a pipe's reader
 	if !replace {
 		flags |= unix.O_EXCL
 	}
@@ -66,8 +66,13 @@ func writeControl(dir int, name string, content []byte, replace bool) error {
 	if err != nil {
 		return fmt.Errorf("making %s: %w", name, err)
 	}
-	s := storage{fd: fd}
-	_, err = s.WriteAt(content, 0)
+	var st unix.Stat_t
+	if err = unix.Fstat(fd, &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
+		err = envelope.ErrFormat
+	}
+	if err == nil {
+		_, err = (&storage{fd: fd}).WriteAt(content, 0)
+	}
 	if closed := unix.Close(fd); err == nil {
 		err = closed
 	}

@@ -15,9 +15,11 @@ import (
 // directory is what an inode has if it is a directory: a descriptor, which is closed when too many are open, and its
 // record, which is read once.
 type directory struct {
-	// dirMu guards the record and unsynced. Locks of parents are taken under those of their children's, never the other way.
+	// dirMu guards the record, dirID and unsynced. Locks of parents are taken under those of their children's, never the other way.
 	dirMu  sync.Mutex
 	record *envelope.Directory
+	// dirID is what the first record that was read says: one that says otherwise is another directory's. Zero until then.
+	dirID envelope.DirectoryID
 	// unsynced says that the record, or the directory's own entry, may not be durable.
 	unsynced bool
 	// fresh are directories made in this one that it hasn't been synced with.
@@ -210,8 +212,18 @@ func (v *volume) recordOf(in *inode, fd int) (*envelope.Directory, error) {
 			return nil, err
 		}
 	}
-	in.record = record
+	if in.dirID != record.ID && in.dirID != (envelope.DirectoryID{}) {
+		return nil, unix.ESTALE // what is known beneath it is the other one's
+	}
+	in.record, in.dirID = record, record.ID
 	return record, nil
+}
+
+// mayBe says whether a directory may have that ID.
+func (in *inode) mayBe(id envelope.DirectoryID) bool {
+	in.dirMu.Lock()
+	defer in.dirMu.Unlock()
+	return in.dirID == id || in.dirID == envelope.DirectoryID{}
 }
 
 // dropRecord sees to it that the record is read anew.

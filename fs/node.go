@@ -143,7 +143,10 @@ func (v *volume) found(s spot, st unix.Stat_t) *inode {
 	if v.shared() && v.isGone(in) {
 		in = v.inodes.create(st.Ino, st.Mode)
 	}
-	if v.planted(in, s, st) || v.strayed(in, s) {
+	switch {
+	case in.kind == unix.S_IFDIR:
+		in = v.foundDirectory(in, s)
+	case v.planted(in, s, st):
 		in = v.inodes.apart(in)
 	}
 	if v.shared() && st.Nlink == 1 {
@@ -154,23 +157,26 @@ func (v *volume) found(s spot, st unix.Stat_t) *inode {
 	return in
 }
 
-// strayed says whether a directory that is known elsewhere has come to s by other ways than a mount's rename: by its record it doesn't lie there. What is known
-// beneath it would be judged by the new path, and never look at the record again.
-func (v *volume) strayed(in *inode, s spot) bool {
-	if _, known := in.link(); in.kind != unix.S_IFDIR || in != v.root && (!known || in.knows(s.link)) {
-		return false
+// foundDirectory returns the inode of the directory that was found at s: in, which has its number, if that is known by no other name, or if its record
+// says that it is the same directory and lies here. What is known beneath it goes with it, and is judged by the new path.
+func (v *volume) foundDirectory(in *inode, s spot) *inode {
+	if _, known := in.link(); in == v.root || !known || in.knows(s.link) && !v.shared() {
+		return in
 	}
 	fd, err := unix.Openat(s.fd, s.entry(), unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return true
+		return v.inodes.apart(in)
 	}
 	defer unix.Close(fd)
 	record, err := v.readDirectory(fd)
-	if err != nil || !record.LiesAt(s.location()) {
-		return true
+	switch {
+	case err != nil || !record.LiesAt(s.location()):
+		return v.inodes.apart(in)
+	case !in.mayBe(record.ID):
+		return v.inodes.create(in.ino, in.kind)
 	}
 	in.dropRecord() // another mount has moved it, or it was adopted
-	return false
+	return in
 }
 
 // planted says whether another link to a file is one that its header doesn't name: the kernel doesn't say by which of its

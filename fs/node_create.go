@@ -213,7 +213,7 @@ func (v *volume) makeDirectory(call Call, l link, mode uint32, out *fuse.Attr) (
 		return nil, errors.Join(err, v.dismantle(s.fd, temp))
 	}
 	in := v.inodes.create(st.Ino, st.Mode)
-	in.record, in.unsynced = record, true
+	in.record, in.dirID, in.unsynced = record, record.ID, true
 	in.addLink(l)
 	l.parent.addFresh(in)
 	v.setAttr(out, in, &st)

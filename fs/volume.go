@@ -103,6 +103,7 @@ func (v *volume) begin(shared bool) error {
 	if v.root.record, err = v.readDirectory(v.backing.root); err != nil {
 		return fmt.Errorf("%s: %w: the root directory: %w", v.path, ErrVolumeDamaged, err)
 	}
+	v.root.dirID = v.root.record.ID
 	if !v.root.record.LiesAt(envelope.Location{}) {
 		return fmt.Errorf("%s: %w: its root directory is that of another place", v.path, ErrVolumeDamaged)
 	}
