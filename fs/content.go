@@ -580,26 +580,26 @@ func (c *content) giveHeader(call Call, p place, owner uint32) error {
 	if err := c.v.keys.Record(context.Background(), self("repair"), event); err != nil {
 		return err
 	}
-	key := c.v.sealed.Config().KeyARN
+	parent := c.v.root
 	if l, ok := c.in.link(); ok {
-		under, err := c.v.governing(l.parent)
-		if err != nil {
-			return err
-		}
-		key = under.key
+		parent = l.parent
 	}
-	return c.makeFile(call, key, p.path, owner, envelope.NewFileID(), p.location)
+	under, err := c.v.governing(parent)
+	if err != nil {
+		return err
+	}
+	return c.makeFile(call, under, p.path, owner, envelope.NewFileID(), p.location)
 }
 
-// makeFile gives the empty storage a header with a new data key under a KMS key.
-func (c *content) makeFile(call Call, kmsKey, path string, owner uint32, id envelope.FileID, locations ...envelope.Location) error {
+// makeFile gives the empty storage a header with a new data key, as the policy says.
+func (c *content) makeFile(call Call, under governing, path string, owner uint32, id envelope.FileID, locations ...envelope.Location) error {
 	v := c.v
-	h := &envelope.Header{FileID: id, Owner: owner, Path: path, Locations: locations}
+	h := &envelope.Header{FileID: id, Owner: owner, Path: path, Locations: locations, Compression: under.compression}
 	call.Path = v.seen(path)
 	if err := v.refuseIfLocked(); err != nil {
 		return err
 	}
-	key, err := v.keys.GenerateDataKey(context.Background(), call, kmsKey, h.Context(v.sealed.ID()))
+	key, err := v.keys.GenerateDataKey(context.Background(), call, under.key, h.Context(v.sealed.ID()))
 	if err != nil {
 		return err
 	}

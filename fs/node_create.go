@@ -94,7 +94,7 @@ func (v *volume) fillFile(call Call, fd int, dir use, path string, mode uint32, 
 	c := v.contents.acquire(v, in)
 	c.mu.Lock()
 	c.in, c.storage, c.writable, c.path = in, &storage{fd: fd}, true, path
-	err = c.makeFile(call, under.key, path, st.Uid, envelope.NewFileID(), locations...)
+	err = c.makeFile(call, under, path, st.Uid, envelope.NewFileID(), locations...)
 	if err == nil {
 		err = c.setTime(func() error { return nil })
 	}
