@@ -11,6 +11,8 @@ var (
 	ErrAuthentication = errors.New("authentication failed")
 	// ErrFormat is wrapped by every error that says that bytes have not the form that FORMAT.md gives them.
 	ErrFormat = errors.New("malformed")
+	// ErrOverflow is wrapped, besides, if what is wrong with a header is its overflow.
+	ErrOverflow = errors.New("overflow")
 	// ErrTooLong says that a name, path, symlink target or attribute does not fit the format.
 	ErrTooLong = errors.New("too long")
 	// ErrExhausted says that a file's data key has sealed as many blocks as one key may; a copy of the file has a new one.
@@ -23,7 +25,7 @@ type CorruptError struct {
 	Block int64
 	// Reason says what was found, in a few words and without any content.
 	Reason string
-	// Err is ErrAuthentication or ErrFormat.
+	// Err is ErrAuthentication or ErrFormat, or wraps one of them and ErrOverflow.
 	Err error
 }
 

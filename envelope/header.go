@@ -286,7 +286,7 @@ func (v *Volume) mergeOverflow(h *Header, hash []byte, more func() ([]byte, erro
 			return fmt.Errorf("reading overflow: %w", err)
 		}
 		if !slices.Contains(h.digests, sha256.Sum256(value)) {
-			return corruptHeader("overflow is missing or not the header's", ErrAuthentication)
+			return corruptOverflow("overflow is missing or not the header's", ErrAuthentication)
 		}
 		if h.overflow, err = v.openOverflow(value, h.FileID); err != nil {
 			return err

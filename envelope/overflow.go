@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -59,7 +60,7 @@ func (v *Volume) openOverflow(value []byte, id FileID) (o overflow, err error) {
 	b := value
 	if !v.config.PlaintextNames {
 		if b, err = v.details.DecryptDeterministically(value, v.associate(overflowLabel, id)); err != nil {
-			return overflow{}, corruptHeader("overflow does not open", ErrAuthentication)
+			return overflow{}, corruptOverflow("overflow does not open", ErrAuthentication)
 		}
 	}
 	d := decoder{b: b}
@@ -85,9 +86,13 @@ func (v *Volume) openOverflow(value []byte, id FileID) (o overflow, err error) {
 		d.bad = true
 	}
 	if !d.done() {
-		return overflow{}, corruptHeader("overflow is malformed", ErrFormat)
+		return overflow{}, corruptOverflow("overflow is malformed", ErrFormat)
 	}
 	return o, nil
+}
+
+func corruptOverflow(reason string, err error) error {
+	return corruptHeader(reason, fmt.Errorf("%w: %w", ErrOverflow, err))
 }
 
 // digest returns what stands for l in the overflow of the file with that ID.

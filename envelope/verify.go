@@ -1,0 +1,84 @@
+package envelope
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"syscall"
+)
+
+// Span is a run of plaintext, in bytes.
+type Span struct {
+	Offset int64 `json:"offset"`
+	Length int64 `json:"length"`
+}
+
+// End is where the span ends.
+func (s Span) End() int64 { return s.Offset + s.Length }
+
+// Everything is a span that no file goes beyond.
+func Everything() Span { return Span{0, math.MaxInt64} }
+
+// Verify reads what there is of the plaintext in the span, and calls good with each piece of it that opens, holes excepted, and bad with each run
+// of blocks that don't open: whole blocks, in ascending order. What either returns ends it. The other errors are the storage's.
+func (f *File) Verify(in Span, good func(p []byte, off int64) error, bad func(Span) error) error {
+	p := make([]byte, 1<<20)
+	defer clear(p)
+	for off, step := in.Offset, int64(len(p)); off < in.End(); {
+		data, err := f.SeekData(off)
+		if errors.Is(err, syscall.ENXIO) || err == nil && data >= in.End() {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		n, err := f.ReadAt(p[:min(step, in.End()-data)], data)
+		if n > 0 {
+			if err := good(p[:n], data); err != nil {
+				return err
+			}
+		}
+		off, step = data+int64(n), min(2*step, int64(len(p)))
+		corrupt, ok := errors.AsType[*CorruptError](err)
+		switch {
+		case ok && corrupt.Block >= 0:
+			span, err := f.unopened(corrupt.Block)
+			if err != nil {
+				return err
+			}
+			if err := bad(span); err != nil {
+				return err
+			}
+			off, step = span.End(), blockSize // the next one may not open either
+		case err != nil && !errors.Is(err, io.EOF):
+			return err
+		}
+	}
+	return nil
+}
+
+// unopened returns the run of blocks that don't open, beginning with one that doesn't: those in a hole of the storage need not be tried.
+func (f *File) unopened(first int64) (Span, error) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	end := first + 1
+	if !f.header.Sparse {
+		at, err := f.storage.SeekData(first * pageSize)
+		if errors.Is(err, syscall.ENXIO) {
+			at, err = math.MaxInt64, nil
+		}
+		if err != nil {
+			return Span{}, fmt.Errorf("seeking data: %w", err)
+		}
+		end = max(end, min(at/pageSize, lastBlock(f.size)))
+	}
+	start := blockStart(first)
+	return Span{start, max(min(blockStart(end), f.size)-start, 0)}, nil
+}
+
+// RefersToOverflow says whether the header that was read refers to an overflow attribute.
+func (h *Header) RefersToOverflow() bool { return len(h.digests) > 0 }
+
+// Listed returns how many locations the header lists.
+func (h *Header) Listed() int { return len(h.Locations) + len(h.LinkDigests) }
