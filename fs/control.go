@@ -100,7 +100,7 @@ func syncDir(dir int) error { return syncControl(dir, ".") }
 
 // isControl says that an entry is never a user's: more than package envelope names, since all that begins like control
 // files is theirs.
-func (v *volume) isControl(entry string) bool {
+func (b *backing) isControl(entry string) bool {
 	if !strings.HasPrefix(entry, "kmsfs.") {
 		return false
 	}
@@ -108,7 +108,7 @@ func (v *volume) isControl(entry string) bool {
 }
 
 // dismantle removes a directory that holds control files only.
-func (v *volume) dismantle(parent int, entry string) error {
+func (b *backing) dismantle(parent int, entry string) error {
 	dir, err := unix.Openat(parent, entry, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -120,10 +120,10 @@ func (v *volume) dismantle(parent int, entry string) error {
 	}
 	for _, e := range entries {
 		switch {
-		case !v.isControl(e.name):
+		case !b.isControl(e.name):
 			return unix.ENOTEMPTY
 		case e.kind == unix.DT_DIR && strings.HasPrefix(e.name, tempPrefix):
-			err = v.dismantle(dir, e.name)
+			err = b.dismantle(dir, e.name)
 		default:
 			err = unix.Unlinkat(dir, e.name, 0)
 		}

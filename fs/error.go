@@ -13,6 +13,7 @@ import (
 var (
 	ErrNotVolume       = errors.New("not a kmsfs volume")
 	ErrVolumeInUse     = errors.New("the volume is mounted already")
+	ErrRepairMounted   = errors.New("the volume is mounted, and can't be repaired meanwhile")
 	ErrVolumeDamaged   = errors.New("the volume's configuration is damaged")
 	ErrNotEmpty        = errors.New("the directory is not empty")
 	ErrMountpointInUse = errors.New("the mountpoint is in use or not empty")

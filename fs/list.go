@@ -21,28 +21,50 @@ const (
 	direntName   = 19
 )
 
+// direntBatch is how much of a directory is read at once, in bytes. A walk has that much for each level that it is deep in.
+const direntBatch = 32 << 10
+
 // listEntries reads a directory from where its descriptor stands, without "." and "..".
-func listEntries(dir int) ([]entry, error) {
-	var entries []entry
-	buffer := make([]byte, 64<<10)
+func listEntries(dir int) (all []entry, err error) {
+	err = eachBatch(dir, func(entries []entry) error {
+		all = append(all, entries...)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// eachBatch calls do with the entries of a directory, some at a time, from where its descriptor stands, without "." and "..". An error of do ends it.
+func eachBatch(dir int, do func([]entry) error) error {
+	buffer := make([]byte, direntBatch)
 	for {
 		n, err := retry(func() (int, error) { return unix.Getdents(dir, buffer) })
+		if err != nil || n == 0 {
+			return err
+		}
+		entries, err := parseEntries(buffer[:n])
+		if err == nil {
+			err = do(entries)
+		}
 		if err != nil {
-			return nil, err
-		}
-		if n == 0 {
-			return entries, nil
-		}
-		for b := buffer[:n]; len(b) > direntName; {
-			length := int(binary.NativeEndian.Uint16(b[direntReclen:]))
-			if length <= direntName || length > len(b) {
-				return nil, unix.EIO
-			}
-			name, _, _ := bytes.Cut(b[direntName:length], []byte{0})
-			if s := string(name); s != "." && s != ".." {
-				entries = append(entries, entry{s, binary.NativeEndian.Uint64(b), b[direntType]})
-			}
-			b = b[length:]
+			return err
 		}
 	}
+}
+
+func parseEntries(b []byte) (entries []entry, err error) {
+	for len(b) > direntName {
+		length := int(binary.NativeEndian.Uint16(b[direntReclen:]))
+		if length <= direntName || length > len(b) {
+			return nil, unix.EIO
+		}
+		name, _, _ := bytes.Cut(b[direntName:length], []byte{0})
+		if s := string(name); s != "." && s != ".." {
+			entries = append(entries, entry{s, binary.NativeEndian.Uint64(b), b[direntType]})
+		}
+		b = b[length:]
+	}
+	return entries, nil
 }

@@ -103,16 +103,7 @@ func (v *volume) nameOf(dir int, id envelope.DirectoryID, e entry, in *inode) (s
 	if v.isControl(e.name) {
 		return "", false
 	}
-	var long string
-	if envelope.IsLong(e.name) {
-		content, err := v.readControl(dir, envelope.LongFile(e.name), 1, envelope.MaxLongFile)
-		if err != nil {
-			v.log.Error("an entry's long name can't be read: it is not shown", "directory", in.path(), "entry", e.name, "error", err)
-			return "", false
-		}
-		long = string(content)
-	}
-	name, err := v.sealed.DecryptName(id, e.name, long)
+	name, err := v.nameIn(dir, id, e)
 	if err != nil {
 		v.log.Error("an entry's name doesn't open: it is not shown", "directory", in.path(), "entry", e.name, "error", err)
 		return "", false

@@ -35,6 +35,7 @@ func hints() []hint {
 		{is(errNoVolume), "make one with kmsfs init"},
 		{is(fs.ErrNotVolume), "make one with kmsfs init"},
 		{is(fs.ErrVolumeInUse), "unmount it there first; or mount it with --shared everywhere"},
+		{is(fs.ErrRepairMounted), "unmount it first, or check it without --repair"},
 		{is(fs.ErrVolumeDamaged), "restore " + volumeFile + " from a backup of the volume"},
 		{is(fs.ErrNotEmpty), "name an empty directory, or one that doesn't exist yet"},
 		{is(fs.ErrMountpointInUse), "name an empty directory, or unmount what is there"},

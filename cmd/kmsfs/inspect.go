@@ -40,18 +40,15 @@ Examples:
 		prepare: func(flags *pflag.FlagSet) func([]string) error {
 			var o inspectOptions
 			flags.BoolVar(&o.json, "json", false, "print a JSON object for each FILE")
-			o.secret.declare(flags)
-			declareHome(flags, &o.home)
-			declareKMS(flags, &o.kms)
+			o.declare(flags)
 			return o.run
 		},
 	}
 }
 
 type inspectOptions struct {
-	home, kms string
-	json      bool
-	secret    secretOptions
+	volumeOptions
+	json bool
 }
 
 // inspection is what the command shows of a file: the file system's report, and what only the key service can tell.
@@ -64,36 +61,13 @@ func (o *inspectOptions) run(args []string) (err error) {
 	if len(args) == 0 {
 		return usagef("inspect", "want at least one FILE")
 	}
-	if err := o.secret.complete(); err != nil {
-		return err
-	}
-	dir, err := homeDir(o.home)
-	if err != nil {
-		return err
-	}
 	places := make([]place, len(args))
 	for i, path := range args {
 		if places[i], err = findPlace(path); err != nil {
 			return err
 		}
 	}
-	if o.kms != "" {
-		service, err := openRemote(o.kms, dir, inspectJournal, 0)
-		if err != nil {
-			return err
-		}
-		return errors.Join(o.inspect(service, args, places), service.Close())
-	}
-	secret, err := o.secret.read(dir)
-	if err != nil {
-		return err
-	}
-	defer secret.wipe()
-	home, err := openHome(dir, secret)
-	if err != nil {
-		return err
-	}
-	return errors.Join(o.inspect(home, args, places), home.close())
+	return o.open(inspectJournal, func(service dataKeys) error { return o.inspect(service, args, places) })
 }
 
 // inspect shows what lies at the places, which the arguments name.

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/pflag"
+
+	kmsfs "kmsfs/fs"
+)
+
+// volumeOptions say which key service has the keys of volumes that a command goes through.
+type volumeOptions struct {
+	home, kms string
+	secret    secretOptions
+}
+
+func (o *volumeOptions) declare(flags *pflag.FlagSet) {
+	o.secret.declare(flags)
+	declareHome(flags, &o.home)
+	declareKMS(flags, &o.kms)
+}
+
+// open has do use the key service. The journal's name is for one that is elsewhere.
+func (o *volumeOptions) open(journal string, do func(service dataKeys) error) error {
+	if err := o.secret.complete(); err != nil {
+		return err
+	}
+	dir, err := homeDir(o.home)
+	if err != nil {
+		return err
+	}
+	if o.kms != "" {
+		service, err := openRemote(o.kms, dir, journal, 0)
+		if err != nil {
+			return err
+		}
+		return errors.Join(do(service), service.Close())
+	}
+	secret, err := o.secret.read(dir)
+	if err != nil {
+		return err
+	}
+	defer secret.wipe()
+	home, err := openHome(dir, secret)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(home), home.close())
+}
+
+// findVolume returns the volume at that path, or that is mounted there.
+func findVolume(path string) (string, error) {
+	abs, err := resolve(path, true)
+	if err != nil {
+		return "", pathError(err)
+	}
+	if m, ok, err := mountedAt(abs); err != nil || ok && m.fsType == fsType {
+		return m.source, err
+	}
+	if err := checkDirectory(abs, errNoVolume); err != nil {
+		return "", err
+	}
+	if _, err := os.Lstat(filepath.Join(abs, volumeFile)); errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("%s: %w", path, kmsfs.ErrNotVolume)
+	}
+	return abs, nil
+}

@@ -1,0 +1,359 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/envelope"
+)
+
+// CheckOptions say what to check, and how.
+type CheckOptions struct {
+	Volume string
+	Keys   KeyService
+	// ReadData has all blocks opened, and not only each file's last.
+	ReadData bool
+	// Repair has faults repaired, for which nobody may have the volume mounted.
+	Repair bool
+	// Report is called with each fault, one at a time; in the case of repair after it was tried.
+	Report func(Fault)
+	// Progress, if not nil, is kept up to date.
+	Progress *Progress
+}
+
+// Fault is something in a volume that is not as it was sealed or left. Its JSON names are stable.
+type Fault struct {
+	Class FaultClass `json:"class"`
+	// Path is where users see it, as far as that can be known: "?" stands for names that don't open. Backing is where it lies in the volume. Both
+	// begin with "/".
+	Path    string `json:"path"`
+	Backing string `json:"backing"`
+	Detail  string `json:"detail"`
+	// Bad are the parts of a file's content that don't open, in bytes.
+	Bad []envelope.Span `json:"bad,omitempty"`
+	// Remedy is what repair does about it; once that was tried, what it has done, or why it could not.
+	Remedy string `json:"remedy"`
+	// Repaired says how that ended; nil if it was not tried.
+	Repaired *bool `json:"repaired,omitempty"`
+}
+
+// FaultClass names a kind of fault. The words are stable.
+type FaultClass string
+
+// The classes of faults.
+const (
+	FaultRecord         FaultClass = "record"
+	FaultForeignRecord  FaultClass = "foreign-record"
+	FaultName           FaultClass = "name"
+	FaultLongName       FaultClass = "long-name"
+	FaultOrphanName     FaultClass = "orphan-name"
+	FaultLeftover       FaultClass = "leftover"
+	FaultUnknownControl FaultClass = "unknown-control"
+	FaultMark           FaultClass = "mark"
+	FaultHeader         FaultClass = "header"
+	FaultOverflow       FaultClass = "overflow"
+	FaultStaleOverflow  FaultClass = "stale-overflow"
+	FaultForeignKey     FaultClass = "foreign-key"
+	FaultDataKey        FaultClass = "data-key"
+	FaultSize           FaultClass = "size"
+	FaultBlock          FaultClass = "block"
+	FaultMisplaced      FaultClass = "misplaced"
+	FaultPlantedLink    FaultClass = "planted-link"
+	FaultOwner          FaultClass = "owner"
+	FaultStaleLocation  FaultClass = "stale-location"
+	FaultStaleOwner     FaultClass = "stale-owner"
+	FaultAttribute      FaultClass = "attribute"
+	FaultSymlinkTarget  FaultClass = "symlink-target"
+	FaultUncleanEnd     FaultClass = "unclean-end"
+	FaultUnreadable     FaultClass = "unreadable"
+)
+
+// FaultMeaning says, for people, what faults of a class are, and what repair does about them.
+type FaultMeaning struct {
+	Class          FaultClass
+	Means, Remedy  string
+	reachesNothing bool // what has the fault doesn't open: expected of what lies in lost+found
+}
+
+// FaultMeanings lists all classes.
+func FaultMeanings() []FaultMeaning {
+	return []FaultMeaning{
+		{FaultRecord, "a directory's record is missing, damaged, or not to be trusted", "moves what can be identified in it to a new directory in lost+found, and the rest as it is", true},
+		{FaultForeignRecord, "a directory has the record of another one", "moves what can be identified in it to a new directory in lost+found, and the rest as it is", true},
+		{FaultName, "an entry's name doesn't open", "moves it to lost+found", false},
+		{FaultLongName, "the file that holds an entry's long name is missing or damaged", "writes it anew if header or record tell the name, else moves the entry to lost+found", false},
+		{FaultOrphanName, "a file that holds a long name has no entry", "removes it", false},
+		{FaultLeftover, "a directory that a crash left half made or half removed", "removes it, or, if there are files in it, moves it to lost+found", false},
+		{FaultUnknownControl, "an entry that begins with kmsfs. and is none of kmsfs's", "moves it to lost+found", false},
+		{FaultMark, "the mark of an unclean end is damaged", "moves it to lost+found: what the unclean end left behind is then no longer told from damage", false},
+		{FaultHeader, "a file's header is damaged", "moves the file to lost+found", true},
+		{FaultOverflow, "a file's overflow attribute is missing or damaged", "moves the file to lost+found", true},
+		{FaultStaleOverflow, "a file has an overflow attribute that its header knows nothing of", "removes the attribute, which means nothing", false},
+		{FaultForeignKey, "a file's KMS key is none of the volume's", "moves the file to lost+found", true},
+		{FaultDataKey, "a file's data key doesn't open", "moves the file to lost+found", true},
+		{FaultSize, "a file has a size that no sealed file has, or that its header doesn't fit", "cuts it back to the last whole block, as after an unclean end; if that doesn't help, moves it to lost+found", true},
+		{FaultBlock, "blocks of a file don't open", "accepts a torn last block as after an unclean end; else makes a copy with zeros in place of the bad blocks, in lost+found, and moves the file there too", true},
+		{FaultMisplaced, "a file or directory lies where it was not put", "moves it to lost+found, where it opens again; but not what is a copy of something in its place", true},
+		{FaultPlantedLink, "a link that the file's header doesn't list", "moves the link to lost+found", true},
+		{FaultOwner, "a file belongs to somebody else than its header says", "gives it back", true},
+		{FaultStaleLocation, "a header or record lists a place where the file or directory doesn't lie", "drops it from the header or record", false},
+		{FaultStaleOwner, "a header names an owner to come, who has not come", "drops it from the header", false},
+		{FaultAttribute, "an extended attribute doesn't open", "moves it into a file in lost+found", false},
+		{FaultSymlinkTarget, "a symlink's target doesn't open", "moves the symlink to lost+found", true},
+		{FaultUncleanEnd, "an unclean end left a file one step behind", "repairs it, as the next mount would", false},
+		{FaultUnreadable, "the system can't read it", "does nothing", false},
+	}
+}
+
+func meaning(class FaultClass) FaultMeaning {
+	all := FaultMeanings()
+	return all[slices.IndexFunc(all, func(m FaultMeaning) bool { return m.Class == class })]
+}
+
+// CheckSummary is what was seen in a volume. Its JSON names are stable.
+type CheckSummary struct {
+	Files       int64 `json:"files"`
+	Directories int64 `json:"directories"`
+	// Others are symlinks, FIFOs, sockets and devices.
+	Others int64 `json:"others"`
+	// Bytes is the ciphertext of the files that were checked.
+	Bytes int64 `json:"bytes"`
+	// Refused are files that were not checked, since the key service lets nobody, or not this caller, use their keys; Denied those that the
+	// system's permissions keep the caller from; Changing those that changed all the while.
+	Refused  int64 `json:"refused"`
+	Denied   int64 `json:"denied"`
+	Changing int64 `json:"changing"`
+	// Lost is how many entries of lost+found don't open: that is no fault.
+	Lost     int64 `json:"lost"`
+	Faults   int64 `json:"faults"`
+	Repaired int64 `json:"repaired"`
+	// UncleanEnd says that the volume was not unmounted cleanly, and is not mounted.
+	UncleanEnd bool `json:"uncleanEnd"`
+}
+
+// check is a check of a volume.
+type check struct {
+	*backing
+	CheckOptions
+	ctx  context.Context
+	stop context.CancelCauseFunc
+	tally
+	inodes linkedInodes
+
+	// tolerance is that of an unclean end; none while somebody has the volume mounted.
+	tolerance tolerance
+
+	mu       sync.Mutex // guards what follows, and calls of Report
+	suspects []suspect  // what is to be repaired
+	faults   CheckSummary
+}
+
+// tally counts what a check sees.
+type tally struct {
+	files, directories, others, bytes, refused, denied, changing, lost atomic.Int64
+}
+
+// suspect is an entry with faults.
+type suspect struct {
+	// dirs are the backing names of the directories that lead to it; entry is empty for the root itself.
+	dirs  []string
+	entry entry
+	path  string
+	found []finding
+}
+
+// finding is a fault, without its place.
+type finding struct {
+	class  FaultClass
+	detail string
+	bad    []envelope.Span
+}
+
+// inVolume is where the suspect lies in the volume.
+func (s suspect) inVolume() string {
+	return "/" + path.Join(path.Join(s.dirs...), s.entry.name)
+}
+
+// Check examines a volume, mounted or not, and reports its faults. It returns an error if it can't be examined to its end. If nobody
+// else has it mounted, and the options ask for it, it repairs what it finds.
+func Check(ctx context.Context, o CheckOptions) (CheckSummary, error) {
+	b, err := openBacking(o.Volume, o.Keys, "fsck")
+	if err != nil {
+		return CheckSummary{}, err
+	}
+	defer b.close()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	c := &check{backing: b, CheckOptions: o, ctx: ctx, stop: stop, inodes: linkedInodes{left: map[uint64]uint64{}}}
+	if o.Repair {
+		unlock, err := b.lockAlone()
+		if err != nil {
+			return CheckSummary{}, err
+		}
+		defer unlock()
+	}
+	if err := c.takeTolerance(); err != nil {
+		return CheckSummary{}, err
+	}
+	var counting sync.WaitGroup
+	defer counting.Wait()
+	defer stop(nil)
+	if o.Progress != nil {
+		o.Progress.count(ctx, b.root, &counting)
+	}
+	if err := c.root(); err != nil {
+		return CheckSummary{}, err
+	}
+	if o.Repair {
+		err = c.repair()
+	}
+	return c.summary(), err
+}
+
+// root checks the root directory and all beneath.
+func (c *check) root() error {
+	d := &checkedDirectory{c: c, fd: c.backing.root, path: "/"}
+	record, err := c.readDirectory(d.fd)
+	switch {
+	case isFault(err):
+		c.report(suspect{path: "/", found: []finding{{class: FaultRecord, detail: err.Error()}}})
+		return nil
+	case err != nil:
+		return fmt.Errorf("%s: %w", c.path, err)
+	case !record.LiesAt(envelope.Location{}):
+		c.report(suspect{path: "/", found: []finding{{class: FaultForeignRecord, detail: "the record is that of another directory"}}})
+		return nil
+	}
+	d.id = record.ID
+	c.directories.Add(1)
+	return c.through(d)
+}
+
+// through checks what is in a directory. It returns why that could not be done to its end.
+func (c *check) through(d *checkedDirectory) error {
+	newWalk(c.ctx).through(d)
+	return context.Cause(c.ctx)
+}
+
+// report has a suspect reported, or kept to be repaired.
+func (c *check) report(s suspect) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.Repair {
+		c.suspects = append(c.suspects, s)
+		return
+	}
+	for _, f := range s.found {
+		c.tell(s, f, meaning(f.class).Remedy, nil)
+	}
+}
+
+// tell has one fault reported. mu is held, or the check has no other goroutines by then.
+func (c *check) tell(s suspect, f finding, remedy string, repaired *bool) {
+	c.faults.Faults++
+	if repaired != nil && *repaired {
+		c.faults.Repaired++
+	}
+	c.Report(Fault{Class: f.class, Path: s.path, Backing: s.inVolume(), Detail: f.detail, Bad: f.bad, Remedy: remedy, Repaired: repaired})
+}
+
+func (c *check) summary() CheckSummary {
+	s := c.faults
+	s.Files, s.Directories, s.Others, s.Bytes = c.files.Load(), c.directories.Load(), c.others.Load(), c.bytes.Load()
+	s.Refused, s.Denied, s.Changing, s.Lost = c.refused.Load(), c.denied.Load(), c.changing.Load(), c.lost.Load()
+	s.UncleanEnd = !c.tolerance.since.IsZero()
+	return s
+}
+
+// isFault says whether an error means that something is not what was sealed.
+func isFault(err error) bool {
+	return errors.Is(err, envelope.ErrAuthentication) || errors.Is(err, envelope.ErrFormat)
+}
+
+// lockAlone makes sure that nobody else has the volume mounted, until unlock is called.
+func (b *backing) lockAlone() (unlock func(), err error) {
+	fd, err := unix.Openat(b.root, envelope.ConfigName, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("locking %s: %w", b.path, err)
+	}
+	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		unix.Close(fd)
+		if err == unix.EWOULDBLOCK {
+			return nil, fmt.Errorf("%s: %w", b.path, ErrRepairMounted)
+		}
+		return nil, fmt.Errorf("locking %s: %w", b.path, err)
+	}
+	return func() { unix.Close(fd) }, nil
+}
+
+// takeTolerance finds out what an unclean end may have left behind, unless somebody has the volume mounted: then the marks are his.
+func (c *check) takeTolerance() error {
+	names, err := c.markNames()
+	if err != nil || len(names) == 0 {
+		return err
+	}
+	if !c.Repair {
+		free, err := c.isFree()
+		if err != nil || !free {
+			return err
+		}
+	}
+	boot, err := bootID()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		mark, err := c.readMark(name)
+		if err != nil {
+			continue // it is reported when it is come by
+		}
+		if c.tolerance.since.IsZero() || mark.Time.Before(c.tolerance.since) {
+			c.tolerance.since = mark.Time
+		}
+		c.tolerance.rebooted = c.tolerance.rebooted || mark.BootID != boot
+	}
+	return nil
+}
+
+func isMark(name string) bool {
+	return name == envelope.MarkName || strings.HasPrefix(name, ownMarkPrefix)
+}
+
+func (c *check) markNames() (names []string, err error) {
+	dir, err := unix.Openat(c.backing.root, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(dir)
+	err = eachBatch(dir, func(entries []entry) error {
+		for _, e := range entries {
+			if isMark(e.name) {
+				names = append(names, e.name)
+			}
+		}
+		return nil
+	})
+	return names, err
+}
+
+// isFree says whether nobody has the volume mounted for writing.
+func (c *check) isFree() (bool, error) {
+	fd, err := unix.Openat(c.backing.root, envelope.ConfigName, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(fd)
+	if err := unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB); err != nil {
+		return false, nil
+	}
+	shared, err := c.isShared()
+	return !shared && err == nil, nil
+}

@@ -1,0 +1,325 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/envelope"
+)
+
+// lostAndFound is the directory in the volume's root that repair moves things to; with a number behind it where that name was taken.
+const lostAndFound = "lost+found"
+
+// unknownName stands for a name that doesn't open.
+const unknownName = "?"
+
+// checkedDirectory is a directory that a check goes through: its record has opened.
+type checkedDirectory struct {
+	c      *check
+	parent *checkedDirectory // nil for where the check begins
+	above  []string          // the backing names that lead to a directory without a parent
+	fd     int
+	entry  string // its backing name
+	path   string
+	id     envelope.DirectoryID
+	lost   bool // it is lost+found
+}
+
+func (d *checkedDirectory) descriptor() int { return d.fd }
+
+// dirs are the backing names that lead to the directory.
+func (d *checkedDirectory) dirs() []string {
+	if d.parent == nil {
+		return d.above
+	}
+	return append(d.parent.dirs(), d.entry)
+}
+
+func (d *checkedDirectory) isRoot() bool { return d.parent == nil && len(d.above) == 0 }
+
+// pathOf is where users see what has that name.
+func (d *checkedDirectory) pathOf(name string) string {
+	return strings.TrimSuffix(d.path, "/") + "/" + textPath(name)
+}
+
+func (d *checkedDirectory) failed(e entry, err error) {
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP): // it changed meanwhile
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		d.c.denied.Add(1)
+	default:
+		d.report(e, d.pathOf(unknownName), []finding{{class: FaultUnreadable, detail: err.Error()}})
+	}
+}
+
+// report reports what is wrong with an entry. What lies in lost+found because it doesn't open is left in peace there.
+func (d *checkedDirectory) report(e entry, path string, found []finding) {
+	if d.lost {
+		before := len(found)
+		found = slices.DeleteFunc(found, func(f finding) bool { return meaning(f.class).reachesNothing })
+		if len(found) < before {
+			d.c.lost.Add(1)
+		}
+	}
+	if len(found) > 0 {
+		d.c.report(suspect{dirs: slices.Clone(d.dirs()), entry: e, path: path, found: found})
+	}
+}
+
+// enter checks a directory's name, place, record and attributes.
+func (d *checkedDirectory) enter(fd int, e entry) branch {
+	c := d.c
+	if c.isControl(e.name) {
+		d.control(e)
+		return nil
+	}
+	c.directories.Add(1)
+	in := &checkedDirectory{c: c, parent: d, fd: fd, entry: e.name}
+	var record *envelope.Directory
+	found := d.settled(e, ordinaryPause, func() (found []finding) {
+		var name string
+		name, found = d.name(e)
+		in.path, in.lost = d.pathOf(name), d.isRoot() && isLostAndFound(name)
+		var more []finding
+		record, more = in.record(d.id, name)
+		return append(found, more...)
+	})
+	d.report(e, in.path, found)
+	if record == nil {
+		return nil
+	}
+	in.id = record.ID
+	return in
+}
+
+func isLostAndFound(name string) bool {
+	return name == lostAndFound || strings.HasPrefix(name, lostAndFound+".")
+}
+
+// record reads the directory's record, and returns it unless the directory's entries can't be known by it.
+func (d *checkedDirectory) record(parent envelope.DirectoryID, name string) (*envelope.Directory, []finding) {
+	record, err := d.c.readDirectory(d.fd)
+	switch {
+	case isFault(err):
+		return nil, []finding{{class: FaultRecord, detail: err.Error()}}
+	case errors.Is(err, unix.EACCES):
+		d.c.denied.Add(1)
+		return nil, nil
+	case err != nil:
+		return nil, []finding{{class: FaultUnreadable, detail: err.Error()}}
+	}
+	var found []finding
+	here := envelope.Location{Directory: parent, Name: name}
+	switch {
+	case name == unknownName: // that is a fault already
+	case record.LiesAt(here):
+		if len(record.Locations) > 1 {
+			found = append(found, finding{class: FaultStaleLocation, detail: "the record lists a second place: " + describePlaces(record.Locations, here)})
+		}
+	case !d.c.owns(d.fd, record.ID):
+		return nil, []finding{{class: FaultForeignRecord, detail: "nothing in the directory belongs to the one that the record is of"}}
+	default:
+		found = append(found, finding{class: FaultMisplaced, detail: "the record says that it lies elsewhere: " + describePlaces(record.Locations, here)})
+	}
+	return record, append(found, d.c.attributes(d.fd, record.ID)...)
+}
+
+// describePlaces lists locations other than the one where something was found.
+func describePlaces(locations []envelope.Location, found envelope.Location) string {
+	var b []string
+	for _, l := range locations {
+		if l != found {
+			b = append(b, fmt.Sprintf("%q in directory %s", l.Name, l.Directory))
+		}
+	}
+	if len(b) == 0 {
+		return "nowhere"
+	}
+	return strings.Join(b, ", ")
+}
+
+// owns says whether what lies in a directory belongs to the directory with that ID: one thing that does is proof. An empty one may be anybody's.
+func (c *check) owns(fd int, id envelope.DirectoryID) bool {
+	dir, err := unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(dir)
+	owned, others := false, false
+	err = eachBatch(dir, func(entries []entry) error {
+		for _, e := range entries {
+			if c.isControl(e.name) {
+				continue
+			}
+			if owned = c.belongs(fd, e, id); owned {
+				return errFound
+			}
+			others = true
+		}
+		return nil
+	})
+	return owned || err == nil && !others
+}
+
+// errFound ends a search.
+var errFound = errors.New("found")
+
+// belongs says whether an entry says that it lies in the directory with that ID.
+func (c *check) belongs(dir int, e entry, id envelope.DirectoryID) bool {
+	if !c.sealed.Config().PlaintextNames {
+		_, err := c.nameIn(dir, id, e)
+		return err == nil
+	}
+	for _, l := range c.listed(dir, e) {
+		if l.Directory == id {
+			return true
+		}
+	}
+	return false
+}
+
+// listed returns the locations that an entry's header or record lists, without asking for its data key.
+func (c *check) listed(dir int, e entry) []envelope.Location {
+	fd, err := unix.Openat(dir, e.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(fd)
+	switch e.kind {
+	case unix.DT_DIR:
+		if record, err := c.readDirectory(fd); err == nil {
+			return record.Locations
+		}
+	case unix.DT_REG:
+		if header, err := c.sealed.ReadHeader(&storage{fd: fd}, false); err == nil {
+			return header.Locations
+		}
+	}
+	return nil
+}
+
+// nameIn returns the name of an entry in the directory with that ID.
+func (b *backing) nameIn(dir int, id envelope.DirectoryID, e entry) (string, error) {
+	var long string
+	if envelope.IsLong(e.name) {
+		content, err := b.readControl(dir, envelope.LongFile(e.name), 1, envelope.MaxLongFile)
+		if err != nil {
+			return "", err
+		}
+		long = string(content)
+	}
+	return b.sealed.DecryptName(id, e.name, long)
+}
+
+// name returns the name of an entry, or unknownName and what is wrong with it.
+func (d *checkedDirectory) name(e entry) (string, []finding) {
+	name, err := d.c.nameIn(d.fd, d.id, e)
+	switch {
+	case err == nil:
+		return name, nil
+	case envelope.IsLong(e.name):
+		return unknownName, []finding{{class: FaultLongName, detail: err.Error()}}
+	}
+	return unknownName, []finding{{class: FaultName, detail: err.Error()}}
+}
+
+// control checks an entry that is none of users'.
+func (d *checkedDirectory) control(e entry) {
+	look, pause := d.unknown(e), ordinaryPause
+	switch {
+	case e.name == envelope.DirectoryName: // its directory's check has read it
+		return
+	case d.isRoot() && isMark(e.name):
+		look = d.mark(e)
+	case d.isRoot() && e.kind == unix.DT_REG && slices.Contains([]string{envelope.ConfigName, envelope.LockName, spareMark}, e.name):
+		return
+	case strings.HasPrefix(e.name, tempPrefix):
+		look, pause = func() []finding { return []finding{{class: FaultLeftover, detail: "it was being made, or removed"}} }, longPause
+	case strings.HasSuffix(e.name, longFileSuffix) && strings.HasPrefix(e.name, longEntryPrefix):
+		look = d.longFile(e)
+	}
+	d.report(e, d.pathOf(unknownName), d.settled(e, pause, look))
+}
+
+var (
+	longFileSuffix  = envelope.LongFile("")
+	longEntryPrefix = "kmsfs.long."
+)
+
+func (d *checkedDirectory) unknown(e entry) func() []finding {
+	return func() []finding {
+		return []finding{{class: FaultUnknownControl, detail: "no such file belongs here"}}
+	}
+}
+
+func (d *checkedDirectory) mark(e entry) func() []finding {
+	return func() []finding {
+		if _, err := d.c.readMark(e.name); err != nil && !errors.Is(err, unix.ENOENT) {
+			return []finding{{class: FaultMark, detail: err.Error()}}
+		}
+		return nil
+	}
+}
+
+// longFile looks for the entry whose long name the file holds.
+func (d *checkedDirectory) longFile(e entry) func() []finding {
+	return func() []finding {
+		var st unix.Stat_t
+		err := unix.Fstatat(d.fd, strings.TrimSuffix(e.name, longFileSuffix), &st, unix.AT_SYMLINK_NOFOLLOW)
+		if errors.Is(err, unix.ENOENT) {
+			return []finding{{class: FaultOrphanName, detail: "there is no entry of that name"}}
+		}
+		return nil
+	}
+}
+
+// see checks an entry that is no directory.
+func (d *checkedDirectory) see(e entry) {
+	c := d.c
+	if c.isControl(e.name) {
+		d.control(e)
+		return
+	}
+	file := fileCheck{c: c, dir: d.fd, entry: e.name}
+	path := ""
+	found := d.settled(e, ordinaryPause, func() []finding {
+		name, found := d.name(e)
+		path = d.pathOf(name)
+		switch e.kind {
+		case unix.DT_REG:
+			file.location, file.path = envelope.Location{Directory: d.id, Name: name}, path
+			found = append(found, file.look()...)
+		case unix.DT_LNK:
+			found = append(found, d.target(e)...)
+		}
+		return found
+	})
+	if e.kind == unix.DT_REG {
+		c.files.Add(1)
+		c.bytes.Add(file.size)
+	} else {
+		c.others.Add(1)
+	}
+	if c.Progress != nil {
+		c.Progress.Files.Add(1)
+		c.Progress.Bytes.Add(file.size - file.counted)
+	}
+	d.report(e, path, found)
+}
+
+// target opens a symlink's target.
+func (d *checkedDirectory) target(e entry) []finding {
+	sealed := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(d.fd, e.name, sealed)
+	if err == nil {
+		_, err = d.c.sealed.OpenTarget(string(sealed[:n]))
+	}
+	if isFault(err) {
+		return []finding{{class: FaultSymlinkTarget, detail: err.Error()}}
+	}
+	return nil
+}

@@ -1,0 +1,313 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/envelope"
+)
+
+// fileCheck is the check of one regular file, at one of its names.
+type fileCheck struct {
+	c        *check
+	dir      int
+	entry    string
+	location envelope.Location // with unknownName if the name doesn't open
+	path     string
+	// strict has nothing accepted that an unclean end may have left behind.
+	strict bool
+
+	// read says that the content has been read, and suspects which parts of it did not open: only those are looked at again.
+	read     bool
+	suspects []envelope.Span
+	// size is the ciphertext's, in bytes, and counted what progress knows of already.
+	size, counted int64
+}
+
+// look returns what is wrong with the file. What changed its type or name meanwhile has nothing wrong.
+func (f *fileCheck) look() []finding {
+	fd, err := unix.Openat(f.dir, f.entry, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO):
+		return nil
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		f.c.denied.Add(1)
+		return nil
+	case err != nil:
+		return unreadable(err)
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return unreadable(err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil
+	}
+	f.size = st.Size
+	return f.lookAt(&storage{fd: fd}, st)
+}
+
+func unreadable(err error) []finding {
+	return []finding{{class: FaultUnreadable, detail: err.Error()}}
+}
+
+func (f *fileCheck) lookAt(s *storage, st unix.Stat_t) []finding {
+	c := f.c
+	tolerant := !f.strict && c.tolerance.covers(st.Ctim)
+	header, err := c.sealed.ReadHeader(s, tolerant)
+	if err != nil {
+		return headerFinding(err)
+	}
+	file, accepted, found := f.open(s, header, tolerant)
+	if file == nil {
+		return found
+	}
+	defer func() { _ = file.Close() }() // it is open read-only
+	found = append(found, f.place(header, st)...)
+	if !header.RefersToOverflow() && c.hasOverflow(s) {
+		found = append(found, finding{class: FaultStaleOverflow, detail: "the header refers to none"})
+	}
+	found = append(found, c.attributes(s.fd, header.FileID)...)
+	found = append(found, f.content(file, st)...)
+	return append(found, accepted.findings()...)
+}
+
+// headerFinding tells the faults of headers apart.
+func headerFinding(err error) []finding {
+	corrupt, ok := errors.AsType[*envelope.CorruptError](err)
+	switch {
+	case errors.Is(err, envelope.ErrEmpty):
+		return []finding{{class: FaultUncleanEnd, detail: "the file has no header yet"}}
+	case errors.Is(err, envelope.ErrOverflow):
+		return []finding{{class: FaultOverflow, detail: err.Error()}}
+	case ok && corrupt.Block == -2:
+		return []finding{{class: FaultSize, detail: err.Error()}}
+	case isFault(err):
+		return []finding{{class: FaultHeader, detail: err.Error()}}
+	}
+	return unreadable(err)
+}
+
+// open opens the file, or says why it can't be. It returns neither if the key service refuses its key.
+func (f *fileCheck) open(s *storage, header *envelope.Header, tolerant bool) (*envelope.File, *acceptances, []finding) {
+	c := f.c
+	if !c.sealed.Allows(header.KeyARN) {
+		return nil, nil, []finding{{class: FaultForeignKey, detail: "the header names the key " + header.KeyARN}}
+	}
+	key, err := c.keys.Decrypt(c.ctx, self("fsck"), header.KeyARN, header.WrappedKey, header.Context(c.sealed.ID()))
+	switch {
+	case errors.Is(err, ErrRefused):
+		c.refused.Add(1)
+		return nil, nil, nil
+	case errors.Is(err, ErrUnreachable), errors.Is(err, context.Canceled):
+		c.stop(fmt.Errorf("checking %s: %w", f.path, err))
+		return nil, nil, nil
+	case err != nil:
+		return nil, nil, []finding{{class: FaultDataKey, detail: err.Error()}}
+	}
+	defer clear(key)
+	accepted := &acceptances{}
+	file, err := c.sealed.OpenFile(s, header, key, envelope.FileOptions{Tolerant: tolerant, ReadOnly: true, Repaired: accepted.add})
+	if err != nil {
+		return nil, nil, headerFinding(err)
+	}
+	return file, accepted, nil
+}
+
+// acceptances are what an unclean end left behind in a file.
+type acceptances struct {
+	mu   sync.Mutex // guards what follows
+	what []string
+}
+
+func (a *acceptances) add(block int64, what string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if block >= 0 {
+		what = fmt.Sprintf("block %d: %s", block, what)
+	}
+	a.what = append(a.what, what)
+}
+
+func (a *acceptances) findings() []finding {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.what) == 0 {
+		return nil
+	}
+	return []finding{{class: FaultUncleanEnd, detail: strings.Join(a.what, ", ")}}
+}
+
+// place says whether the file is where, and whose, its header says.
+func (f *fileCheck) place(h *envelope.Header, st unix.Stat_t) (found []finding) {
+	c := f.c
+	if f.location.Name != unknownName {
+		lies := c.sealed.LiesAt(h, f.location)
+		switch {
+		case !lies && c.tolerance.rebooted && c.tolerance.covers(st.Ctim):
+			found = append(found, finding{class: FaultUncleanEnd, detail: "it was renamed, which its header doesn't know yet"})
+		case !lies && st.Nlink > 1:
+			found = append(found, finding{class: FaultPlantedLink, detail: fmt.Sprintf("the file has %d links, and its header lists %d, but not this one", st.Nlink, h.Listed())})
+		case !lies:
+			found = append(found, finding{class: FaultMisplaced, detail: "the header says that it lies elsewhere: " + describePlaces(h.Locations, f.location)})
+		case h.Listed() > int(st.Nlink):
+			found = append(found, finding{class: FaultStaleLocation, detail: fmt.Sprintf("the header lists %d places, and the file has %d links", h.Listed(), st.Nlink)})
+		}
+	}
+	switch {
+	case !h.OwnedBy(st.Uid):
+		found = append(found, finding{class: FaultOwner, detail: fmt.Sprintf("it belongs to %s, and by its header to %s", ownerName(st.Uid), ownerName(h.Owner))})
+	case h.NextOwner != nil && h.Owner == st.Uid:
+		found = append(found, finding{class: FaultStaleOwner, detail: "the header has it given to " + ownerName(*h.NextOwner)})
+	}
+	return found
+}
+
+// content opens all blocks, or only the last, which nothing else shows to be the last.
+func (f *fileCheck) content(file *envelope.File, st unix.Stat_t) []finding {
+	parts := []envelope.Span{{Offset: max(file.Size()-1, 0), Length: 1}}
+	switch {
+	case f.read:
+		parts = f.suspects
+	case f.c.ReadData && (f.strict || f.c.inodes.first(st)):
+		parts = []envelope.Span{envelope.Everything()}
+	}
+	var bad []envelope.Span
+	for _, part := range parts {
+		err := file.Verify(part, f.count, func(s envelope.Span) error {
+			bad = joinSpan(bad, s)
+			return f.c.ctx.Err()
+		})
+		if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, io.EOF) {
+			return unreadable(err)
+		}
+	}
+	f.read, f.suspects = true, bad
+	if len(bad) == 0 {
+		return nil
+	}
+	return []finding{{class: FaultBlock, detail: describeBad(bad, file.Size()), bad: bad}}
+}
+
+func (f *fileCheck) count(p []byte, _ int64) error {
+	if pr := f.c.Progress; pr != nil && !f.read {
+		pr.Bytes.Add(int64(len(p)))
+		f.counted += int64(len(p))
+	}
+	return f.c.ctx.Err()
+}
+
+// joinSpan adds a span that begins where the last one ends, or later.
+func joinSpan(all []envelope.Span, s envelope.Span) []envelope.Span {
+	if n := len(all); n > 0 && all[n-1].End() == s.Offset {
+		all[n-1].Length += s.Length
+		return all
+	}
+	return append(all, s)
+}
+
+func describeBad(bad []envelope.Span, size int64) string {
+	var lost int64
+	for _, s := range bad {
+		lost += s.Length
+	}
+	text := fmt.Sprintf("%d of %d bytes don't open, beginning at %d", lost, size, bad[0].Offset)
+	if bad[len(bad)-1].End() == size {
+		text += "; the last block is among them: the file may have been cut or extended"
+	}
+	return text
+}
+
+// hasOverflow says whether the file has an overflow attribute.
+func (c *check) hasOverflow(s *storage) bool {
+	value, err := s.Overflow()
+	return err == nil && value != nil
+}
+
+// attributes opens the extended attributes of an open file or directory with that ID.
+func (c *check) attributes(fd int, object [envelope.IDSize]byte) (found []finding) {
+	for _, a := range c.badAttributes(fd, object) {
+		found = append(found, finding{class: FaultAttribute, detail: a.name + ": " + a.err.Error()})
+	}
+	return found
+}
+
+// badAttribute is an attribute in the volume that doesn't open.
+type badAttribute struct {
+	name string
+	err  error
+}
+
+func (c *check) badAttributes(fd int, object [envelope.IDSize]byte) (bad []badAttribute) {
+	names := make([]byte, maxAttribute)
+	n, err := unix.Flistxattr(fd, names)
+	if err != nil {
+		return nil // there are none where the file system knows of none
+	}
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(names[:n]), "\x00"), "\x00") {
+		if !strings.HasPrefix(name, reservedAttributes) || name == overflowAttribute {
+			continue
+		}
+		if err := c.openAttribute(fd, object, name); err != nil {
+			bad = append(bad, badAttribute{name, err})
+		}
+	}
+	return bad
+}
+
+func (c *check) openAttribute(fd int, object [envelope.IDSize]byte, stored string) error {
+	name, err := c.sealed.OpenAttributeName(object, stored)
+	if err != nil {
+		return err
+	}
+	value, err := readAttribute(fd, stored)
+	if err != nil {
+		return err
+	}
+	_, err = c.sealed.OpenAttribute(object, name, value)
+	return err
+}
+
+func readAttribute(fd int, stored string) ([]byte, error) {
+	value := make([]byte, maxAttribute+envelope.AttributeOverhead)
+	n, err := unix.Fgetxattr(fd, stored, value)
+	if err != nil {
+		return nil, err
+	}
+	return value[:n], nil
+}
+
+// linkedInodes are files with several links whose content has been read, at one of them.
+type linkedInodes struct {
+	mu   sync.Mutex // guards what follows
+	left map[uint64]uint64
+}
+
+// mostLinkedInodes bounds that memory: if there are more at a time, some are read more than once.
+const mostLinkedInodes = 1 << 20
+
+// first says whether a file is come by for the first time.
+func (l *linkedInodes) first(st unix.Stat_t) bool {
+	if st.Nlink < 2 {
+		return true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	left, known := l.left[st.Ino]
+	switch {
+	case known && left <= 1:
+		delete(l.left, st.Ino)
+	case known:
+		l.left[st.Ino] = left - 1
+	case len(l.left) < mostLinkedInodes:
+		l.left[st.Ino] = uint64(st.Nlink) - 1
+	}
+	return !known
+}

@@ -1,0 +1,169 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/envelope"
+)
+
+// lostDirectory is lost+found, or a directory made in it.
+type lostDirectory struct {
+	b    *backing
+	fd   int
+	id   envelope.DirectoryID
+	path string
+	dirs []string // the backing names that lead to it
+}
+
+// lostName is a free name in a lostDirectory.
+type lostName struct {
+	envelope.BackingName
+	location envelope.Location
+	path     string
+}
+
+// mostTries bounds the search for a free name.
+const mostTries = 100000
+
+// openLost opens lost+found, or makes it. What is no directory that opens is left alone.
+func (r *repairer) openLost() (*lostDirectory, error) {
+	if r.lost != nil {
+		return r.lost, nil
+	}
+	record, err := r.readDirectory(r.backing.root)
+	if err != nil {
+		return nil, err
+	}
+	root := &lostDirectory{b: r.backing, fd: r.backing.root, id: record.ID}
+	for i := 1; i < mostTries; i++ {
+		name, err := root.nameOf(numbered(lostAndFound, i))
+		if err != nil {
+			return nil, err
+		}
+		var st unix.Stat_t
+		err = unix.Fstatat(root.fd, name.Entry, &st, unix.AT_SYMLINK_NOFOLLOW)
+		switch {
+		case errors.Is(err, unix.ENOENT):
+			r.lost, err = root.make(name, 0o700, int(r.owner), -1)
+			return r.lost, err
+		case err != nil:
+			return nil, err
+		}
+		if lost := root.open(name); lost != nil {
+			r.lost = lost
+			return lost, nil
+		}
+	}
+	return nil, fmt.Errorf("no name is free for %s", lostAndFound)
+}
+
+// numbered returns the i-th of names that are like base, and as long as names may be.
+func numbered(base string, i int) string {
+	suffix := ""
+	if i > 1 {
+		suffix = fmt.Sprintf(".%d", i)
+	}
+	return base[:min(len(base), envelope.MaxName-len(suffix))] + suffix
+}
+
+// nameOf returns a name in the directory.
+func (d *lostDirectory) nameOf(name string) (lostName, error) {
+	backing, err := d.b.sealed.EncryptName(d.id, name)
+	return lostName{backing, envelope.Location{Directory: d.id, Name: name}, shorten(d.path + "/" + textPath(name))}, err
+}
+
+// freeName returns a name like base that nothing has.
+func (d *lostDirectory) freeName(base string) (lostName, error) {
+	if base = strings.ReplaceAll(base, "/", "_"); base == "" || base == "." || base == ".." {
+		base = "unknown"
+	}
+	for i := 1; i < mostTries; i++ {
+		name, err := d.nameOf(numbered(base, i))
+		if err != nil {
+			return name, err
+		}
+		var st unix.Stat_t
+		err = unix.Fstatat(d.fd, name.Entry, &st, unix.AT_SYMLINK_NOFOLLOW)
+		if errors.Is(err, unix.ENOENT) {
+			return name, nil
+		}
+		if err != nil {
+			return name, err
+		}
+	}
+	return lostName{}, fmt.Errorf("no name like %q is free in %s", base, d.path)
+}
+
+// open opens a directory in this one; nil if it can't be used.
+func (d *lostDirectory) open(name lostName) *lostDirectory {
+	fd, err := unix.Openat(d.fd, name.Entry, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	record, err := d.b.readDirectory(fd)
+	if err != nil || !record.LiesAt(name.location) {
+		unix.Close(fd)
+		return nil
+	}
+	return d.inner(fd, name, record.ID)
+}
+
+func (d *lostDirectory) inner(fd int, name lostName, id envelope.DirectoryID) *lostDirectory {
+	return &lostDirectory{d.b, fd, id, name.path, append(d.dirs[:len(d.dirs):len(d.dirs)], name.Entry)}
+}
+
+// make makes a directory in this one, durably: whole, with its record, under a temporary name, which it then leaves.
+func (d *lostDirectory) make(name lostName, mode uint32, uid, gid int) (*lostDirectory, error) {
+	temp := newTempName()
+	if err := unix.Mkdirat(d.fd, temp, 0o700); err != nil {
+		return nil, err
+	}
+	fd, err := unix.Openat(d.fd, temp, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	record := &envelope.Directory{ID: envelope.NewDirectoryID(), Locations: []envelope.Location{name.location}}
+	err = d.b.writeDirectory(fd, record, false)
+	if err == nil {
+		err = syncControl(fd, envelope.DirectoryName)
+	}
+	if err == nil && d.b.uid == 0 {
+		err = unix.Fchown(fd, uid, gid)
+	}
+	if err == nil {
+		err = unix.Fchmod(fd, mode)
+	}
+	if err == nil {
+		err = d.take(d.fd, temp, name)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, errors.Join(err, d.b.dismantle(d.fd, temp))
+	}
+	return d.inner(fd, name, record.ID), nil
+}
+
+// take moves an entry here, as it is.
+func (d *lostDirectory) take(dir int, entry string, name lostName) error {
+	if err := d.prepareName(name); err != nil {
+		return err
+	}
+	if err := unix.Renameat2(dir, entry, d.fd, name.Entry, unix.RENAME_NOREPLACE); err != nil {
+		return err
+	}
+	return errors.Join(syncDir(d.fd), syncDir(dir))
+}
+
+func (d *lostDirectory) prepareName(name lostName) error {
+	if name.Long == "" {
+		return nil
+	}
+	if err := writeControl(d.fd, envelope.LongFile(name.Entry), []byte(name.Long), true); err != nil {
+		return err
+	}
+	return syncControl(d.fd, envelope.LongFile(name.Entry))
+}

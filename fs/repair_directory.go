@@ -1,0 +1,170 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/envelope"
+)
+
+// moveDirectory moves a directory, so that it opens in its new place. One that is a copy of another stays unopened.
+func (m *mending) moveDirectory(dir int, entry string, to *lostDirectory, name lostName) (string, error) {
+	fd, err := unix.Openat(dir, entry, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	record, err := m.readDirectory(fd)
+	if isFault(err) {
+		return "moved as it is to " + name.path, to.take(dir, entry, name)
+	}
+	if err != nil {
+		return "", err
+	}
+	if !m.survey.claimDirectory(record.ID) {
+		return "it is a copy of a directory that there is: moved as it is to " + name.path, to.take(dir, entry, name)
+	}
+	next := *record
+	next.Locations = []envelope.Location{record.Locations[0], name.location}
+	if err := m.rewriteRecord(fd, &next); err != nil {
+		return "", err
+	}
+	if err := to.take(dir, entry, name); err != nil {
+		return "", err
+	}
+	next.Locations = []envelope.Location{name.location}
+	return "moved to " + name.path, m.rewriteRecord(fd, &next)
+}
+
+func (b *backing) rewriteRecord(fd int, record *envelope.Directory) error {
+	if err := b.writeDirectory(fd, record, true); err != nil {
+		return err
+	}
+	return syncControl(fd, envelope.DirectoryName)
+}
+
+// rebuild makes a new directory of what can be identified in one whose record is lost. The rest stays in the old one, which is moved too.
+func (m *mending) rebuild(lost *lostDirectory, name lostName) (string, error) {
+	fd, err := unix.Openat(m.dir, m.entry.name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return "", err
+	}
+	entries, err := listEntries(fd)
+	if err != nil {
+		return "", err
+	}
+	id, known := m.identify(fd, entries)
+	if !known {
+		return "nothing in it can be identified: moved as it is to " + name.path, lost.take(m.dir, m.entry.name, name)
+	}
+	fresh, err := lost.make(name, st.Mode&0o7777, int(st.Uid), int(st.Gid))
+	if err != nil {
+		return "", err
+	}
+	m.fresh = append(m.fresh, &checkedDirectory{c: m.check, above: fresh.dirs, fd: fresh.fd, path: fresh.path, id: fresh.id})
+	moved, left := 0, 0
+	var failed error
+	for _, e := range entries {
+		if m.isControl(e.name) {
+			continue
+		}
+		if err := m.moveInto(fresh, fd, id, e); err != nil {
+			failed = errors.Join(failed, err)
+			left++
+			continue
+		}
+		moved++
+	}
+	what := fmt.Sprintf("%d entries moved to a new directory %s", moved, name.path)
+	if failed != nil && left == 0 {
+		return what, failed
+	}
+	if left == 0 && m.dismantleRecordless(fd) {
+		return what, unix.Unlinkat(m.dir, m.entry.name, unix.AT_REMOVEDIR)
+	}
+	rest, err := m.moveRaw(m.dir, m.entry.name, name.location.Name+".remains")
+	return fmt.Sprintf("%s; the directory, with %d entries that can't be, %s", what, left, rest), err
+}
+
+// identify finds out the ID that a directory had: an entry that names it, and whose own name opens by it, proves it.
+func (m *mending) identify(fd int, entries []entry) (envelope.DirectoryID, bool) {
+	for _, e := range entries {
+		if m.isControl(e.name) {
+			continue
+		}
+		for _, l := range m.listed(fd, e) {
+			name, err := m.sealed.EncryptName(l.Directory, l.Name)
+			if err == nil && name.Entry == e.name {
+				return l.Directory, true
+			}
+		}
+	}
+	return envelope.DirectoryID{}, false
+}
+
+// moveInto moves an entry of a directory that had that ID.
+func (m *mending) moveInto(to *lostDirectory, dir int, id envelope.DirectoryID, e entry) error {
+	plain, err := m.nameIn(dir, id, e)
+	if err != nil {
+		return err
+	}
+	name, err := to.nameOf(plain)
+	if err != nil {
+		return err
+	}
+	switch e.kind {
+	case unix.DT_DIR:
+		if !m.lists(dir, e, envelope.Location{Directory: id, Name: plain}) {
+			return errMismatch
+		}
+		_, err = m.moveDirectory(dir, e.name, to, name)
+	case unix.DT_REG:
+		if !m.lists(dir, e, envelope.Location{Directory: id, Name: plain}) {
+			return errMismatch
+		}
+		_, err = m.moveFile(dir, e.name, to, name)
+	default:
+		err = to.take(dir, e.name, name)
+	}
+	if err == nil && envelope.IsLong(e.name) {
+		err = unix.Unlinkat(dir, envelope.LongFile(e.name), 0)
+	}
+	return err
+}
+
+// lists says whether an entry's header or record lists that location.
+func (c *check) lists(dir int, e entry, l envelope.Location) bool {
+	fd, err := unix.Openat(dir, e.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	if e.kind == unix.DT_DIR {
+		record, err := c.readDirectory(fd)
+		return err == nil && record.LiesAt(l)
+	}
+	header, err := c.sealed.ReadHeader(&storage{fd: fd}, false)
+	return err == nil && c.sealed.LiesAt(header, l)
+}
+
+// dismantleRecordless empties a directory that has nothing in it but the remains of kmsfs's own, and no record that somebody may want to look at.
+func (m *mending) dismantleRecordless(fd int) bool {
+	var st unix.Stat_t
+	if !errors.Is(unix.Fstatat(fd, envelope.DirectoryName, &st, unix.AT_SYMLINK_NOFOLLOW), unix.ENOENT) {
+		return false
+	}
+	dir, err := unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(dir)
+	entries, err := listEntries(dir)
+	return err == nil && len(entries) == 0
+}

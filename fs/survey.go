@@ -1,0 +1,193 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/envelope"
+)
+
+// survey is what a repair has to know of the whole volume: where links of files lie that are said to lie elsewhere too, and whether what lies
+// in a wrong place is a copy of something in its right place.
+type survey struct {
+	c *check
+
+	mu sync.Mutex // guards what follows, during the walk
+	// files and directories are IDs that are looked for: true once one is found in its place, or is given one.
+	files       map[envelope.FileID]bool
+	directories map[envelope.DirectoryID]bool
+	// links are the places, by inode number, where files lie by right; with an entry for each file that is looked for.
+	links map[uint64][]envelope.Location
+}
+
+// look makes the survey.
+func (r *repairer) look(suspects []suspect) error {
+	s := &survey{
+		c: r.check, files: map[envelope.FileID]bool{}, directories: map[envelope.DirectoryID]bool{}, links: map[uint64][]envelope.Location{},
+	}
+	r.survey = s
+	for _, each := range suspects {
+		if err := s.want(each); err != nil {
+			return err
+		}
+	}
+	if len(s.files)+len(s.directories)+len(s.links) == 0 {
+		return nil
+	}
+	record, err := r.readDirectory(r.backing.root)
+	if isFault(err) {
+		return nil // nothing can be repaired
+	}
+	if err != nil {
+		return err
+	}
+	newWalk(r.ctx).through(&surveyed{s, r.backing.root, record.ID})
+	return context.Cause(r.ctx)
+}
+
+// want notes what is to be known for the repair of a suspect.
+func (s *survey) want(each suspect) error {
+	if each.entry.name == "" {
+		return nil
+	}
+	dir, err := openBeneath(s.c.backing.root, each.dirs)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	switch {
+	case each.has(FaultRecord, FaultForeignRecord):
+		return s.wantChildren(dir, each.entry)
+	case each.has(FaultMisplaced, FaultName, FaultLongName):
+		s.wantEntry(dir, each.entry)
+	case each.has(FaultStaleLocation) && each.entry.kind == unix.DT_REG:
+		s.links[each.entry.ino] = nil
+	}
+	return nil
+}
+
+func (s suspect) has(classes ...FaultClass) bool {
+	return slices.ContainsFunc(s.found, func(f finding) bool { return slices.Contains(classes, f.class) })
+}
+
+// wantEntry asks whether an entry is a copy.
+func (s *survey) wantEntry(dir int, e entry) {
+	fd, err := unix.Openat(dir, e.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	if e.kind == unix.DT_DIR {
+		if record, err := s.c.readDirectory(fd); err == nil {
+			s.directories[record.ID] = false
+		}
+		return
+	}
+	if header, err := s.c.sealed.ReadHeader(&storage{fd: fd}, false); err == nil {
+		s.files[header.FileID] = false
+	}
+}
+
+// wantChildren asks that for all that lies in a directory.
+func (s *survey) wantChildren(dir int, e entry) error {
+	fd, err := unix.Openat(dir, e.name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return eachBatch(fd, func(entries []entry) error {
+		for _, e := range entries {
+			if !s.c.isControl(e.name) && (e.kind == unix.DT_DIR || e.kind == unix.DT_REG) {
+				s.wantEntry(fd, e)
+			}
+		}
+		return nil
+	})
+}
+
+// claimDirectory says whether a directory with that ID may be given a place, and notes that it has one then.
+func (s *survey) claimDirectory(id envelope.DirectoryID) bool {
+	placed := s.directories[id]
+	s.directories[id] = true
+	return !placed
+}
+
+// claimFile is claimDirectory for files.
+func (s *survey) claimFile(id envelope.FileID) bool {
+	placed := s.files[id]
+	s.files[id] = true
+	return !placed
+}
+
+// surveyed is the branch of a survey's walk.
+type surveyed struct {
+	s  *survey
+	fd int
+	id envelope.DirectoryID
+}
+
+func (d *surveyed) descriptor() int { return d.fd }
+
+// failed leaves out what can't be read: a check has told of it.
+func (d *surveyed) failed(entry, error) {}
+
+func (d *surveyed) location(e entry) (envelope.Location, bool) {
+	name, err := d.s.c.nameIn(d.fd, d.id, e)
+	return envelope.Location{Directory: d.id, Name: name}, err == nil
+}
+
+func (d *surveyed) enter(fd int, e entry) branch {
+	if d.s.c.isControl(e.name) {
+		return nil
+	}
+	record, err := d.s.c.readDirectory(fd)
+	if err != nil {
+		return nil
+	}
+	l, ok := d.location(e)
+	d.s.mu.Lock()
+	defer d.s.mu.Unlock()
+	if _, wanted := d.s.directories[record.ID]; wanted && ok && record.LiesAt(l) {
+		d.s.directories[record.ID] = true
+	}
+	return &surveyed{d.s, fd, record.ID}
+}
+
+func (d *surveyed) see(e entry) {
+	s := d.s
+	if e.kind != unix.DT_REG || s.c.isControl(e.name) {
+		return
+	}
+	_, linked := s.links[e.ino] // no key is added during the walk
+	if !linked && len(s.files) == 0 {
+		return
+	}
+	l, ok := d.location(e)
+	if !ok {
+		return
+	}
+	fd, err := unix.Openat(d.fd, e.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	header, err := s.c.sealed.ReadHeader(&storage{fd: fd}, false)
+	if err != nil || !s.c.sealed.LiesAt(header, l) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if linked {
+		s.links[e.ino] = append(s.links[e.ino], l)
+	}
+	if _, wanted := s.files[header.FileID]; wanted {
+		s.files[header.FileID] = true
+	}
+}
