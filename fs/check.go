@@ -154,6 +154,7 @@ type check struct {
 	mu       sync.Mutex // guards what follows, and calls of Report
 	suspects []suspect  // what is to be repaired
 	faults   CheckSummary
+	later    []postponed // what is to be looked at again
 }
 
 // tally counts what a check sees.
@@ -240,6 +241,7 @@ func (c *check) root() error {
 // through checks what is in a directory. It returns why that could not be done to its end.
 func (c *check) through(d *checkedDirectory) error {
 	newWalk(c.ctx).through(d)
+	c.lookAgain()
 	return context.Cause(c.ctx)
 }
 

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -8,17 +9,16 @@ import (
 	"kmsfs/envelope"
 )
 
-// A volume may be in use while it is checked, and what is just being changed can look like a fault. So a fault counts only if what has it was left
-// alone all the while: because it was changed long ago, or because it is found twice, with a pause between.
+// A volume may be in use while it is checked, and what is just being changed can look like a fault. So a fault of a volume in use counts only if
+// what has it was left alone for some time; until then it is postponed, and looked at again after all else.
 const (
-	// longAgo is the age of a change that makes a second look needless: clocks and their ticks don't matter beyond it.
+	// longAgo is how long: the steps of a change, with what the disk takes to sync each, and a key service to answer, have come to their end by then.
 	longAgo = 10 * time.Second
-	// ordinaryPause is far longer than a clock's tick, by which changes are dated. longPause is for what comes and goes as a whole, and may have
-	// to wait for a disk.
-	ordinaryPause = 50 * time.Millisecond
-	longPause     = time.Second
-	// mostLooks is how often something is looked at that changes all the while.
-	mostLooks = 10
+	// againAfter is the time between one look at all that was postponed and the next, mostPatience how long that goes on, and mostPostponed how much it
+	// may be: what is beyond is only counted.
+	againAfter    = 500 * time.Millisecond
+	mostPatience  = time.Minute
+	mostPostponed = 100_000
 )
 
 // stamp tells whether something has changed between two looks.
@@ -60,29 +60,94 @@ func (s stamp) isOld() bool {
 	return time.Unix(s.entry.changed.Unix()).Before(limit) && time.Unix(s.beside.changed.Unix()).Before(limit)
 }
 
-// settled returns what look finds wrong with an entry, once that is sure. In repair nobody else changes anything.
-func (d *checkedDirectory) settled(e entry, pause time.Duration, look func() []finding) []finding {
-	var seen stamp
-	for try := range mostLooks {
-		before := d.stampOf(e)
-		found := look()
-		if len(found) == 0 || d.c.Repair {
-			return found
+// lookSure looks at an entry, and says whether what it finds is sure.
+func (d *checkedDirectory) lookSure(e entry, fd int, file *fileCheck) (v view, sure bool) {
+	before := d.stampOf(e)
+	v = d.look(e, fd, file)
+	if len(v.found) == 0 || !d.c.inUse() {
+		return v, true
+	}
+	after := d.stampOf(e)
+	return v, before == after && after.isOld()
+}
+
+// inUse says whether somebody may be changing the volume.
+func (c *check) inUse() bool {
+	if c.Repair {
+		return false
+	}
+	if factsOf(c.backing.root, envelope.MarkName) == (facts{}) {
+		shared, err := c.isShared()
+		return shared || err != nil
+	}
+	free, err := c.isFree()
+	return !free || err != nil
+}
+
+// postponed is an entry that is to be looked at again.
+type postponed struct {
+	dirs  []string // as in suspect
+	path  string   // of the directory
+	lost  bool
+	entry entry
+	file  *fileCheck
+}
+
+func (c *check) postpone(d *checkedDirectory, e entry, file *fileCheck) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.later) >= mostPostponed {
+		c.changing.Add(1)
+		return
+	}
+	c.later = append(c.later, postponed{slices.Clone(d.dirs()), d.path, d.lost, e, file})
+}
+
+// lookAgain looks at what was postponed, until nothing is left that isn't sure, or patience ends.
+func (c *check) lookAgain() {
+	for deadline := time.Now().Add(mostPatience); len(c.later) > 0; {
+		if time.Now().After(deadline) {
+			c.changing.Add(int64(len(c.later)))
+			return
 		}
-		after := d.stampOf(e)
-		switch {
-		case after.entry == facts{}: // it is gone
-			return nil
-		case before == after && (after.isOld() || try > 0 && before == seen):
-			return found
-		}
-		seen = after
 		select {
-		case <-time.After(pause):
-		case <-d.c.ctx.Done():
-			return nil
+		case <-time.After(againAfter):
+		case <-c.ctx.Done():
+			return
+		}
+		again := c.later
+		c.later = nil
+		for _, p := range again {
+			if c.ctx.Err() != nil {
+				return
+			}
+			c.again(p)
 		}
 	}
-	d.c.changing.Add(1)
-	return nil
+}
+
+// again looks at an entry whose directory may have been moved or removed meanwhile: then the entry is in use.
+func (c *check) again(p postponed) {
+	dir, err := openBeneath(c.backing.root, p.dirs)
+	if err != nil {
+		return
+	}
+	defer unix.Close(dir)
+	record, err := c.readDirectory(dir)
+	if err != nil {
+		return
+	}
+	d := &checkedDirectory{c: c, above: p.dirs, fd: dir, path: p.path, id: record.ID, lost: p.lost}
+	if p.entry.kind != unix.DT_DIR {
+		d.examine(p.entry, -1, p.file)
+		return
+	}
+	fd, err := unix.Openat(dir, p.entry.name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	if in := d.examine(p.entry, fd, nil); in != nil {
+		newWalk(c.ctx).through(in)
+	}
 }

@@ -72,28 +72,76 @@ func (d *checkedDirectory) report(e entry, path string, found []finding) {
 
 // enter checks a directory's name, place, record and attributes.
 func (d *checkedDirectory) enter(fd int, e entry) branch {
+	if !d.c.isControl(e.name) {
+		d.c.directories.Add(1)
+	}
+	if in := d.examine(e, fd, nil); in != nil {
+		return in
+	}
+	return nil
+}
+
+// see checks an entry that is no directory.
+func (d *checkedDirectory) see(e entry) {
 	c := d.c
 	if c.isControl(e.name) {
-		d.control(e)
+		d.examine(e, -1, nil)
+		return
+	}
+	file := &fileCheck{c: c, entry: e.name}
+	d.examine(e, -1, file)
+	if e.kind == unix.DT_REG {
+		c.files.Add(1)
+		c.bytes.Add(file.size)
+	} else {
+		c.others.Add(1)
+	}
+	if c.Progress != nil {
+		c.Progress.Files.Add(1)
+		c.Progress.Bytes.Add(max(file.size-file.counted, 0))
+	}
+}
+
+// examine reports what is wrong with an entry, or postpones that. For a directory, open as fd, whose entries can be looked at, it returns that.
+func (d *checkedDirectory) examine(e entry, fd int, file *fileCheck) *checkedDirectory {
+	v, sure := d.lookSure(e, fd, file)
+	if !sure { // a directory is gone through when that is sure
+		d.c.postpone(d, e, file)
 		return nil
 	}
-	c.directories.Add(1)
-	in := &checkedDirectory{c: c, parent: d, fd: fd, entry: e.name}
-	var record *envelope.Directory
-	found := d.settled(e, ordinaryPause, func() (found []finding) {
-		var name string
-		name, found = d.name(e)
-		in.path, in.lost = d.pathOf(name), d.isRoot() && isLostAndFound(name)
-		var more []finding
-		record, more = in.record(d.id, name)
-		return append(found, more...)
-	})
-	d.report(e, in.path, found)
-	if record == nil {
-		return nil
+	d.report(e, v.path, v.found)
+	return v.inner
+}
+
+// view is what a look at an entry sees.
+type view struct {
+	path  string
+	found []finding
+	inner *checkedDirectory // of a directory that can be gone through
+}
+
+// look looks at an entry. fd is that of a directory, and file the check of what is none.
+func (d *checkedDirectory) look(e entry, fd int, file *fileCheck) (v view) {
+	if d.c.isControl(e.name) {
+		return view{path: d.pathOf(unknownName), found: d.control(e)}
 	}
-	in.id = record.ID
-	return in
+	name, found := d.name(e)
+	v = view{path: d.pathOf(name), found: found}
+	switch e.kind {
+	case unix.DT_DIR:
+		in := &checkedDirectory{c: d.c, parent: d, fd: fd, entry: e.name, path: v.path, lost: d.isRoot() && isLostAndFound(name)}
+		record, found := in.record(d.id, name)
+		if record != nil {
+			in.id, v.inner = record.ID, in
+		}
+		v.found = append(v.found, found...)
+	case unix.DT_REG:
+		file.dir, file.location, file.path = d.fd, envelope.Location{Directory: d.id, Name: name}, v.path
+		v.found = append(v.found, file.look()...)
+	case unix.DT_LNK:
+		v.found = append(v.found, d.target(e)...)
+	}
+	return v
 }
 
 func isLostAndFound(name string) bool {
@@ -227,88 +275,35 @@ func (d *checkedDirectory) name(e entry) (string, []finding) {
 	return unknownName, []finding{{class: FaultName, detail: err.Error()}}
 }
 
-// control checks an entry that is none of users'.
-func (d *checkedDirectory) control(e entry) {
-	look, pause := d.unknown(e), ordinaryPause
-	switch {
-	case e.name == envelope.DirectoryName: // its directory's check has read it
-		return
-	case d.isRoot() && isMark(e.name):
-		look = d.mark(e)
-	case d.isRoot() && e.kind == unix.DT_REG && slices.Contains([]string{envelope.ConfigName, envelope.LockName, spareMark}, e.name):
-		return
-	case strings.HasPrefix(e.name, tempPrefix):
-		look, pause = func() []finding { return []finding{{class: FaultLeftover, detail: "it was being made, or removed"}} }, longPause
-	case strings.HasSuffix(e.name, longFileSuffix) && strings.HasPrefix(e.name, longEntryPrefix):
-		look = d.longFile(e)
-	}
-	d.report(e, d.pathOf(unknownName), d.settled(e, pause, look))
-}
-
 var (
 	longFileSuffix  = envelope.LongFile("")
 	longEntryPrefix = "kmsfs.long."
 )
 
-func (d *checkedDirectory) unknown(e entry) func() []finding {
-	return func() []finding {
-		return []finding{{class: FaultUnknownControl, detail: "no such file belongs here"}}
+// control looks at an entry that is none of users'.
+func (d *checkedDirectory) control(e entry) []finding {
+	var st unix.Stat_t
+	if err := unix.Fstatat(d.fd, e.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return nil
 	}
-}
-
-func (d *checkedDirectory) mark(e entry) func() []finding {
-	return func() []finding {
+	switch {
+	case e.name == envelope.DirectoryName: // its directory's check has read it
+	case d.isRoot() && isMark(e.name):
 		if _, err := d.c.readMark(e.name); err != nil && !errors.Is(err, unix.ENOENT) {
 			return []finding{{class: FaultMark, detail: err.Error()}}
 		}
-		return nil
-	}
-}
-
-// longFile looks for the entry whose long name the file holds.
-func (d *checkedDirectory) longFile(e entry) func() []finding {
-	return func() []finding {
-		var st unix.Stat_t
+	case d.isRoot() && e.kind == unix.DT_REG && slices.Contains([]string{envelope.ConfigName, envelope.LockName, spareMark}, e.name):
+	case strings.HasPrefix(e.name, tempPrefix):
+		return []finding{{class: FaultLeftover, detail: "it was being made, or removed"}}
+	case strings.HasSuffix(e.name, longFileSuffix) && strings.HasPrefix(e.name, longEntryPrefix):
 		err := unix.Fstatat(d.fd, strings.TrimSuffix(e.name, longFileSuffix), &st, unix.AT_SYMLINK_NOFOLLOW)
 		if errors.Is(err, unix.ENOENT) {
 			return []finding{{class: FaultOrphanName, detail: "there is no entry of that name"}}
 		}
-		return nil
+	default:
+		return []finding{{class: FaultUnknownControl, detail: "no such file belongs here"}}
 	}
-}
-
-// see checks an entry that is no directory.
-func (d *checkedDirectory) see(e entry) {
-	c := d.c
-	if c.isControl(e.name) {
-		d.control(e)
-		return
-	}
-	file := fileCheck{c: c, dir: d.fd, entry: e.name}
-	path := ""
-	found := d.settled(e, ordinaryPause, func() []finding {
-		name, found := d.name(e)
-		path = d.pathOf(name)
-		switch e.kind {
-		case unix.DT_REG:
-			file.location, file.path = envelope.Location{Directory: d.id, Name: name}, path
-			found = append(found, file.look()...)
-		case unix.DT_LNK:
-			found = append(found, d.target(e)...)
-		}
-		return found
-	})
-	if e.kind == unix.DT_REG {
-		c.files.Add(1)
-		c.bytes.Add(file.size)
-	} else {
-		c.others.Add(1)
-	}
-	if c.Progress != nil {
-		c.Progress.Files.Add(1)
-		c.Progress.Bytes.Add(file.size - file.counted)
-	}
-	d.report(e, path, found)
+	return nil
 }
 
 // target opens a symlink's target.

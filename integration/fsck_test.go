@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -483,4 +484,167 @@ func (d damage) changesLinks(name string) bool {
 func afterLinks(description string) string {
 	_, after, _ := strings.Cut(description, " content ")
 	return after
+}
+
+// TestFsckLive checks a volume while programs work on it: there is no fault but the one that is planted.
+func TestFsckLive(t *testing.T) {
+	if plain {
+		t.Log("there is no ciphertext")
+		return
+	}
+	v := mounted(t)
+	stop := make(chan struct{})
+	var workers sync.WaitGroup
+	end := sync.OnceFunc(func() {
+		close(stop)
+		workers.Wait()
+	})
+	defer end()
+	for i := range 3 {
+		dir := v.path(fmt.Sprint("worker", i))
+		must(t, os.Mkdir(dir, 0o755))
+		workers.Go(func() {
+			for step := 0; ; step++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if err := churn(dir, step%20); err != nil {
+					t.Errorf("%s: %v", dir, err)
+					return
+				}
+			}
+		})
+	}
+	for range 3 {
+		faults, _ := v.fsck(t, 0, "--read-data")
+		if len(faults) > 0 {
+			t.Fatalf("faults of a volume in use: %+v", faults)
+		}
+	}
+	write(t, v.path("flipped"), noise(330, 20000))
+	run(t, "/", "sync", "-f", v.point)
+	path := v.forger(t).find(v.dir, "flipped")
+	content, err := os.ReadFile(path)
+	must(t, err)
+	content[2*page] ^= 1
+	overwrite(t, path, content)
+	faults, _ := v.fsck(t, 1, "--read-data")
+	if len(faults) != 1 || faults[0].Class != "block" || faults[0].Path != "/flipped" || !slices.Equal(faults[0].Bad, []envelope.Span{{Offset: 3044 + 4068, Length: 4068}}) {
+		t.Errorf("faults %+v, want the one of block 2", faults)
+	}
+	v.refused(t, []string{"fsck", "--repair", v.dir}, "is mounted", "unmount it")
+	end()
+	v.umount(t)
+	v.mount(t, "--read-only")
+	v.refused(t, []string{"fsck", "--repair", v.dir}, "is mounted")
+}
+
+// churn does what programs do to files and directories.
+func churn(dir string, step int) error {
+	a, b := filepath.Join(dir, fmt.Sprint("a", step)), filepath.Join(dir, fmt.Sprint("b", step))
+	sub, long := filepath.Join(dir, fmt.Sprint("sub", step)), filepath.Join(dir, longish+fmt.Sprint(step))
+	appended, err := os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = appended.Write(noise(uint64(step), 3000))
+	return errors.Join(err, appended.Sync(), appended.Close(),
+		os.WriteFile(a, noise(uint64(step), 5000*step), 0o644), os.Truncate(a, int64(1000*step+1)), os.Rename(a, b), os.Link(b, a), os.Link(b, a+"2"), os.Link(b, a+"3"),
+		unix.Setxattr(b, "user.step", []byte{byte(step)}, 0), os.Remove(a), os.Remove(a+"2"), os.Remove(a+"3"),
+		os.Mkdir(sub, 0o755), os.WriteFile(filepath.Join(sub, "x"), noise(1, 100), 0o644), os.Rename(sub, sub+"b"), os.Symlink("target", filepath.Join(sub+"b", "link")), os.RemoveAll(sub+"b"),
+		os.WriteFile(long, []byte("x"), 0o644), os.Remove(long))
+}
+
+// TestFsckUncleanEnd checks what a kill has left behind, and a mark that can't be read.
+func TestFsckUncleanEnd(t *testing.T) {
+	if plain {
+		t.Log("there is no ciphertext")
+		return
+	}
+	v := mounted(t)
+	content := noise(331, 20000)
+	write(t, v.path("file"), content)
+	write(t, v.path("other"), content)
+	run(t, "/", "sync", "-f", v.point)
+	path := v.forger(t).find(v.dir, "file")
+	v.kill(t)
+	must(t, os.Truncate(path, 3*page+10))
+	faults, summary := v.fsck(t, 1)
+	if len(faults) != 1 || faults[0].Class != "unclean-end" || faults[0].Path != "/file" || !summary.UncleanEnd {
+		t.Errorf("%+v, %+v, want one unclean-end", faults, summary)
+	}
+	v.fsck(t, 0, "--repair")
+	if faults, _ := v.fsck(t, 0, "--read-data"); len(faults) > 0 {
+		t.Errorf("after repair: %+v", faults)
+	}
+	v.mount(t)
+	v.awaitRecovery(t)
+	wantContent(t, v.path("file"), content[:3044+2*4068])
+	wantContent(t, v.path("other"), content)
+	v.umount(t)
+
+	overwrite(t, filepath.Join(v.dir, "kmsfs.mark"), noise(332, 64))
+	v.refused(t, []string{"mount", v.dir, v.point}, "kmsfs.mark")
+	if faults, _ := v.fsck(t, 1); len(faults) != 1 || faults[0].Class != "mark" {
+		t.Errorf("%+v, want a mark", faults)
+	}
+	v.fsck(t, 0, "--repair")
+	v.mount(t)
+	wantContent(t, v.path("other"), content)
+	wantNames(t, v.path("lost+found"), "kmsfs.mark")
+}
+
+// TestFsckLimits is about what can't be checked, or not be repaired.
+func TestFsckLimits(t *testing.T) {
+	if plain {
+		t.Log("there is no ciphertext")
+		return
+	}
+	v := mounted(t)
+	for _, name := range []string{"refused", "unreadable", "file"} {
+		write(t, v.path(name), noise(333, 20000))
+	}
+	v.remount(t)
+	forger := v.forger(t)
+	unreadable := forger.find(v.dir, "unreadable")
+	policy := filepath.Join(v.root, "policy")
+	write(t, policy, []byte(`{"Version": "2012-10-17", "Statement": [
+		{"Effect": "Allow", "Principal": "*", "Action": "kms:*", "Resource": "*"},
+		{"Effect": "Deny", "Principal": "*", "Action": "kms:Decrypt", "Resource": "*", "Condition": {"StringEquals": {"kms:EncryptionContext:kmsfs:path": "/refused"}}}]}`))
+	v.kmsfs(t, "key", "policy", "put", "alias/kmsfs-default", policy)
+	if _, summary := v.fsck(t, 0, "--read-data"); summary.Refused != 1 || summary.Files != 3 {
+		t.Errorf("%+v, want one file that is refused", summary)
+	}
+	v.umount(t)
+
+	// A medium that gives an error: a damaged file on another mount.
+	if isRoot {
+		w := mounted(t)
+		write(t, w.path("bad"), noise(334, 20000))
+		w.remount(t)
+		bad := w.forger(t).find(w.dir, "bad")
+		content, err := os.ReadFile(bad)
+		must(t, err)
+		content[page-1] ^= 1
+		overwrite(t, bad, content)
+		run(t, "/", "mount", "--bind", w.path("bad"), unreadable)
+		faults, _ := v.fsck(t, 1)
+		run(t, "/", "umount", unreadable)
+		if len(faults) != 1 || faults[0].Class != "unreadable" || faults[0].Path != "/unreadable" {
+			t.Errorf("%+v, want one unreadable", faults)
+		}
+	}
+	record := filepath.Join(v.dir, "kmsfs.dir")
+	content, err := os.ReadFile(record)
+	must(t, err)
+	overwrite(t, record, noise(335, page))
+	faults, _ := v.fsck(t, 1, "--repair")
+	if len(faults) != 1 || faults[0].Class != "record" || faults[0].Path != "/" || *faults[0].Repaired {
+		t.Errorf("%+v, want the root's record, not repaired", faults)
+	}
+	overwrite(t, record, content)
+	v.fsck(t, 0)
+	v.refused(t, []string{"fsck", v.root}, "not a kmsfs volume")
 }
