@@ -34,7 +34,7 @@ Examples:
 				_, err := s.EnableKey(s.ctx, s.caller, &keyservice.EnableKeyInput{KeyId: arn})
 				return err
 			}),
-			keyCommandOf("disable", "forbid all use of a KMS key, until it is enabled", func(s *session, arn string) error {
+			keyCommandOf("disable", "forbid all use of a KMS key, until it is enabled; kmsfs key usage counts what that locks", func(s *session, arn string) error {
 				_, err := s.DisableKey(s.ctx, s.caller, &keyservice.DisableKeyInput{KeyId: arn})
 				return err
 			}),
@@ -47,7 +47,7 @@ Examples:
 				_, err := s.DisableKeyRotation(s.ctx, s.caller, &keyservice.DisableKeyRotationInput{KeyId: arn})
 				return err
 			}),
-			keyRotationsCommand(), keyDeletionCommand(),
+			keyRotationsCommand(), keyUsageCommand(), keyDeletionCommand(),
 			keyCommandOf("cancel-deletion", "keep a KMS key that is pending deletion; it is disabled then", func(s *session, arn string) error {
 				_, err := s.CancelKeyDeletion(s.ctx, s.caller, &keyservice.CancelKeyDeletionInput{KeyId: arn})
 				return err
@@ -254,9 +254,10 @@ func keyDeletionCommand() command {
 		name: "schedule-deletion", arguments: "[OPTIONS] KEY", summary: "delete a KMS key after a waiting period",
 		details: `
 Has a KMS key deleted after a waiting period, in which it can't be used, and cancel-deletion keeps it. What it encrypted is lost then, for good:
-all files under it.
+all files under it. kmsfs key usage counts them.
 
-Example:
+Examples:
+  kmsfs key usage alias/finance
   kmsfs key schedule-deletion --days 7 alias/finance`,
 	}, func(o *serviceOptions, flags *pflag.FlagSet) func(*session, []string) error {
 		days := flags.Int32("days", 30, "waiting period in `DAYS`: 7 to 30")

@@ -4,7 +4,7 @@
 //   - main.go: dispatch; command.go: what a command is, usage errors and exit codes; hint.go: what to do about errors
 //   - init.go, mount.go, umount.go, inspect.go, fsck.go, version.go: one command each; volume.go, progress.go: what those share that go through volumes
 //   - policy.go, rewrap.go, adopt.go, lock.go: commands for a mount; control.go: how it is spoken to
-//   - key.go, key_policy.go, alias.go, grant.go, crypto.go, home_command.go, home_backup.go: commands for the key service; service.go: what they share
+//   - key.go, key_usage.go, key_policy.go, alias.go, grant.go, crypto.go, home_command.go, home_backup.go: commands for the key service; service.go: what they share
 //   - serve.go, credential.go: the key service on sockets and TCP, and access keys for it
 //   - remote.go: key services elsewhere
 //   - options.go: mount options; helper.go: being called by mount(8)

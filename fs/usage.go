@@ -1,0 +1,170 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/envelope"
+)
+
+// UsageOptions say what uses of a KMS key to count, and where.
+type UsageOptions struct {
+	Volume string
+	Keys   KeyService
+	// IsKey says whether a name (an ARN, an ID or an alias) is that of the key.
+	IsKey func(name string) bool
+	// Progress, if not nil, is kept up to date.
+	Progress *Progress
+}
+
+// KeyUsage is what in a volume depends on a KMS key. Its JSON names are stable.
+type KeyUsage struct {
+	Volume string `json:"volume"`
+	// Files are wrapped under the key; Directories name it for what is made beneath.
+	Files       int64 `json:"files"`
+	Directories int64 `json:"directories"`
+	// Metadata says that the volume's metadata key is wrapped under it, without which nothing in the volume can be opened; NewFiles that files are
+	// made under it where no directory says otherwise.
+	Metadata bool `json:"metadata"`
+	NewFiles bool `json:"newFiles"`
+	// Listed says that the volume's configuration names the key: where it doesn't, no file is under it that opens.
+	Listed bool `json:"listed"`
+	// Unknown are files and directories that don't tell, as their headers or records can't be read.
+	Unknown int64 `json:"unknown"`
+}
+
+// CountKeyUsage counts what depends on a KMS key, for which no file's data key is needed. If the volume can't be opened, it returns an error, and what the volume's
+// configuration says, which is not authenticated then.
+func CountKeyUsage(ctx context.Context, o UsageOptions) (KeyUsage, error) {
+	usage := KeyUsage{Volume: o.Volume}
+	b, err := openBacking(o.Volume, o.Keys, "key usage")
+	if err != nil {
+		if config, readErr := readConfig(o.Volume); readErr == nil {
+			usage.configured(config, o.IsKey)
+		}
+		return usage, err
+	}
+	defer b.close()
+	config := b.sealed.Config()
+	usage.configured(&config, o.IsKey)
+	ctx, stop := context.WithCancel(ctx)
+	var counting sync.WaitGroup
+	defer counting.Wait()
+	defer stop()
+	if o.Progress != nil {
+		o.Progress.count(ctx, b.root, &counting)
+	}
+	c := &usageCount{backing: b, UsageOptions: o, inodes: linkedInodes{left: map[uint64]uint64{}}}
+	root := &usageDirectory{c, b.root}
+	root.record()
+	newWalk(ctx).through(root)
+	usage.Files, usage.Directories, usage.Unknown = c.files.Load(), c.directories.Load(), c.unknown.Load()
+	return usage, ctx.Err()
+}
+
+func (u *KeyUsage) configured(c *envelope.Config, isKey func(string) bool) {
+	u.Metadata, u.NewFiles = isKey(c.MetadataKeyARN), isKey(c.KeyARN)
+	u.Listed = u.Metadata || slices.ContainsFunc(c.KeyARNs, isKey)
+}
+
+// readConfig reads a volume's configuration without authenticating it.
+func readConfig(path string) (*envelope.Config, error) {
+	root, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(root)
+	var st unix.Stat_t
+	if err := unix.Fstat(root, &st); err != nil {
+		return nil, err
+	}
+	b := &backing{path: path, root: root, owner: st.Uid}
+	configuration, err := b.readControl(root, envelope.ConfigName, 1, envelope.MaxConfigSize)
+	if err != nil {
+		return nil, err
+	}
+	return envelope.ParseConfig(configuration)
+}
+
+// usageCount is a count under way.
+type usageCount struct {
+	*backing
+	UsageOptions
+	inodes                      linkedInodes
+	files, directories, unknown atomic.Int64
+}
+
+// usageDirectory is the branch of a count's walk.
+type usageDirectory struct {
+	c  *usageCount
+	fd int
+}
+
+func (d *usageDirectory) descriptor() int { return d.fd }
+
+func (d *usageDirectory) failed(_ entry, err error) {
+	if !errors.Is(err, unix.ENOENT) {
+		d.c.unknown.Add(1)
+	}
+}
+
+func (d *usageDirectory) enter(fd int, e entry) branch {
+	if d.c.isControl(e.name) {
+		return nil
+	}
+	in := &usageDirectory{d.c, fd}
+	in.record()
+	return in
+}
+
+// record looks at the directory's policy.
+func (d *usageDirectory) record() {
+	record, err := d.c.readDirectory(d.fd)
+	switch {
+	case err != nil:
+		d.c.unknown.Add(1)
+	case d.c.IsKey(record.Key):
+		d.c.directories.Add(1)
+	}
+}
+
+func (d *usageDirectory) see(e entry) {
+	c := d.c
+	if c.isControl(e.name) {
+		return
+	}
+	var st unix.Stat_t
+	if e.kind == unix.DT_REG {
+		d.file(e, &st)
+	}
+	if c.Progress != nil {
+		c.Progress.Files.Add(1)
+		c.Progress.Bytes.Add(st.Size)
+	}
+}
+
+// file counts a file, once for all of its links.
+func (d *usageDirectory) file(e entry, st *unix.Stat_t) {
+	c := d.c
+	fd, err := unix.Openat(d.fd, e.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		d.failed(e, err)
+		return
+	}
+	defer unix.Close(fd)
+	if unix.Fstat(fd, st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || !c.inodes.first(*st) {
+		return
+	}
+	header, err := c.sealed.ReadHeader(&storage{fd: fd}, false)
+	switch {
+	case err != nil:
+		c.unknown.Add(1)
+	case c.IsKey(header.KeyARN):
+		c.files.Add(1)
+	}
+}
