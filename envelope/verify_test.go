@@ -27,8 +27,11 @@ func TestVerify(t *testing.T) {
 				st.data[block*page+7] ^= 1
 			}
 		}, []envelope.Span{
-			{Offset: 3044 + 2*4068, Length: 4068}, {Offset: 3044 + 3*4068, Length: 4068},
-			{Offset: 3044 + 256*4068, Length: 4068}, {Offset: 3044 + 257*4068, Length: 4068}, {Offset: 3044 + 299*4068, Length: 4068},
+			{Offset: 3044 + 2*4068, Length: 4068},
+			{Offset: 3044 + 3*4068, Length: 4068},
+			{Offset: 3044 + 256*4068, Length: 4068},
+			{Offset: 3044 + 257*4068, Length: 4068},
+			{Offset: 3044 + 299*4068, Length: 4068},
 		}},
 		{"hole", func(st *memory) {
 			if err := st.PunchHole(10*page, 20*page); err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -89,6 +90,7 @@ func (r *repairer) mend(s suspect) {
 	} else {
 		defer unix.Close(m.dir)
 		m.run(done)
+		m.lookAfter(done)
 	}
 	for i, f := range s.found {
 		repaired, text := done[i].err == nil, done[i].what
@@ -96,6 +98,20 @@ func (r *repairer) mend(s suspect) {
 			text = "not repaired: " + done[i].err.Error()
 		}
 		r.tell(s, f, text, &repaired)
+	}
+}
+
+// lookAfter looks at a file again that could not be opened before: what else is wrong with it is seen only now.
+func (m *mending) lookAfter(done []outcome) {
+	var st unix.Stat_t
+	if m.entry.kind != unix.DT_REG || unix.Fstatat(m.dir, m.entry.name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return // it has been moved
+	}
+	for i, f := range m.found {
+		if done[i].err == nil && slices.Contains([]FaultClass{FaultSize, FaultUncleanEnd}, f.class) {
+			m.again(postponed{dirs: m.dirs, path: path.Dir(m.suspect.path), entry: m.entry, file: &fileCheck{c: m.check, entry: m.entry.name, strict: true}})
+			return
+		}
 	}
 }
 
@@ -197,7 +213,7 @@ func (m *mending) inPlace(f finding) (o outcome, ok bool) {
 // note has the audit log tell what is about to be done.
 func (m *mending) note(class FaultClass, what string) error {
 	event := Event{Name: EventRepaired, Details: map[string]string{
-		"volume": m.backing.path, "path": m.suspect.path, "entry": m.suspect.inVolume(), "class": string(class), "what": what,
+		"volume": m.backing.path, "path": m.path, "entry": m.inVolume(), "class": string(class), "what": what,
 	}}
 	return m.keys.Record(m.ctx, self("fsck"), event)
 }
@@ -264,8 +280,8 @@ func (m *mending) dropLongFile() error {
 
 // base is what the entry is called in lost+found.
 func (m *mending) base() string {
-	if i := strings.LastIndexByte(m.suspect.path, '/'); i >= 0 && m.suspect.path[i+1:] != unknownName {
-		return m.suspect.path[i+1:]
+	if i := strings.LastIndexByte(m.path, '/'); i >= 0 && m.path[i+1:] != unknownName {
+		return m.path[i+1:]
 	}
 	for _, l := range m.listed(m.dir, m.entry) {
 		return l.Name

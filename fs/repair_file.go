@@ -339,7 +339,7 @@ func (m *mending) moveAttributesTo(lost *lostDirectory, name lostName, fd int, b
 		if err != nil {
 			return err
 		}
-		if err := json.NewEncoder(&text).Encode(lostAttribute{m.suspect.path, a.name, value}); err != nil {
+		if err := json.NewEncoder(&text).Encode(lostAttribute{m.path, a.name, value}); err != nil {
 			return err
 		}
 	}

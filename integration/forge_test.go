@@ -87,17 +87,6 @@ func (f *forger) file(path string, edit func(h *envelope.Header)) {
 	must(f.t, opened.Close())
 }
 
-// dataKey returns a file's data key.
-func (f *forger) dataKey(path string) []byte {
-	f.t.Helper()
-	file, err := os.Open(path)
-	must(f.t, err)
-	defer file.Close()
-	h, err := f.sealed.ReadHeader(disk{file}, false)
-	must(f.t, err)
-	return f.decrypt(h.KeyARN, h.WrappedKey, h.Context(f.sealed.ID()))
-}
-
 // directory has a directory's record changed.
 func (f *forger) directory(path string, edit func(d *envelope.Directory)) {
 	f.t.Helper()

@@ -112,14 +112,18 @@ func damages() []damage {
 		{name: "ForeignKey", want: []string{"foreign-key file"}, gone: []string{"file"}, lost: map[string][]byte{"file": nil}, forge: func(f *forger, b backing) {
 			f.file(b.path("file"), func(h *envelope.Header) { h.KeyARN = "arn:kmsfs:kms:x:000000000000:key/other" })
 		}},
-		{name: "Size", run: func(t *testing.T, b backing) { must(t, os.Truncate(b.path("file"), 4*page+10)) }, want: []string{"size file"},
-			changed: map[string][]byte{"file": file[:3044+3*4068]}},
+		{
+			name: "Size", run: func(t *testing.T, b backing) { must(t, os.Truncate(b.path("file"), 4*page+10)) }, want: []string{"size file"},
+			changed: map[string][]byte{"file": file[:3044+3*4068]},
+		},
 		{name: "SizeLonger", run: func(_ *testing.T, b backing) {
 			b.edit("file", func(c []byte) []byte { return append(c, make([]byte, 7*page-len(c))...) })
 		}, want: []string{"block file"}, gone: []string{"file"}, lost: map[string][]byte{"file": append(bytes.Clone(file), make([]byte, 3044+6*4068-len(file))...), "file.damaged": nil}},
 		{name: "CutToHeader", run: func(t *testing.T, b backing) { must(t, os.Truncate(b.path("file"), header)) }, want: []string{"size file"}, changed: map[string][]byte{"file": {}}},
-		{name: "CutAtBlock", run: func(t *testing.T, b backing) { must(t, os.Truncate(b.path("file"), 3*page)) }, want: []string{"block file"},
-			changed: map[string][]byte{"file": file[:3044+2*4068]}},
+		{
+			name: "CutAtBlock", run: func(t *testing.T, b backing) { must(t, os.Truncate(b.path("file"), 3*page)) }, want: []string{"block file"},
+			changed: map[string][]byte{"file": file[:3044+2*4068]},
+		},
 		{name: "Block", run: flipped("file", 2*page+100), want: []string{"block file"}, gone: []string{"file"}, lost: map[string][]byte{"file": zeroed, "file.damaged": nil}},
 		{name: "LastBlock", run: func(_ *testing.T, b backing) {
 			b.edit("other", func(c []byte) []byte {
@@ -127,8 +131,10 @@ func damages() []damage {
 				return c
 			})
 		}, want: []string{"block other"}, gone: []string{"other"}, lost: map[string][]byte{"other": append(bytes.Clone(other[:3044+4068]), make([]byte, len(other)-3044-4068)...), "other.damaged": nil}},
-		{name: "Swapped", run: func(_ *testing.T, b backing) { b.exchange("file", "other") }, want: []string{"misplaced file", "misplaced other"},
-			gone: []string{"file", "other"}, lost: map[string][]byte{"file": other, "other": file}},
+		{
+			name: "Swapped", run: func(_ *testing.T, b backing) { b.exchange("file", "other") }, want: []string{"misplaced file", "misplaced other"},
+			gone: []string{"file", "other"}, lost: map[string][]byte{"file": other, "other": file},
+		},
 		{name: "Moved", run: func(t *testing.T, b backing) {
 			must(t, os.Rename(b.path("sub/inner"), filepath.Join(b.path("d1"), filepath.Base(b.path("sub/inner")))))
 		}, want: []string{"name d1/?"}, wantPlain: []string{"misplaced d1/inner"}, gone: []string{"sub/inner"}, lost: map[string][]byte{"inner": damageFiles["sub/inner"]}},
@@ -138,8 +144,10 @@ func damages() []damage {
 			must(t, os.Link(b.path("file"), b.path("other")))
 		}, want: []string{"planted-link other"}, gone: []string{"other"}, lost: map[string][]byte{"other": file}},
 		{name: "Owner", only: "root", run: func(t *testing.T, b backing) { must(t, os.Lchown(b.path("file"), nobody, -1)) }, want: []string{"owner file"}},
-		{name: "LinkRemoved", run: func(t *testing.T, b backing) { must(t, os.Remove(b.path("link1"))) }, want: []string{"stale-location small", "stale-location link2", "stale-location link3", "stale-location link4", "stale-location link5"},
-			gone: []string{"link1"}},
+		{
+			name: "LinkRemoved", run: func(t *testing.T, b backing) { must(t, os.Remove(b.path("link1"))) }, want: []string{"stale-location small", "stale-location link2", "stale-location link3", "stale-location link4", "stale-location link5"},
+			gone: []string{"link1"},
+		},
 		{name: "LinksRemoved", run: func(t *testing.T, b backing) {
 			for i := 1; i <= 5; i++ {
 				must(t, os.Remove(b.path(fmt.Sprint("link", i))))
@@ -161,9 +169,11 @@ func damages() []damage {
 		{name: "StaleOverflow", want: []string{"stale-overflow file"}, run: func(t *testing.T, b backing) {
 			must(t, unix.Setxattr(b.path("file"), overflow, []byte("means nothing"), 0))
 		}},
-		{name: "Overflow", run: func(t *testing.T, b backing) { must(t, unix.Removexattr(b.path("small"), overflow)) },
+		{
+			name: "Overflow", run: func(t *testing.T, b backing) { must(t, unix.Removexattr(b.path("small"), overflow)) },
 			want: []string{"overflow small", "overflow link1", "overflow link2", "overflow link3", "overflow link4", "overflow link5"},
-			gone: []string{"small", "link1", "link2", "link3", "link4", "link5"}, lost: map[string][]byte{"small": nil, "link1": nil, "link5": nil}},
+			gone: []string{"small", "link1", "link2", "link3", "link4", "link5"}, lost: map[string][]byte{"small": nil, "link1": nil, "link5": nil},
+		},
 		{name: "Attribute", want: []string{"attribute file"}, run: func(t *testing.T, b backing) {
 			for name := range b.attributes("file") {
 				must(t, unix.Setxattr(b.path("file"), name, noise(320, 100), 0))
@@ -235,8 +245,10 @@ func damages() []damage {
 			must(t, err)
 			overwrite(t, b.record("d1"), content)
 		}, gone: []string{"d1"}, lost: map[string][]byte{"d1/x": damageFiles["d1/x"], "d1/deep/y": damageFiles["d1/deep/y"]}},
-		{name: "SwappedDirectories", want: []string{"misplaced d1", "misplaced d2"}, run: func(_ *testing.T, b backing) { b.exchange("d1", "d2") },
-			gone: []string{"d1", "d2"}, lost: map[string][]byte{"d2/x": damageFiles["d1/x"], "d1/x": damageFiles["d2/x"], "d2/deep/y": damageFiles["d1/deep/y"]}},
+		{
+			name: "SwappedDirectories", want: []string{"misplaced d1", "misplaced d2"}, run: func(_ *testing.T, b backing) { b.exchange("d1", "d2") },
+			gone: []string{"d1", "d2"}, lost: map[string][]byte{"d2/x": damageFiles["d1/x"], "d1/x": damageFiles["d2/x"], "d2/deep/y": damageFiles["d1/deep/y"]},
+		},
 		{name: "CopiedDirectory", want: []string{"misplaced d2"}, run: func(t *testing.T, b backing) {
 			d1, d2 := b.path("d1"), b.path("d2")
 			must(t, os.RemoveAll(d2))
@@ -647,4 +659,70 @@ func TestFsckLimits(t *testing.T) {
 	overwrite(t, record, content)
 	v.fsck(t, 0)
 	v.refused(t, []string{"fsck", v.root}, "not a kmsfs volume")
+}
+
+// TestFsckAttacks has all that TestAttacks does to a volume repaired at once.
+func TestFsckAttacks(t *testing.T) {
+	if plain {
+		t.Log("there is no ciphertext")
+		return
+	}
+	v, list := attacked(t)
+	_, summary := v.fsck(t, 0, "--read-data", "--repair")
+	if summary.Faults < int64(len(list)/2) {
+		t.Errorf("only %d faults of %d attacks", summary.Faults, len(list))
+	}
+	if faults, _ := v.fsck(t, 0, "--read-data"); len(faults) > 0 {
+		t.Errorf("after repair: %+v", faults)
+	}
+	v.mount(t)
+	run(t, v.point, "ls", "-lR", "--ignore=lost+found")
+	for _, a := range list {
+		harmed := strings.Fields(a.bad + " " + a.either + " " + a.absent)
+		for name, content := range attackFiles {
+			path := v.path(a.name, name)
+			if !slices.Contains(harmed, name) {
+				wantContent(t, path, content)
+			} else if got, err := tryRead(path); err == nil && len(got) > 0 && !bytes.HasPrefix(content, got) && !bytes.HasPrefix(noise(111, 20000), got) {
+				t.Errorf("%s has another content than it had: %s", path, difference(got, content))
+			}
+		}
+	}
+}
+
+// attacked makes a volume on which all attacks were done.
+func attacked(t *testing.T) (*volume, []attack) {
+	t.Helper()
+	v := mounted(t)
+	list := attacks()
+	keep := make(map[string]map[string][]byte)
+	for _, a := range list {
+		keep[a.name] = make(map[string][]byte)
+		for name, content := range attackFiles {
+			must(t, os.MkdirAll(filepath.Dir(v.path(a.name, name)), 0o755))
+			write(t, v.path(a.name, name), content)
+		}
+		for _, name := range []string{"a", "b"} {
+			must(t, unix.Setxattr(v.path(a.name, name), "user.first", []byte("first of "+name), 0))
+			must(t, unix.Setxattr(v.path(a.name, name), "user.second", []byte("second of "+name), 0))
+		}
+	}
+	v.remount(t)
+	at := v.locate(t)
+	for _, a := range list {
+		if a.prepare != nil {
+			a.prepare(t, backing{t, a.name, at, keep[a.name]})
+		}
+	}
+	for _, a := range list {
+		if a.change != nil {
+			a.change(t, v.path(a.name))
+		}
+	}
+	at = v.locate(t)
+	v.umount(t)
+	for _, a := range list {
+		a.run(t, backing{t, a.name, at, keep[a.name]})
+	}
+	return v, list
 }

@@ -204,7 +204,7 @@ func (s *shredding) checkBlobs(t *testing.T, how, home string) {
 	must(t, err)
 	service, err := keyservice.Open(home, sealer)
 	must(t, err)
-	defer service.Close()
+	defer func() { must(t, service.Close()) }()
 	for _, b := range s.blobs {
 		out, err := service.Decrypt(t.Context(), me(), &keyservice.DecryptInput{CiphertextBlob: b.blob, EncryptionContext: b.context})
 		if err == nil {

@@ -66,12 +66,12 @@ func (b *progressBar) run() {
 	ticks := time.NewTicker(progressInterval)
 	defer ticks.Stop()
 	for {
+		b.draw(fit(b.line(time.Since(b.begun)), b.width()))
 		select {
 		case <-b.stop:
 			b.draw("")
 			return
-		case now := <-ticks.C:
-			b.draw(fit(b.line(now.Sub(b.begun)), b.width()))
+		case <-ticks.C:
 		}
 	}
 }
@@ -81,18 +81,18 @@ func (b *progressBar) draw(line string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	const clearLine = "\r\x1b[K"
-	fmt.Fprint(b.w, clearLine+line)
+	_, _ = fmt.Fprint(b.w, clearLine+line) // a terminal that is gone shows nothing
 }
 
 // above has something printed where the bar is, which comes again below it.
-func (b *progressBar) above(print func() error) error {
+func (b *progressBar) above(show func() error) error {
 	if b == nil {
-		return print()
+		return show()
 	}
 	b.draw("")
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return print()
+	return show()
 }
 
 // fit cuts a line, which is ASCII, so that it doesn't fill the terminal's.
