@@ -62,17 +62,20 @@ type solid struct{ *memory }
 
 func (solid) PunchHole(off, n int64) error { return syscall.EOPNOTSUPP }
 
-func TestNoHoles(t *testing.T) {
-	f := mustCreate(t, newVolume(t, false), solid{&memory{}}, envelope.FileOptions{})
-	want := pattern(1, 40_000)
+func TestNoHoles(t *testing.T) { eachForm(t, testNoHoles) }
+
+func testNoHoles(t *testing.T, form envelope.Compression) {
+	f := mustCreateAs(t, newVolume(t, false), solid{&memory{}}, form, envelope.FileOptions{})
+	const at, n = 100, 150_000
+	want := text(1, 200_000, 50)
 	mustWrite(t, f, want, 0)
-	if err := f.PunchHole(100, 30_000); !errors.Is(err, syscall.EOPNOTSUPP) {
+	if err := f.PunchHole(at, n); !errors.Is(err, syscall.EOPNOTSUPP) {
 		t.Errorf("punching: %v", err)
 	}
 	mustHold(t, f, want)
-	if err := f.ZeroRange(100, 30_000, true); err != nil {
+	if err := f.ZeroRange(at, n, true); err != nil {
 		t.Fatal(err)
 	}
-	clear(want[100:30_100])
+	clear(want[at : at+n])
 	mustHold(t, f, want)
 }

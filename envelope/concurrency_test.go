@@ -14,9 +14,11 @@ import (
 )
 
 // TestConcurrency has writers, each in its own part of a file, readers, and others that change its size and its header.
-func TestConcurrency(t *testing.T) {
+func TestConcurrency(t *testing.T) { eachForm(t, testConcurrency) }
+
+func testConcurrency(t *testing.T, form envelope.Compression) {
 	v := newVolume(t, false)
-	f := mustCreate(t, v, &memory{}, envelope.FileOptions{})
+	f := mustCreateAs(t, v, &memory{}, form, envelope.FileOptions{})
 	const part, parts, rounds = 300_000, 4, 40
 	var group sync.WaitGroup
 	for i := range parts {
@@ -27,7 +29,7 @@ func TestConcurrency(t *testing.T) {
 			mustWrite(t, f, want, base)
 			for round := range rounds {
 				at, n := r.IntN(part), r.IntN(part)
-				p := pattern(byte(round), min(n, part-at))
+				p := text(byte(round), min(n, part-at), 25*round%100)
 				if round%3 == 0 {
 					clear(p)
 					if err := f.PunchHole(base+int64(at), int64(len(p))); err != nil {

@@ -435,7 +435,7 @@ func formatScenarios() map[string]scenario {
 }
 
 // must returns x.
-func must[T any](t *testing.T, x T, err error) T {
+func must[T any](t testing.TB, x T, err error) T {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -749,7 +749,7 @@ func compressionScenarios(all map[string]scenario) {
 }
 
 // forgePage changes what is sealed in a page of a version.
-func forgePage(t *testing.T, st *memory, i int64, last bool, edit func(plain []byte)) {
+func forgePage(t testing.TB, st *memory, i int64, last bool, edit func(plain []byte)) {
 	t.Helper()
 	block, err := aes.NewCipher(kdf(newKey(1), st.data[14:30], "kmsfs/1 file content", 32))
 	gcm, err := cipher.NewGCM(must(t, block, err))

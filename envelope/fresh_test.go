@@ -8,9 +8,11 @@ import (
 )
 
 // TestFresh counts the data keys that a file takes.
-func TestFresh(t *testing.T) {
+func TestFresh(t *testing.T) { eachForm(t, testFresh) }
+
+func testFresh(t *testing.T, form envelope.Compression) {
 	v, st := newVolume(t, false), &memory{}
-	m := newModel(t, v, st, envelope.CompressionNone)
+	m := newModel(t, v, st, form)
 	id := m.file.Header().FileID
 	expect := func(what string, keys int, text string) {
 		t.Helper()
@@ -18,8 +20,8 @@ func TestFresh(t *testing.T) {
 			t.Errorf("%s: %d fresh keys, want %d", what, m.keys, keys)
 		}
 		mustHold(t, m.file, []byte(text))
-		if h := m.file.Header(); h.FileID != id {
-			t.Errorf("%s: another file ID", what)
+		if h := m.file.Header(); h.FileID != id || h.Compression != form {
+			t.Errorf("%s: another file ID or compression", what)
 		}
 	}
 	reopen := func() {
@@ -118,21 +120,26 @@ func (c *counted) ReadAt(p []byte, off int64) (int, error) {
 	return c.memory.ReadAt(p, off)
 }
 
-func TestHoles(t *testing.T) {
-	st := newBacking(t)
-	f := mustCreate(t, newVolume(t, false), st, envelope.FileOptions{})
+func TestHoles(t *testing.T) { eachForm(t, testHoles) }
+
+func testHoles(t *testing.T, form envelope.Compression) {
+	st, unit := newBacking(t), int64(4068)
+	if form == envelope.CompressionZstd {
+		unit = chunk
+	}
+	f := mustCreateAs(t, newVolume(t, false), st, form, envelope.FileOptions{})
 	const size = 1 << 30
 	if err := f.Truncate(size); err != nil {
 		t.Fatal(err)
 	}
 	mustWrite(t, f, []byte("in the middle"), size/2)
-	if data, err := f.SeekData(10_000); err != nil || data > size/2 || data < size/2-4096 {
+	if data, err := f.SeekData(10_000); err != nil || data > size/2 || data < size/2-unit {
 		t.Errorf("data at %d, %v", data, err)
 	}
 	if hole, err := f.SeekHole(0); err != nil || hole != blockStart(1) {
 		t.Errorf("hole at %d, %v", hole, err)
 	}
-	if hole, err := f.SeekHole(size / 2); err != nil || hole > size/2+2*4096 {
+	if hole, err := f.SeekHole(size / 2); err != nil || hole > size/2+2*unit {
 		t.Errorf("hole at %d, %v", hole, err)
 	}
 	info, err := st.Stat()

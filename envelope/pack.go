@@ -18,9 +18,17 @@ type packing struct {
 	slots  [mostChunks]slot
 	writes [mostChunks]pageWrite
 	buffer []byte // of chunkPages for each
-	// inPlace says that the slots may be overwritten.
-	inPlace bool
+	over   over
 }
+
+// over says what may be overwritten.
+type over int
+
+const (
+	overNothing over = iota
+	overCurrent      // what the chunk is now, unless that is durable
+	overAll
+)
 
 // pageWrite is adjacent pages of a slot that are to be written: none if there is no room.
 type pageWrite struct {
@@ -45,7 +53,7 @@ func (s *sealing) storeChunks(from, to int64) error {
 	p.buffer = getPages(mostChunks * chunkPages)
 	defer putPages(p.buffer)
 	for first := from; first <= to; first += mostChunks {
-		p.s, p.first, p.n, p.inPlace = s, first, int(min(to-first+1, mostChunks)), false
+		p.s, p.first, p.n, p.over = s, first, int(min(to-first+1, mostChunks)), overNothing
 		err := p.store()
 		p.s = nil
 		if err != nil {
@@ -102,15 +110,17 @@ func (p *packing) seal(w *worker, k int) pageWrite {
 	pages := (len(plaintext) + blockSize - 1) / blockSize
 	whole := len(plaintext) / blockSize // pages that end before the file does
 	worth := pages - 1
-	if p.inPlace || last && (slot.plain || slot.empty()) {
-		worth = pages / 2 // so that there is room for what comes next
+	if p.over == overAll || last && (slot.plain || slot.empty()) {
+		worth = max((pages-1)/2, min(pages-1, 1)) // so that there is room for what comes next
 	}
-	if p.inPlace || slot.place(1, whole) >= 0 {
+	use := [...]mask{slot.kept | slot.current, slot.kept, 0}[p.over]
+	if worth > 0 && (!slot.plain || use != pagesMask(0, pages)) {
 		c := w.forChunks()
 		c.pack(plaintext)
-		n, at := pagesFor(len(c.frame)), 0
-		if !p.inPlace {
-			at = slot.place(n, whole)
+		n := pagesFor(len(c.frame))
+		at := place(n, whole, use)
+		if n == 1 && at < 0 {
+			at = 0 // one page is replaced at once: there is what was before, or the version
 		}
 		if n <= worth && at >= 0 {
 			generation := max(slot.generation+1, uint64(s.file.sealed))
@@ -120,7 +130,7 @@ func (p *packing) seal(w *worker, k int) pageWrite {
 			return pageWrite{at, n, false}
 		}
 	}
-	if p.inPlace || slot.plain || slot.empty() {
+	if slot.plain || use == 0 {
 		return p.sealBlocks(w, k, plaintext, last)
 	}
 	return pageWrite{}
@@ -131,7 +141,7 @@ func (p *packing) sealBlocks(w *worker, k int, plaintext []byte, last bool) page
 	s, i := p.s, p.first+int64(k)
 	start, n := s.file.layout.start(i), len(plaintext)
 	from, to := 0, n
-	if p.slots[k].plain && !p.inPlace && !s.torn {
+	if p.slots[k].plain && p.over != overAll && !s.torn {
 		from = int(min(max(s.off-start, 0), int64(n-1)))
 		if s.size > s.old { // what was last isn't any more, or is longer
 			from = int(max(min(int64(from), s.old-1-start), 0))
@@ -181,76 +191,80 @@ func (p *packing) write(k int) error {
 	return nil
 }
 
-// makeRoom sees to the chunks for which there is no room beside what must be kept. First what was replaced before is made superfluous,
-// by a sync; if that isn't enough, they are replaced in place.
+// makeRoom sees to the chunks for which there is no room beside what is kept. Those that are not durable as they are can be overwritten, if they can be
+// restored should this end in the middle. For others, what they have replaced is made superfluous, by a sync; if that isn't enough, they are overwritten too.
 func (p *packing) makeRoom(w *worker) error {
-	f := p.s.file
-	full, stale := 0, mask(0)
-	for k := range p.n {
-		if p.writes[k].n == 0 {
-			full++
-			stale |= p.slots[k].kept &^ p.slots[k].current
-			f.slots.set(p.first+int64(k), p.slots[k])
-		}
-	}
-	if stale != 0 {
-		if err := f.syncSlots(); err != nil {
-			return err
-		}
-		full = 0
-		for k := range p.n {
-			if p.writes[k].n > 0 {
-				continue
-			}
-			if err := p.readSlot(w, k); err != nil {
-				return err
-			}
-			if p.writes[k] = p.seal(w, k); p.writes[k].n == 0 {
-				full++
-			}
-		}
-	}
-	if full == 0 {
+	full := p.full()
+	if len(full) == 0 {
 		return nil
 	}
-	return p.replace(w)
-}
-
-// replace writes the chunks for which there is no room in place.
-func (p *packing) replace(w *worker) error {
-	s, f := p.s, p.s.file
-	from, to := -1, -1
-	for k := range p.n {
-		if p.writes[k].n == 0 {
-			if from < 0 {
-				from = k
-			}
-			to = k
+	for _, k := range full {
+		p.over = overCurrent
+		if p.seal(w, k).n == 0 {
+			p.over = overAll
+			break
 		}
 	}
-	a, b := p.first+int64(from), p.first+int64(to)
-	if err := f.prepare(w, s.old, f.layout.page(a), f.layout.end(b)); err != nil {
+	if p.over == overCurrent {
+		return p.replace(w, full)
+	}
+	if err := p.s.file.syncSlots(); err != nil {
 		return err
 	}
-	p.inPlace = true
-	for k := from; k <= to; k++ {
-		if p.writes[k].n > 0 {
-			continue
+	for k := range p.n {
+		p.slots[k].kept |= p.slots[k].current // which is durable now
+	}
+	p.over = overNothing
+	for _, k := range full {
+		if err := p.readSlot(w, k); err != nil {
+			return err
 		}
+		p.writes[k] = p.seal(w, k)
+	}
+	if full = p.full(); len(full) == 0 {
+		return nil
+	}
+	p.over = overAll
+	return p.replace(w, full)
+}
+
+// full returns the chunks for which there is no room.
+func (p *packing) full() (full []int) {
+	for k := range p.n {
+		if p.writes[k].n == 0 {
+			full = append(full, k)
+		}
+	}
+	return full
+}
+
+// replace overwrites those chunks. If what is overwritten may be durable, everything is, step by step.
+func (p *packing) replace(w *worker, full []int) error {
+	s, f := p.s, p.s.file
+	durable := p.over == overAll
+	a, b := p.first+int64(full[0]), p.first+int64(full[len(full)-1])
+	if err := f.prepare(w, s.old, f.layout.page(a), f.layout.end(b), durable); err != nil {
+		return err
+	}
+	for _, k := range full {
 		p.writes[k] = p.seal(w, k)
 		if err := p.write(k); err != nil {
 			return err
 		}
 		p.writes[k] = pageWrite{}
 	}
-	if err := f.storage.Sync(); err != nil {
-		return fmt.Errorf("syncing: %w", err)
+	if durable {
+		if err := f.storage.Sync(); err != nil {
+			return fmt.Errorf("syncing: %w", err)
+		}
 	}
 	if err := f.cut(max(CipherSize(min(s.size, f.layout.start(b+1))), CipherSize(min(s.old, s.size)))); err != nil {
 		return err
 	}
 	f.undo = nil
-	f.slots.dropped++ // a sync that has begun before doesn't know of it
-	f.free(f.slots.clone())
+	if durable {
+		f.slots.dropped++ // a sync that has begun before doesn't know of it
+		f.free(f.slots.clone())
+	}
 	return nil
 }

@@ -49,7 +49,11 @@ func (f *File) shrink(size int64) error {
 		f.tail.drop()
 		check := getWorker()
 		defer check.release()
-		if _, loadErr := f.load(check, f.layout.last(old)); loadErr != nil {
+		_, loadErr := f.load(check, last)
+		if loadErr == nil {
+			_, loadErr = f.load(check, f.layout.last(old))
+		}
+		if loadErr != nil {
 			f.tail.set(last, block[:f.layout.size(last, size)])
 			f.size, f.unsettled = size, true
 		}
@@ -75,13 +79,13 @@ func (f *File) settle() error {
 		return nil
 	}
 	last := f.layout.last(f.size)
-	now, err := f.cutTo(f.layout.end(last))
-	if err != nil {
-		return err
-	}
 	f.slots.drop(last+1, math.MaxInt64)
 	if f.layout == chunks && last > 0 {
-		return f.settleChunk(last, now)
+		return f.settleChunk(last)
+	}
+	now, err := f.cutTo(sealedEnd(last))
+	if err != nil {
+		return err
 	}
 	if err := f.count(1, false); err != nil {
 		return err
@@ -118,30 +122,38 @@ func (f *File) settle() error {
 	return nil
 }
 
-// settleChunk is settle for a file that ends with chunk i. The storage ends within its slot, at now.
-func (f *File) settleChunk(i, now int64) error {
-	s := sealings.Get().(*sealing)
-	defer sealings.Put(s)
-	defer s.forget()
-	start := f.layout.start(i)
-	s.file, s.p, s.off, s.end, s.old, s.size, s.torn = f, nil, start, f.size, TolerantPlainSize(now), f.size, true
-	s.merged[0].hold(i, f.layout.size(i, f.size))
-	f.tail.read(s.merged[0].block, i, 0)
-
+// settleChunk is settle for a file that ends with chunk i.
+func (f *File) settleChunk(i int64) error {
+	now, err := f.storage.Size()
+	if err != nil {
+		return fmt.Errorf("asking for size: %w", err)
+	}
 	w := getWorker()
 	defer w.release()
 	buffer := getPages(chunkPages)
 	defer putPages(buffer)
-	slot, err := f.readSlot(w, buffer, i, s.old)
+	slot, err := f.readSlot(w, buffer, i, TolerantPlainSize(now))
 	if err != nil {
 		return err
 	}
-	if slot.plain { // blocks tell where the file ends, versions don't
-		if now, err = f.cutTo(sealedEnd(lastBlock(f.size))); err != nil {
-			return err
-		}
-		s.old = TolerantPlainSize(now)
+	switch {
+	case slot.used == 0: // a hole: it must not become the end before there is something in it
+	case slot.plain: // blocks tell where the file ends, versions don't
+		now, err = f.cutTo(sealedEnd(lastBlock(f.size)))
+	default:
+		now, err = f.cutTo(f.layout.end(i))
 	}
+	if err != nil {
+		return err
+	}
+
+	s := sealings.Get().(*sealing)
+	defer sealings.Put(s)
+	defer s.forget()
+	s.file, s.p, s.off, s.end, s.size, s.torn = f, nil, f.layout.start(i), f.size, f.size, true
+	s.old = TolerantPlainSize(now)
+	s.merged[0].hold(i, f.layout.size(i, f.size))
+	f.tail.read(s.merged[0].block, i, 0)
 	if err := f.count(chunkPages, false); err != nil {
 		return err
 	}

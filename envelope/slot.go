@@ -41,10 +41,14 @@ func (s *slots) drop(from, to int64) {
 	maps.DeleteFunc(s.of, func(i int64, _ slot) bool { return i >= from && i <= to })
 }
 
-// place returns where among the slot's first room pages a version of n pages can be written: -1 if nowhere.
-func (s *slot) place(n, room int) int {
-	for p := 0; p+n <= room; p++ {
-		if (s.kept|s.current)&pagesMask(p, n) == 0 {
+// place returns where among the slot's first room pages, without those in use, a version of n pages can be written: -1 if nowhere. It keeps
+// to the ends, so that what is left is in one piece.
+func place(n, room int, use mask) int {
+	if n <= room && use&pagesMask(0, n) == 0 {
+		return 0
+	}
+	for p := room - n; p > 0; p-- {
+		if use&pagesMask(p, n) == 0 {
 			return p
 		}
 	}
@@ -95,15 +99,14 @@ func (f *File) readSlot(w *worker, buffer []byte, i, oldSize int64) (slot, error
 // free gives back the pages that hold nothing but what was replaced, after a sync that began when the slots were as in synced. The caller
 // holds mu for writing.
 func (f *File) free(synced slots) {
-	if f.slots.dropped != synced.dropped {
-		return
-	}
 	for i, before := range synced.of {
 		now, ok := f.slots.of[i]
 		if !ok {
 			continue
 		}
-		now.kept = before.current
+		if now.kept |= before.current; f.slots.dropped == synced.dropped {
+			now.kept = before.current
+		}
 		f.punchSlot(i, &now)
 		if now.used == now.current && now.kept == now.current {
 			delete(f.slots.of, i)

@@ -37,8 +37,8 @@ func (u *undo) overlay(sealed []byte, off int64) {
 	}
 }
 
-// prepare stores, durably and behind everything else, what the pages from first to the offset end hold.
-func (f *File) prepare(w *worker, size, first, end int64) error {
+// prepare stores behind everything else what the pages from first to the offset end hold.
+func (f *File) prepare(w *worker, size, first, end int64, durable bool) error {
 	now, err := f.storage.Size()
 	if err != nil {
 		return fmt.Errorf("asking for size: %w", err)
@@ -54,8 +54,10 @@ func (f *File) prepare(w *worker, size, first, end int64) error {
 	if err := f.write(append(page, u.pages...), at); err != nil {
 		return fmt.Errorf("writing block %d: %w", at/pageSize, err)
 	}
-	if err := f.storage.Sync(); err != nil {
-		return fmt.Errorf("syncing: %w", err)
+	if durable {
+		if err := f.storage.Sync(); err != nil {
+			return fmt.Errorf("syncing: %w", err)
+		}
 	}
 	f.undo = u
 	return nil
