@@ -4,6 +4,9 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"kmsfs/envelope"
@@ -111,5 +114,83 @@ func BenchmarkSmallFile(b *testing.B) {
 		f := mustCreate(b, v, &sink{memory: &memory{}, full: true}, envelope.FileOptions{})
 		mustWrite(b, f, p, 0)
 		_ = f.Close()
+	}
+}
+
+// samples are what compressed files are measured with: this package's text, and what doesn't compress.
+func samples(b *testing.B) map[string][]byte {
+	names, err := filepath.Glob("*.go")
+	if err != nil {
+		b.Fatal(err)
+	}
+	var text []byte
+	for len(text) < 4*request {
+		for _, name := range names {
+			p, err := os.ReadFile(name)
+			if err != nil {
+				b.Fatal(err)
+			}
+			text = append(text, p...)
+		}
+	}
+	return map[string][]byte{"text": text[:4*request], "random": pattern(1, 4*request)}
+}
+
+// BenchmarkCompress writes compressed files of 4 MiB, one request after another.
+func BenchmarkCompress(b *testing.B) {
+	for name, p := range samples(b) {
+		for _, size := range []int{4096, 128 << 10, request} {
+			b.Run(fmt.Sprint(name, "/", size), func(b *testing.B) {
+				v := newVolume(b, false)
+				var f *envelope.File
+				b.SetBytes(int64(size))
+				b.ReportAllocs()
+				for at := 0; b.Loop(); at = (at + size) % (4 * request) {
+					if at == 0 {
+						b.StopTimer()
+						f = mustCreateAs(b, v, &memory{}, envelope.CompressionZstd, envelope.FileOptions{})
+						b.StartTimer()
+					}
+					mustWrite(b, f, p[at:at+size], int64(at))
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkRewrite writes 4 KiB anywhere in a compressed file of 4 MiB.
+func BenchmarkRewrite(b *testing.B) {
+	for name, p := range samples(b) {
+		b.Run(name, func(b *testing.B) {
+			f := mustCreateAs(b, newVolume(b, false), &memory{}, envelope.CompressionZstd, envelope.FileOptions{})
+			mustWrite(b, f, p, 0)
+			b.SetBytes(4096)
+			b.ReportAllocs()
+			r := rand.New(rand.NewPCG(1, 1))
+			for b.Loop() {
+				at := r.IntN(len(p)/4096) * 4096
+				mustWrite(b, f, p[at:at+4096], int64(at))
+			}
+		})
+	}
+}
+
+// BenchmarkDecompress reads compressed files of 4 MiB, one request after another.
+func BenchmarkDecompress(b *testing.B) {
+	for name, p := range samples(b) {
+		for _, size := range []int{4096, 128 << 10, request} {
+			b.Run(fmt.Sprint(name, "/", size), func(b *testing.B) {
+				f := mustCreateAs(b, newVolume(b, false), &memory{}, envelope.CompressionZstd, envelope.FileOptions{})
+				mustWrite(b, f, p, 0)
+				got := make([]byte, size)
+				b.SetBytes(int64(size))
+				b.ReportAllocs()
+				for at := 0; b.Loop(); at = (at + size) % (4 * request) {
+					if _, err := f.ReadAt(got, int64(at)); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
 	}
 }

@@ -477,16 +477,17 @@ func (f *File) seekable(off int64) error {
 // Sync makes all that was written durable.
 func (f *File) Sync() error {
 	f.mu.RLock()
-	unsettled, closed, written := f.unsettled || f.undo != nil, f.closed, f.slots.clone()
+	closed, idle := f.closed, f.options.ReadOnly || !f.unsettled && f.undo == nil && len(f.slots.of) == 0
 	f.mu.RUnlock()
 	if closed {
 		return os.ErrClosed
 	}
-	if unsettled && !f.options.ReadOnly {
+	var written slots
+	if !idle {
 		if err := f.begin(); err != nil {
 			return err
 		}
-		written = f.slots.clone()
+		written = f.written()
 		f.mu.Unlock()
 	}
 	if err := f.storage.Sync(); err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"slices"
 )
@@ -45,7 +44,7 @@ func (f *File) reload() error {
 	}
 	f.unsettled = false
 	f.tail.drop()
-	f.slots.drop(0, math.MaxInt64)
+	f.slots.forget()
 	return f.openEnd()
 }
 

@@ -143,6 +143,9 @@ func (f *File) settleChunk(i int64) error {
 	default:
 		now, err = f.cutTo(f.layout.end(i))
 	}
+	if size := CipherSize(f.size); err == nil && now < size { // a version says more than there is of the slot
+		now, err = size, f.cut(size)
+	}
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ type slot struct {
 	current    mask   // hold what the chunk is now
 	plain      bool   // current is blocks, not a version
 	generation uint64 // of the newest version
+	unknown    bool   // another File may have changed all of this
 }
 
 // slots are the chunks that were written and not yet synced: of the others, storage tells.
@@ -21,12 +22,23 @@ type slots struct {
 	of map[int64]slot
 	// dropped counts how often slots were forgotten otherwise than because they are synced.
 	dropped int
+	// turns says that other Files take turns with this one.
+	turns bool
 }
 
 // mostSlots bounds how many chunks are remembered before a sync: 1 GiB.
 const mostSlots = 1 << 14
 
-func (s *slots) clone() slots { return slots{maps.Clone(s.of), s.dropped} }
+// forget makes what is known of the chunks unknown, but that they were written.
+func (s *slots) forget() {
+	s.dropped++
+	s.turns = true
+	for i := range s.of {
+		s.of[i] = slot{unknown: true}
+	}
+}
+
+func (s *slots) clone() slots { return slots{of: maps.Clone(s.of), dropped: s.dropped} }
 
 func (s *slots) set(i int64, is slot) {
 	if s.of == nil {
@@ -69,7 +81,7 @@ func (s *slot) wrote(pages mask, plain bool) {
 
 // readSlot finds out what the slot of chunk i holds, in a file of oldSize; buffer is room for a slot.
 func (f *File) readSlot(w *worker, buffer []byte, i, oldSize int64) (slot, error) {
-	if s, ok := f.slots.of[i]; ok {
+	if s, ok := f.slots.of[i]; ok && !s.unknown {
 		return s, nil
 	}
 	first := f.layout.page(i)
@@ -94,6 +106,25 @@ func (f *File) readSlot(w *worker, buffer []byte, i, oldSize int64) (slot, error
 		s.current, s.plain = c.newest.mask(), false
 	}
 	return s, nil
+}
+
+// written returns the chunks that were written and not yet synced. The caller holds mu for writing.
+func (f *File) written() slots {
+	w := getWorker()
+	defer w.release()
+	buffer := getPages(chunkPages)
+	defer putPages(buffer)
+	for i, s := range f.slots.of {
+		if !s.unknown {
+			continue
+		}
+		if s, err := f.readSlot(w, buffer, i, f.size); err == nil {
+			f.slots.of[i] = s
+		} else {
+			delete(f.slots.of, i)
+		}
+	}
+	return f.slots.clone()
 }
 
 // free gives back the pages that hold nothing but what was replaced, after a sync that began when the slots were as in synced. The caller
@@ -143,6 +174,9 @@ func (f *File) syncSlots() error {
 
 // tidy leaves no replaced version behind, before the file is closed. It syncs only if one of them is all that is durable of a chunk.
 func (f *File) tidy() error {
+	if f.slots.turns {
+		return nil // it isn't this File's turn
+	}
 	for _, s := range f.slots.of {
 		if s.kept&^s.current != 0 {
 			return f.syncSlots()
