@@ -109,7 +109,7 @@ func (m *mending) lookAfter(done []outcome) {
 	}
 	for i, f := range m.found {
 		if done[i].err == nil && slices.Contains([]FaultClass{FaultSize, FaultUncleanEnd}, f.class) {
-			m.again(postponed{dirs: m.dirs, path: path.Dir(m.suspect.path), entry: m.entry, file: &fileCheck{c: m.check, entry: m.entry.name, strict: true}})
+			m.again(postponed{dirs: m.dirs, path: path.Dir(m.path), entry: m.entry, file: &fileCheck{c: m.check, entry: m.entry.name, strict: true}})
 			return
 		}
 	}

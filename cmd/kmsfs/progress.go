@@ -104,6 +104,9 @@ func (b *progressBar) line(spent time.Duration) string {
 	files, bytes := p.Files.Load(), p.Bytes.Load()
 	rate := float64(bytes) / max(spent.Seconds(), 0.001)
 	text := fmt.Sprintf("%d files  %s  %s/s", files, byteSize(bytes), byteSize(int64(rate)))
+	if bytes == 0 && p.AllBytes.Load() == 0 { // of work that contents don't matter to
+		text = fmt.Sprintf("%d files  %.0f/s", files, float64(files)/max(spent.Seconds(), 0.001))
+	}
 	if !p.Counted.Load() {
 		return text + "  counting all"
 	}

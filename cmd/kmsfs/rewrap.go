@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -57,6 +58,7 @@ type walk struct {
 
 	mu      sync.Mutex // guards failed and done while work is under way
 	workers chan struct{}
+	bar     *progressBar
 }
 
 type inodeID struct{ dev, ino uint64 }
@@ -69,18 +71,53 @@ var errSome = errors.New("not all could be done")
 
 func forEachEntry(paths []string, w *walk) error {
 	w.seen, w.workers = map[inodeID]bool{}, make(chan struct{}, parallel)
-	for _, path := range paths {
-		if err := w.path(path); err != nil {
-			return err
-		}
+	if w.recursive {
+		w.bar = startProgress()
+	}
+	counting := w.count(paths)
+	err := w.all(paths)
+	counting.Wait()
+	w.bar.end()
+	if err != nil {
+		return err
 	}
 	if w.failed > 0 {
 		return fmt.Errorf("%w: %d of %d", errSome, w.failed, w.failed+w.done)
 	}
 	if w.recursive {
-		fmt.Printf("%d %s\n", w.done, w.verb)
+		fmt.Printf("%d files %s\n", w.done, w.verb)
 	}
 	return nil
+}
+
+func (w *walk) all(paths []string) error {
+	for _, path := range paths {
+		if err := w.path(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// count counts what there is to do, if somebody sees it. What can't be read, the work itself will say.
+func (w *walk) count(paths []string) *sync.WaitGroup {
+	var counting sync.WaitGroup
+	if w.bar == nil {
+		return &counting
+	}
+	p := w.bar.counters()
+	counting.Go(func() {
+		for _, path := range paths {
+			_ = filepath.WalkDir(path, func(_ string, e fs.DirEntry, err error) error {
+				if err == nil && (e.Type().IsRegular() || w.directories && e.IsDir()) {
+					p.AllFiles.Add(1)
+				}
+				return nil
+			})
+		}
+		p.Counted.Store(true)
+	})
+	return &counting
 }
 
 func (w *walk) path(path string) error {
@@ -199,10 +236,16 @@ func (w *walk) start(pending *sync.WaitGroup, do func() error) {
 func (w *walk) note(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.bar != nil {
+		w.bar.counters().Files.Add(1)
+	}
 	if err == nil {
 		w.done++
 		return
 	}
 	w.failed++
-	fmt.Fprintln(os.Stderr, "kmsfs: "+explain(err))
+	_ = w.bar.above(func() error { // what can't be shown is counted
+		_, err := fmt.Fprintln(os.Stderr, "kmsfs: "+explain(err))
+		return err
+	})
 }
