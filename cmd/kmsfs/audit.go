@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -481,17 +482,22 @@ func (*timeFlag) Type() string { return "TIME" }
 
 // servedFiles are the audit log's files, read through the service that has them.
 type servedFiles struct {
-	s *session
+	s  *session
+	mu sync.Mutex // guards reading
 	// reading is the session in which the service has recorded that the log is read.
 	reading []byte
 }
 
 // call reads in one session, so that it is recorded once.
 func (f *servedFiles) call(in *keyservice.ReadAuditInput) (*keyservice.ReadAuditOutput, error) {
+	f.mu.Lock()
 	in.Session = f.reading
+	f.mu.Unlock()
 	out, err := f.s.ReadAudit(f.s.ctx, f.s.caller, in)
 	if err == nil && len(out.Session) > 0 {
+		f.mu.Lock()
 		f.reading = out.Session
+		f.mu.Unlock()
 	}
 	return out, err
 }

@@ -11,7 +11,7 @@ import (
 // where a log begins.
 type Position struct {
 	Sequence uint64
-	Hash     [sha256.Size]byte // of the record's line, without its newline
+	Hash     [sha256.Size]byte // of the record's line
 }
 
 // Each line ends with its number, padded with spaces, which JSON passes over, and the hash of the line before it. So they can be
@@ -33,15 +33,26 @@ const (
 var emptyLink = sequenceMember + string(bytes.Repeat([]byte(" "), sequenceWidth)) + hashMember +
 	string(bytes.Repeat([]byte("0"), hashWidth)) + lineEnd
 
+// A line's hash is that of its body's hash and of what stands behind the body, without the newline. So all that is long is hashed before
+// the lines before it are known.
+func lineHash(body [sha256.Size]byte, line []byte) [sha256.Size]byte {
+	var short [sha256.Size + linkSize - 1]byte
+	copy(short[copy(short[:], body[:]):], line[len(line)-linkSize:])
+	return sha256.Sum256(short[:])
+}
+
+// bodyHash is that of a line's body.
+func bodyHash(line []byte) [sha256.Size]byte { return sha256.Sum256(line[:len(line)-linkSize]) }
+
 // link makes line, which ends with an empty link, the one behind p, and returns the position behind it.
-func (p Position) link(line []byte) Position {
+func (p Position) link(line []byte, body [sha256.Size]byte) Position {
 	end := line[len(line)-linkSize:]
 	p.Sequence++
 	var digits [20]byte
 	number := strconv.AppendUint(digits[:0], p.Sequence, 10)
 	copy(end[sequenceAt+sequenceWidth-len(number):], number)
 	hex.Encode(end[hashAt:], p.Hash[:])
-	p.Hash = sha256.Sum256(line[:len(line)-1])
+	p.Hash = lineHash(body, line)
 	return p
 }
 
@@ -73,5 +84,13 @@ func (p Position) step(line []byte) (Position, bool) {
 	if !ok || before != p {
 		return p, false
 	}
-	return Position{Sequence: p.Sequence + 1, Hash: sha256.Sum256(line[:len(line)-1])}, true
+	return Position{Sequence: p.Sequence + 1, Hash: hashOf(line)}, true
+}
+
+// hashOf is the hash of a line, with its newline; of anything else, something.
+func hashOf(line []byte) [sha256.Size]byte {
+	if len(line) < linkSize {
+		return sha256.Sum256(line)
+	}
+	return lineHash(bodyHash(line), line)
 }

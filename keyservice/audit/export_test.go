@@ -4,6 +4,6 @@ package audit
 func Rechain(lines [][]byte) {
 	at, _ := parseLink(lines[0])
 	for _, line := range lines {
-		at = at.link(line)
+		at = at.link(line, bodyHash(line))
 	}
 }

@@ -9,6 +9,7 @@
 package audit
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -122,9 +123,11 @@ type writer struct {
 type group struct {
 	lines []byte
 	ends  []int // where each ends
-	done  bool
-	end   int64 // of the records, as Log.written counts, once done
-	err   error
+	// bodies are the hashes of their bodies.
+	bodies [][sha256.Size]byte
+	done   bool
+	end    int64 // of the records, as Log.written counts, once done
+	err    error
 }
 
 // Append writes a record; when it returns nil, the record is in the file, and on disk if durable is set, else within a
@@ -138,7 +141,7 @@ func (l *Log) Append(r *Record, durable bool) error {
 		*buffer = nil
 		return fmt.Errorf("write the audit log: %w", ErrTooLong)
 	}
-	end, err := l.append(*buffer)
+	end, err := l.append(*buffer, bodyHash(*buffer))
 	if err != nil {
 		return fmt.Errorf("write the audit log: %w", err)
 	}
@@ -152,7 +155,7 @@ func (l *Log) Append(r *Record, durable bool) error {
 }
 
 // append has the line written, and returns where it ends, as Log.written counts.
-func (l *Log) append(line []byte) (end int64, err error) {
+func (l *Log) append(line []byte, body [sha256.Size]byte) (end int64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -164,6 +167,7 @@ func (l *Log) append(line []byte) (end int64, err error) {
 	g := l.next
 	g.lines = append(g.lines, line...)
 	g.ends = append(g.ends, len(g.lines))
+	g.bodies = append(g.bodies, body)
 	for !g.done {
 		if l.writing {
 			l.changed.Wait()
@@ -213,7 +217,7 @@ func (l *Log) lead(g *group) {
 
 // take returns a group, with buffers that were used before.
 func (w *writer) take() *group {
-	g := &group{lines: w.spare.lines[:0], ends: w.spare.ends[:0]}
+	g := &group{lines: w.spare.lines[:0], ends: w.spare.ends[:0], bodies: w.spare.bodies[:0]}
 	w.spare = group{}
 	return g
 }
@@ -221,17 +225,17 @@ func (w *writer) take() *group {
 // give takes a group's buffers back.
 func (w *writer) give(g *group) {
 	if cap(g.lines) <= spareBuffer {
-		w.spare.lines, w.spare.ends = g.lines, g.ends
+		w.spare.lines, w.spare.ends, w.spare.bodies = g.lines, g.ends, g.bodies
 	}
-	g.lines, g.ends = nil, nil
+	g.lines, g.ends, g.bodies = nil, nil, nil
 }
 
 // write writes a group's lines behind head, and returns what the head is then.
 func (l *Log) write(g *group, head Head) (Head, error) {
 	next := head
 	start := 0
-	for _, end := range g.ends {
-		next.Position = next.link(g.lines[start:end])
+	for i, end := range g.ends {
+		next.Position = next.link(g.lines[start:end], g.bodies[i])
 		start = end
 	}
 	next.Size += int64(len(g.lines))

@@ -2,7 +2,6 @@ package audit
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -215,7 +214,7 @@ func followFile(f segmentFile, more int64, head Head) (end Head, torn bool, err 
 		if err != nil {
 			return head, false, err
 		}
-		if len(line) == 0 || sha256.Sum256(line[:len(line)-1]) != head.Hash {
+		if len(line) == 0 || hashOf(line) != head.Hash {
 			return head, false, damaged(fmt.Sprintf("record %d is another", head.Sequence))
 		}
 	}

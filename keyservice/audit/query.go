@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 )
@@ -119,11 +121,61 @@ func Query(dir fs.FS, open string, filter Filter, found func(*Entry) error) erro
 	return errors.Join(err, last.Close())
 }
 
-// queryClosed goes through all segments but the open one.
+// queryClosed goes through all segments but the open one, several at a time.
 func queryClosed(dir fs.FS, filter *Filter, found func(*Entry) error) error {
-	names, err := fileNames(dir)
+	names, err := filter.segments(dir)
 	if err != nil {
 		return err
+	}
+	// part is what is found in a segment, and how that ended.
+	type part struct {
+		found chan *Entry
+		err   error
+	}
+	parts, stop := make(chan *part, max(runtime.GOMAXPROCS(0)-1, 0)), make(chan struct{})
+	var readers sync.WaitGroup
+	defer readers.Wait()
+	defer close(stop)
+	readers.Go(func() {
+		defer close(parts)
+		for _, name := range names {
+			p := &part{found: make(chan *Entry, 64)}
+			select {
+			case parts <- p:
+			case <-stop:
+				return
+			}
+			readers.Go(func() {
+				defer close(p.found)
+				p.err = query(dir, name, filter, func(e *Entry) error {
+					select {
+					case p.found <- e:
+						return nil
+					case <-stop:
+						return errClosed
+					}
+				})
+			})
+		}
+	})
+	for p := range parts {
+		for e := range p.found {
+			if err := found(e); err != nil {
+				return err
+			}
+		}
+		if p.err != nil {
+			return p.err
+		}
+	}
+	return nil
+}
+
+// segments are the files of closed segments in which there may be something, in their order.
+func (f *Filter) segments(dir fs.FS) (wanted []string, err error) {
+	names, err := fileNames(dir)
+	if err != nil {
+		return nil, err
 	}
 	for _, name := range names {
 		first, suffix, _ := parseSegmentName(name)
@@ -133,16 +185,14 @@ func queryClosed(dir fs.FS, filter *Filter, found func(*Entry) error) error {
 		d, err := readDigest(dir, first)
 		closed := err == nil
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+			return nil, err
 		}
-		if closed && filter.excludes(d) || closed != (suffix == compressedSuffix) { // one that is being compressed is there twice
+		if closed && f.excludes(d) || closed != (suffix == compressedSuffix) { // one that is being compressed is there twice
 			continue
 		}
-		if err := query(dir, name, filter, found); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
+		wanted = append(wanted, name)
 	}
-	return nil
+	return wanted, nil
 }
 
 // query goes through a closed segment.
@@ -151,7 +201,10 @@ func query(dir fs.FS, name string, filter *Filter, found func(*Entry) error) err
 	if err != nil {
 		return err
 	}
-	return errors.Join(search(content, filter, found), content.Close())
+	if err := errors.Join(search(content, filter, found), content.Close()); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
 }
 
 // behind is the filter without the records up to one.
@@ -165,93 +218,68 @@ func (f *Filter) excludes(d *Digest) bool {
 	return !f.Since.IsZero() && d.LastTime.Before(f.Since) || !f.Until.IsZero() && d.FirstTime.After(f.Until)
 }
 
-// batch is a part of a segment, and what was found in it.
-type batch struct {
-	text  []byte
-	found []*Entry
-	err   error
-	done  chan struct{}
-}
-
 // search goes through records, several parts of them at a time.
 func search(content io.Reader, filter *Filter, found func(*Entry) error) error {
-	ahead := make(chan *batch, runtime.GOMAXPROCS(0))
-	stop := make(chan struct{})
-	defer func() {
-		close(stop)
-		for b := range ahead { // content is not to be read any more by anybody
-			<-b.done
-		}
-	}()
-	go readBatches(content, filter, ahead, stop)
-	for b := range ahead {
-		<-b.done
-		for _, e := range b.found {
+	err := inBatches(content, filter.search, func(entries []*Entry) error {
+		for _, e := range entries {
 			if err := found(e); err != nil {
 				return err
 			}
 		}
-		if b.err != nil && !errors.Is(b.err, io.EOF) {
-			return b.err
-		}
+		return nil
+	})
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) { // a record is just being written
+		return nil
 	}
-	return nil
+	return err
 }
 
-func readBatches(r io.Reader, filter *Filter, ahead chan<- *batch, stop <-chan struct{}) {
-	defer close(ahead)
-	var rest []byte
-	for {
-		b := &batch{text: make([]byte, len(rest), len(rest)+batchSize), done: make(chan struct{})}
-		copy(b.text, rest)
-		n, err := io.ReadFull(r, b.text[len(rest):cap(b.text)])
-		b.text = b.text[:len(rest)+n]
-		if errors.Is(err, io.ErrUnexpectedEOF) {
-			err = io.EOF
-		}
-		b.err = err
-		end := bytes.LastIndexByte(b.text, '\n') + 1
-		rest = b.text[end:]
-		b.text = b.text[:end]
-		if b.err == nil && len(rest) > maxRecord {
-			b.err = errLongLine
-		}
-		go func() {
-			defer close(b.done)
-			b.found = filter.search(b.text)
-		}()
-		select {
-		case ahead <- b:
-		case <-stop:
-			<-b.done
-			return
-		}
-		if b.err != nil {
-			return
-		}
-	}
-}
-
-// search returns the records in text that are asked for.
-func (f *Filter) search(text []byte) (found []*Entry) {
+// search returns the records in lines that are asked for.
+func (f *Filter) search(lines []byte) (found []*Entry) {
 	needles := f.needles()
-lines:
-	for line := range bytes.Lines(text) {
-		for _, needle := range needles {
-			if !bytes.Contains(line, needle) {
-				continue lines
-			}
+	for line := range linesWith(lines, needles[0]) {
+		if !containsAll(line, needles[1:]) {
+			continue
 		}
-		line = bytes.TrimSuffix(line, []byte("\n"))
-		e := &Entry{Line: line}
+		e := new(Entry)
 		if json.Unmarshal(line, e) == nil && f.applies(e) {
+			e.Line = bytes.Clone(bytes.TrimSuffix(line, []byte("\n")))
 			found = append(found, e)
 		}
 	}
 	return found
 }
 
-// needles are texts that the lines asked for have in them.
+// linesWith are the lines with a text in them.
+func linesWith(lines, text []byte) iter.Seq[[]byte] {
+	if len(text) == 0 {
+		return bytes.Lines(lines)
+	}
+	return func(yield func([]byte) bool) {
+		for {
+			at := bytes.Index(lines, text)
+			if at < 0 {
+				return
+			}
+			begin, end := bytes.LastIndexByte(lines[:at], '\n')+1, at+bytes.IndexByte(lines[at:], '\n')+1
+			if !yield(lines[begin:end]) {
+				return
+			}
+			lines = lines[end:]
+		}
+	}
+}
+
+func containsAll(line []byte, texts [][]byte) bool {
+	for _, text := range texts {
+		if !bytes.Contains(line, text) {
+			return false
+		}
+	}
+	return true
+}
+
+// needles are texts that the lines asked for have in them, the longest first: one at least, which may be empty.
 func (f *Filter) needles() (needles [][]byte) {
 	for _, text := range []string{f.Event, strings.TrimPrefix(f.Principal, "uid:"), f.Literal} {
 		if text != "" && plainPrefix(text) == len(text) { // else it is written in another way
@@ -260,6 +288,10 @@ func (f *Filter) needles() (needles [][]byte) {
 	}
 	if f.Error != "" {
 		needles = append(needles, []byte(`,"errorCode":"`+strings.TrimPrefix(f.Error, "*")))
+	}
+	slices.SortFunc(needles, func(a, b []byte) int { return cmp.Compare(len(b), len(a)) })
+	if len(needles) == 0 {
+		needles = append(needles, nil)
 	}
 	return needles
 }

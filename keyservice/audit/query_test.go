@@ -4,10 +4,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/google/uuid"
 
 	"kmsfs/keyservice/audit"
 )
@@ -112,7 +115,50 @@ func BenchmarkQuery(b *testing.B) {
 	info, err := os.Stat(filepath.Join(dir, openName))
 	must(b, err)
 	b.SetBytes(info.Size())
+	spent := processor(b)
 	for b.Loop() {
 		must(b, audit.Query(os.DirFS(dir), openName, audit.Filter{Literal: "/finance/"}, func(*audit.Entry) error { return nil }))
 	}
+	reportProcessor(b, spent)
+}
+
+// largeVariable says how many records the log of BenchmarkQueryClosed has, if more than usual.
+const largeVariable = "KMSFS_BENCH_RECORDS"
+
+// BenchmarkQueryClosed looks for a path in closed segments of the usual size. One record in 100,000 has it.
+func BenchmarkQueryClosed(b *testing.B) {
+	records := 300_000
+	if text := os.Getenv(largeVariable); text != "" {
+		var err error
+		records, err = strconv.Atoi(text)
+		must(b, err)
+	}
+	k, dir := newKept(), b.TempDir()
+	l := k.open(b, dir, audit.Settings{SegmentSize: 64 << 20, SegmentAge: 24 * time.Hour})
+	for i := range records {
+		r, path := benchmarkRecord(), fmt.Sprintf("/home/user%d/reports/%x.ods", i%97, i*2654435761%1000003)
+		if i%100_000 == 0 {
+			path = "/finance/q3.ods"
+		}
+		r.RequestID, r.EventID, r.Identity.PID = uuid.New(), uuid.New(), int32(i%30011)
+		r.Request = []audit.Field{audit.Text("keyId", someKey), audit.Pairs("encryptionContext", map[string]string{"kmsfs:path": path})}
+		must(b, l.Append(r, false))
+	}
+	await(b, "the segments to be closed", func() bool { return len(files(b, dir, ".jsonl")) == 1 && k.known().Sequence == uint64(records) })
+	must(b, l.Close())
+	report, err := k.verify(dir)
+	must(b, err)
+	for b.Loop() {
+		found := 0
+		filter := audit.Filter{Literal: "/finance/", Path: func(p string) bool { return strings.HasPrefix(p, "/finance/") }}
+		must(b, audit.Query(os.DirFS(dir), openName, filter, func(*audit.Entry) error {
+			found++
+			return nil
+		}))
+		if found != (records+99_999)/100_000 {
+			b.Fatalf("%d records found", found)
+		}
+	}
+	b.ReportMetric(float64(report.Records), "records")
+	b.ReportMetric(float64(report.Segments), "segments")
 }

@@ -189,93 +189,42 @@ func (v *verification) content(d *Digest) error {
 	return errors.Join(v.signed(d, compressed), compressed.Close())
 }
 
-// hashed are lines, one after the other, with their hashes.
-type hashed struct {
-	text   []byte
-	ends   []int
-	hashes [][sha256.Size]byte
-	err    error // why there are no more
+// seen is what there is to be known of a line.
+type seen struct {
+	// before is the position behind which it says that it is, if it does: ok.
+	before Position
+	ok     bool
+	hash   [sha256.Size]byte
 }
 
-// batchSize is how much is read before it is hashed, in bytes.
-const batchSize = 1 << 20
-
-// hashLines reads lines and hashes them, several batches ahead of who takes them.
-func hashLines(r io.Reader, done <-chan struct{}) <-chan *hashed {
-	read, out := make(chan *hashed, 2), make(chan *hashed, 2)
-	go func() {
-		defer close(read)
-		lines := newLineReader(r)
-		for {
-			b := &hashed{text: make([]byte, 0, batchSize+maxRecord)}
-			for b.err == nil && len(b.text) < batchSize {
-				var line []byte
-				if line, b.err = lines.next(); b.err == nil {
-					b.text = append(b.text, line...)
-					b.ends = append(b.ends, len(b.text))
-				}
-			}
-			select {
-			case read <- b:
-			case <-done:
-				return
-			}
-			if b.err != nil {
-				return
-			}
+// eachLine calls check with what is to be known of each line of r, until that returns an error, which it returns; or what ended the lines.
+func eachLine(r io.Reader, check func(seen) error) error {
+	return inBatches(r, func(lines []byte) []seen {
+		all := make([]seen, 0, len(lines)/512)
+		for line := range bytes.Lines(lines) {
+			before, ok := parseLink(line)
+			all = append(all, seen{before, ok, hashOf(line)})
 		}
-	}()
-	go func() {
-		defer close(out)
-		for b := range read {
-			start := 0
-			for _, end := range b.ends {
-				b.hashes = append(b.hashes, sha256.Sum256(b.text[start:end-1]))
-				start = end
-			}
-			select {
-			case out <- b:
-			case <-done:
-			}
-		}
-	}()
-	return out
-}
-
-// eachLine calls check with each line of r and its hash, until that returns an error, which it returns; or what ended the lines.
-func eachLine(r io.Reader, check func(line []byte, hash [sha256.Size]byte) error) error {
-	done := make(chan struct{})
-	batches := hashLines(r, done)
-	defer func() {
-		close(done)
-		for range batches { // r is not to be used by anybody afterwards
-		}
-	}()
-	for b := range batches {
-		start := 0
-		for i, end := range b.ends {
-			if err := check(b.text[start:end], b.hashes[i]); err != nil {
+		return all
+	}, func(all []seen) error {
+		for _, line := range all {
+			if err := check(line); err != nil {
 				return err
 			}
-			start = end
 		}
-		if b.err != nil {
-			return b.err
-		}
-	}
-	return io.EOF
+		return nil
+	})
 }
 
 // signed verifies a segment against its digest.
 func (v *verification) signed(d *Digest, content io.Reader) error {
 	end := v.end
-	err := eachLine(content, func(line []byte, hash [sha256.Size]byte) error {
+	err := eachLine(content, func(line seen) error {
 		index := end.Sequence + 1 - d.FirstSequence
-		before, ok := parseLink(line)
-		if end.Sequence >= d.LastSequence || string(hash[:shortHash]) != string(d.RecordHashes[index*shortHash:][:shortHash]) || !ok || before != end {
-			return v.wrong(d, end.Sequence+1, before, ok, hash)
+		if end.Sequence >= d.LastSequence || string(line.hash[:shortHash]) != string(d.RecordHashes[index*shortHash:][:shortHash]) || !line.ok || line.before != end {
+			return v.wrong(d, end.Sequence+1, line)
 		}
-		end = Position{Sequence: end.Sequence + 1, Hash: hash}
+		end = Position{Sequence: end.Sequence + 1, Hash: line.hash}
 		return nil
 	})
 	if _, isFault := errors.AsType[*Fault](err); isFault {
@@ -294,14 +243,14 @@ func (v *verification) signed(d *Digest, content io.Reader) error {
 }
 
 // wrong says what is wrong with what stands in the place of a record.
-func (v *verification) wrong(d *Digest, sequence uint64, before Position, ok bool, hash [sha256.Size]byte) error {
-	found := before.Sequence + 1
+func (v *verification) wrong(d *Digest, sequence uint64, line seen) error {
+	found := line.before.Sequence + 1
 	switch {
 	case sequence > d.LastSequence:
 		return v.fault(sequence, "inserted")
-	case !ok || found == sequence:
+	case !line.ok || found == sequence:
 		return v.fault(sequence, "edited")
-	case found > sequence && found <= d.LastSequence && string(d.RecordHashes[(found-d.FirstSequence)*shortHash:][:shortHash]) == string(hash[:shortHash]):
+	case found > sequence && found <= d.LastSequence && string(d.RecordHashes[(found-d.FirstSequence)*shortHash:][:shortHash]) == string(line.hash[:shortHash]):
 		return v.fault(sequence, fmt.Sprintf("dropped, or moved: record %d stands in its place", found))
 	}
 	return v.fault(sequence, "another was inserted in its place")
@@ -337,11 +286,10 @@ func (v *verification) chain(name string) error {
 	if err != nil {
 		return err
 	}
-	err = eachLine(content, func(line []byte, hash [sha256.Size]byte) error {
-		before, ok := parseLink(line)
-		next := v.end.Sequence + 1
+	err = eachLine(content, func(line seen) error {
+		before, next := line.before, v.end.Sequence+1
 		switch {
-		case !ok:
+		case !line.ok:
 			return v.fault(next, "edited: it isn't chained to the one before it")
 		case before.Sequence+1 > next:
 			return v.fault(next, fmt.Sprintf("dropped, or moved: record %d stands in its place", before.Sequence+1))
@@ -350,9 +298,9 @@ func (v *verification) chain(name string) error {
 		case before.Hash != v.end.Hash:
 			return v.fault(v.end.Sequence, "edited: the record behind it is chained to another")
 		}
-		v.end = Position{Sequence: next, Hash: hash}
+		v.end = Position{Sequence: next, Hash: line.hash}
 		v.report.Records++
-		if v.o.Head != nil && v.o.Head.Sequence == next && v.o.Head.Hash != hash {
+		if v.o.Head != nil && v.o.Head.Sequence == next && v.o.Head.Hash != line.hash {
 			return v.fault(next, "edited, or one before it that isn't signed yet: the store knows another")
 		}
 		return nil

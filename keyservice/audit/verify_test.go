@@ -478,8 +478,10 @@ func BenchmarkVerify(b *testing.B) {
 	}
 	must(b, l.Close())
 	b.SetBytes(k.known().Size)
+	spent := processor(b)
 	for b.Loop() {
 		_, err := k.verify(dir)
 		must(b, err)
 	}
+	reportProcessor(b, spent)
 }
