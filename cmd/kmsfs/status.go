@@ -40,7 +40,7 @@ func statusCommand() command {
 		name: "status", arguments: "[OPTIONS]", summary: "show what is mounted, and whether the key service works",
 		details: `
 Shows the mounted volumes, whether a process serves the key service home, and whether that can write its audit log: if not, it refuses
-all calls, and the exit status is 1.
+all calls, and the exit status is 1. It warns of records and digests that couldn't be sent or exported.
 
 Examples:
   kmsfs status

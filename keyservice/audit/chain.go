@@ -68,8 +68,13 @@ func parseLink(line []byte) (before Position, ok bool) {
 		return before, false
 	}
 	sequence, err := strconv.ParseUint(string(digits), 10, 64)
-	if err != nil || bytes.ContainsFunc(hash, func(r rune) bool { return r >= 'A' && r <= 'F' }) {
+	if err != nil {
 		return before, false
+	}
+	for _, digit := range hash {
+		if digit >= 'A' && digit <= 'F' {
+			return before, false
+		}
 	}
 	if _, err := hex.Decode(before.Hash[:], hash); err != nil {
 		return before, false

@@ -329,19 +329,23 @@ func (l *Log) Head() Head {
 // Unclean says that the log was not closed before it was opened now: who wrote to it was killed, or the machine stopped.
 func (l *Log) Unclean() bool { return l.unclean }
 
-// Failing says why records can't be written, as far as is known; nil if they can. A failure is forgotten after a while, so that somebody tries again.
+// Failing says why records can't be written, as far as is known; nil if they can. Whether the file is still the log is looked at now; any other failure
+// is forgotten after a while, so that somebody tries again.
 func (l *Log) Failing() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	recent := time.Since(l.failed) <= failureLife
 	switch {
 	case l.closed:
 		return errClosed
 	case l.syncErr != nil:
 		return l.syncErr
-	case time.Since(l.failed) <= failureLife:
+	case recent && (l.writing || !errors.Is(l.failure, ErrGone)):
 		return l.failure
+	case l.writing || l.writer.torn: // who writes looks; what is behind the records is cut off before the next
+		return nil
 	}
-	return nil
+	return l.look(l.head)
 }
 
 // Close syncs and closes the log, after those that are writing to it. Records are refused from then on.

@@ -454,10 +454,16 @@ func TestGone(t *testing.T) {
 		l, path := openLog(t)
 		appendTo(t, l, 1, 3)
 		must(t, c.do(path))
+		if err := l.Failing(); !errors.Is(err, audit.ErrGone) {
+			t.Errorf("%s: failing: %v before a record shows it", name, err)
+		}
 		if err := l.Append(&audit.Record{Time: time.Now(), Event: "e"}, false); !errors.Is(err, audit.ErrGone) || l.Failing() == nil {
 			t.Errorf("%s: %v, failing: %v", name, err, l.Failing())
 		}
 		must(t, c.undo(path))
+		if err := l.Failing(); err != nil {
+			t.Errorf("%s: failing when all is well again: %v", name, err)
+		}
 		appendTo(t, l, 4, 4)
 		if l.Failing() != nil {
 			t.Errorf("%s: not healthy afterwards", name)
