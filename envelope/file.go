@@ -182,7 +182,7 @@ func (f *File) Close() error {
 func (f *File) Settled() bool {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	return !f.unsettled
+	return !f.unsettled && f.undo == nil
 }
 
 // Header returns a copy of the file's header.

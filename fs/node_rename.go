@@ -80,11 +80,11 @@ func (v *volume) rename(call Call, from, to link, flags uint32) error {
 		}
 		exists = false
 	}
-	return v.move(call, in, a, b, target, exists, flags)
+	return v.move(call, in, a, b, target, exists)
 }
 
 // move renames in, which is at a, to b. exists says that b is there, as target, and no directory.
-func (v *volume) move(call Call, in *inode, a, b spot, target unix.Stat_t, exists bool, flags uint32) error {
+func (v *volume) move(call Call, in *inode, a, b spot, target unix.Stat_t, exists bool) error {
 	m, err := v.announce(call, in, a, b)
 	if err != nil {
 		return err
@@ -95,7 +95,7 @@ func (v *volume) move(call Call, in *inode, a, b spot, target unix.Stat_t, exist
 	}
 	err = b.prepareName()
 	if err == nil {
-		err = unix.Renameat2(a.fd, a.entry(), b.fd, b.entry(), uint(flags))
+		err = unix.Renameat(a.fd, a.entry(), b.fd, b.entry())
 	}
 	if err != nil {
 		keep.drop()

@@ -57,8 +57,9 @@ func (v *volume) join() error {
 	if err != nil {
 		return err
 	}
-	if !shared && !v.readOnly { // a mount that has the volume alone to read it doesn't want it changed
-		if err := v.flock(unix.LOCK_EX); err != nil {
+	if !shared { // a mount that has the volume alone doesn't want it changed, by this mount or by one that joins it
+		err := v.flock(unix.LOCK_EX)
+		if err != nil && (!v.readOnly || !errors.Is(err, unix.EBADF)) { // what is open for reading, network file systems lock for reading only
 			return err
 		}
 	}

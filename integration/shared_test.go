@@ -516,4 +516,9 @@ func TestSharedOrAlone(t *testing.T) {
 	a.mount(t, alone...)
 	b.refused(t, append(append([]string{"mount"}, b.options...), b.dir, b.point), "mounted already")
 	wantContent(t, a.path("file"), []byte("text"))
+	a.umount(t)
+	a.mount(t, append(alone, "--read-only")...)
+	for _, more := range [][]string{nil, {"--read-only"}} {
+		b.refused(t, slices.Concat([]string{"mount"}, b.options, more, []string{b.dir, b.point}), "mounted already")
+	}
 }
