@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -339,4 +340,31 @@ func FuzzForgedChunk(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// TestVerifyCompressed damages chunks: those are named, and all others are handed over.
+func TestVerifyCompressed(t *testing.T) {
+	v, st := newVolume(t, false), &memory{}
+	const size = 3044 + 40*chunk + 100
+	want := slices.Concat(text(1, 3044+20*chunk, 60), pattern(2, 20*chunk+100))
+	mustWrite(t, mustCreateAs(t, v, st, envelope.CompressionZstd, envelope.FileOptions{}), want, 0)
+	var bad []envelope.Span
+	for _, j := range []int{1, 2, 17, 30, 41} {
+		st.data[(1+(j-1)*16)*page+7] ^= 1
+		s := envelope.Span{Offset: int64(chunkStart(j)), Length: int64(min(chunk, size-chunkStart(j)))}
+		clear(want[s.Offset:s.End()])
+		bad = append(bad, s)
+	}
+	f := mustOpen(t, v, st, newKey(1), envelope.FileOptions{ReadOnly: true})
+	got, found := make([]byte, size), []envelope.Span(nil)
+	err := f.Verify(envelope.Everything(), func(p []byte, off int64) error {
+		copy(got[off:], p)
+		return nil
+	}, func(s envelope.Span) error {
+		found = append(found, s)
+		return nil
+	})
+	if err != nil || !slices.Equal(found, bad) || !bytes.Equal(got, want) {
+		t.Errorf("bad are %v, %v, want %v", found, err, bad)
+	}
 }

@@ -81,17 +81,24 @@ func (f *File) endsWell() bool {
 	if err != nil || f.header.content != (size > 0) {
 		return false
 	}
-	last := lastBlock(size)
+	last := f.layout.last(size)
 	if last < 0 {
 		return true
 	}
 	w := getWorker()
 	defer w.release()
-	page := getPages(1)
-	defer putPages(page)
-	sealed := page[:now-sealedStart(last)]
-	if n, err := f.storage.ReadAt(sealed, sealedStart(last)); n < len(sealed) || err != nil && !errors.Is(err, io.EOF) {
+	buffer := getPages(chunkPages)
+	defer putPages(buffer)
+	first := f.layout.page(last)
+	sealed := buffer[:now-sealedStart(first)]
+	if n, err := f.storage.ReadAt(sealed, sealedStart(first)); n < len(sealed) || err != nil && !errors.Is(err, io.EOF) {
 		return false
 	}
-	return f.keys.open(w, w.block[:blockLen(last, size)], sealed, last, true)
+	if last > 0 && f.layout == chunks {
+		if c := f.readVersions(w, sealed, first, true, false); c.found {
+			return c.newest.length == f.layout.size(last, size)
+		}
+	}
+	block := lastBlock(size)
+	return f.keys.open(w, w.block[:blockLen(block, size)], sealed[(block-first)*pageSize:], block, true)
 }

@@ -42,7 +42,7 @@ func (f *File) Verify(in Span, good func(p []byte, off int64) error, bad func(Sp
 		off, step = data+int64(n), min(2*step, int64(len(p)))
 		corrupt, ok := errors.AsType[*CorruptError](err)
 		switch {
-		case ok && corrupt.Block >= 0:
+		case ok && corrupt.Block >= 0: // in a chunk, of which nothing is read then
 			span, err := f.unopened(corrupt.Block)
 			if err != nil {
 				return err
@@ -50,7 +50,7 @@ func (f *File) Verify(in Span, good func(p []byte, off int64) error, bad func(Sp
 			if err := bad(span); err != nil {
 				return err
 			}
-			off, step = span.End(), blockSize // the next one may not open either
+			off, step = span.End(), f.layout.pages*blockSize // the next one may not open either
 		case err != nil && !errors.Is(err, io.EOF):
 			return err
 		}
@@ -58,23 +58,26 @@ func (f *File) Verify(in Span, good func(p []byte, off int64) error, bad func(Sp
 	return nil
 }
 
-// unopened returns the run of blocks that don't open, beginning with one that doesn't: those in a hole of the storage need not be tried.
+// unopened returns the run of units that don't open, beginning with the one that holds that block: those in a hole of the storage need not be
+// tried.
 func (f *File) unopened(first int64) (Span, error) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	end := first + 1
+	l := f.layout
+	unit := l.of(blockStart(first))
+	end := unit + 1
 	if !f.header.Sparse {
-		at, err := f.storage.SeekData(first * pageSize)
+		at, err := f.storage.SeekData(l.page(unit) * pageSize)
 		if errors.Is(err, syscall.ENXIO) {
 			at, err = math.MaxInt64, nil
 		}
 		if err != nil {
 			return Span{}, fmt.Errorf("seeking data: %w", err)
 		}
-		end = max(end, min(at/pageSize, lastBlock(f.size)))
+		end = max(end, min(l.of(blockStart(min(at/pageSize, lastBlock(f.size)))), l.last(f.size)))
 	}
-	start := blockStart(first)
-	return Span{start, max(min(blockStart(end), f.size)-start, 0)}, nil
+	start := l.start(unit)
+	return Span{start, max(min(l.start(end), f.size)-start, 0)}, nil
 }
 
 // RefersToOverflow says whether the header that was read refers to an overflow attribute.
