@@ -158,8 +158,7 @@ func (v *Volume) newFile(st Storage, h Header, dataKey []byte, o FileOptions) (*
 	return f, nil
 }
 
-// Close makes the end of the storage what it should be, if an error had left that undone, and forgets keys and plaintext. It leaves
-// the storage open.
+// Close makes the storage what it should be, if it isn't Settled, and forgets keys and plaintext. It leaves the storage open.
 func (f *File) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -178,11 +177,12 @@ func (f *File) Close() error {
 	return err
 }
 
-// Settled says whether the storage has all that the file has; if not, an error has left the end of the storage undone.
+// Settled says whether the storage has all that the file has, and nothing else; if not, an error has left the end of the storage undone, or there are
+// remains of chunks that were replaced. Sync and Close change the storage then.
 func (f *File) Settled() bool {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	return !f.unsettled && f.undo == nil
+	return !f.unsettled && f.undo == nil && len(f.slots.of) == 0
 }
 
 // Header returns a copy of the file's header.

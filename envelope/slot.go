@@ -22,8 +22,6 @@ type slots struct {
 	of map[int64]slot
 	// dropped counts how often slots were forgotten otherwise than because they are synced.
 	dropped int
-	// turns says that other Files take turns with this one.
-	turns bool
 }
 
 // mostSlots bounds how many chunks are remembered before a sync: 1 GiB.
@@ -32,7 +30,6 @@ const mostSlots = 1 << 14
 // forget makes what is known of the chunks unknown, but that they were written.
 func (s *slots) forget() {
 	s.dropped++
-	s.turns = true
 	for i := range s.of {
 		s.of[i] = slot{unknown: true}
 	}
@@ -132,7 +129,7 @@ func (f *File) written() slots {
 func (f *File) free(synced slots) {
 	for i, before := range synced.of {
 		now, ok := f.slots.of[i]
-		if !ok {
+		if !ok || now.unknown || before.unknown {
 			continue
 		}
 		if now.kept |= before.current; f.slots.dropped == synced.dropped {
@@ -165,19 +162,17 @@ func (f *File) punchSlot(i int64, s *slot) {
 
 // syncSlots makes all that was written durable, and gives back what it has replaced.
 func (f *File) syncSlots() error {
+	written := f.written()
 	if err := f.storage.Sync(); err != nil {
 		return fmt.Errorf("syncing: %w", err)
 	}
-	f.free(f.slots.clone())
+	f.free(written)
 	return nil
 }
 
 // tidy leaves no replaced version behind, before the file is closed. It syncs only if one of them is all that is durable of a chunk.
 func (f *File) tidy() error {
-	if f.slots.turns {
-		return nil // it isn't this File's turn
-	}
-	for _, s := range f.slots.of {
+	for _, s := range f.written().of {
 		if s.kept&^s.current != 0 {
 			return f.syncSlots()
 		}

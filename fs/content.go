@@ -120,18 +120,20 @@ func (c *content) close() error {
 
 func (c *content) file() *envelope.File { return c.sealed.Load() }
 
-// closeFile closes the sealed file, which may write what an error had left undone: when it is this mount's turn, unless another one has done so. mu is
+// closeFile closes the sealed file, which may write what had been left undone: when it is this mount's turn, unless another one has done so. mu is
 // held.
 func (c *content) closeFile() error {
-	if !c.v.shared() || c.file().Settled() {
+	if c.file().Settled() {
 		return c.file().Close()
 	}
-	if err := c.takeTurn(true); err != nil {
-		return err
+	if c.v.shared() {
+		if err := c.takeTurn(true); err != nil {
+			return err
+		}
+		defer c.endTurn()
+		_ = c.catchUp() // if it fails, closing the file does too, or there is nothing left to do
 	}
-	defer c.endTurn()
-	_ = c.file().Reload() // if it fails, closing the file does too, or there is nothing left to do
-	return c.file().Close()
+	return c.keepTime(c.file().Close)
 }
 
 // place is where a regular file was found: the directory, the backing name in it, what the location must say, and the path.

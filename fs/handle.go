@@ -162,7 +162,13 @@ func (h *handle) Fsync(context.Context, uint32) syscall.Errno {
 	if err := h.allowed(); err != nil {
 		return h.errno(err, "sync")
 	}
-	if err := h.c.use(h.c.writable, (*envelope.File).Sync); err != nil {
+	sync := func(f *envelope.File) error {
+		if f.Settled() {
+			return f.Sync()
+		}
+		return h.c.keepTime(f.Sync)
+	}
+	if err := h.c.use(h.c.writable, sync); err != nil {
 		return h.errno(err, "sync")
 	}
 	if err := v.tree.RLock(); err != nil {

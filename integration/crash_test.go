@@ -53,8 +53,10 @@ func testCrashWork(t *testing.T) {
 	const rounds, operations = 8, 1500
 	v := mounted(t)
 	var workers []worker
+	must(t, os.Mkdir(v.path("compressed"), 0o755))
+	must(t, setAttribute(v.path("compressed"), compressionAttribute, "zstd"))
 	for i := range 3 {
-		workers = append(workers, newFileWorker(v.path(fmt.Sprint("file", i))))
+		workers = append(workers, newFileWorker(v.path([]string{".", "compressed"}[min(i, 1)], fmt.Sprint("file", i))))
 	}
 	for i, make := range []func(dir string) worker{newNameWorker, newNameWorker, newMakeWorker} {
 		dir := v.path(fmt.Sprint("names", i))
@@ -152,6 +154,9 @@ func (w *fileWorker) step(random *rand.Rand) error {
 			at = min(len(w.now), most-n) // appended
 		}
 		c := change{at, noise(w.seed, n)}
+		if random.IntN(2) == 0 { // half of it can be compressed
+			clear(c.bytes[n/2:])
+		}
 		w.apply(c)
 		_, err = w.file.WriteAt(c.bytes, int64(at))
 	case 0:
