@@ -193,7 +193,7 @@ func Check(ctx context.Context, o CheckOptions) (CheckSummary, error) {
 	defer b.close()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	c := &check{backing: b, CheckOptions: o, ctx: ctx, stop: stop, inodes: linkedInodes{left: map[uint64]uint64{}}}
+	c := &check{backing: b, CheckOptions: o, ctx: ctx, stop: stop, inodes: newLinkedInodes()}
 	if o.Repair {
 		unlock, err := b.lockAlone()
 		if err != nil {

@@ -68,6 +68,9 @@ func (d *checkedDirectory) lookSure(e entry, fd int, file *fileCheck) (v view, s
 		return v, true
 	}
 	after := d.stampOf(e)
+	if after.entry == (facts{}) { // it is gone
+		return view{}, true
+	}
 	return v, before == after && after.isOld()
 }
 

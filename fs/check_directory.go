@@ -34,7 +34,7 @@ func (d *checkedDirectory) descriptor() int { return d.fd }
 // dirs are the backing names that lead to the directory.
 func (d *checkedDirectory) dirs() []string {
 	if d.parent == nil {
-		return d.above
+		return slices.Clone(d.above)
 	}
 	return append(d.parent.dirs(), d.entry)
 }

@@ -106,11 +106,11 @@ func (f *fileCheck) open(s *storage, header *envelope.Header, tolerant bool) (*e
 	case errors.Is(err, ErrRefused):
 		c.refused.Add(1)
 		return nil, nil, nil
-	case errors.Is(err, ErrUnreachable), errors.Is(err, context.Canceled):
+	case errors.Is(err, ErrUnopened):
+		return nil, nil, []finding{{class: FaultDataKey, detail: err.Error()}}
+	case err != nil: // that says nothing of the file
 		c.stop(fmt.Errorf("checking %s: %w", f.path, err))
 		return nil, nil, nil
-	case err != nil:
-		return nil, nil, []finding{{class: FaultDataKey, detail: err.Error()}}
 	}
 	defer clear(key)
 	accepted := &acceptances{}
@@ -173,10 +173,18 @@ func (f *fileCheck) place(h *envelope.Header, st unix.Stat_t) (found []finding) 
 // content opens all blocks, or only the last, which nothing else shows to be the last.
 func (f *fileCheck) content(file *envelope.File, st unix.Stat_t) []finding {
 	parts := []envelope.Span{{Offset: max(file.Size()-1, 0), Length: 1}}
+	var linked *linkedInode
 	switch {
 	case f.read:
 		parts = f.suspects
-	case f.c.ReadData && (f.strict || f.c.inodes.first(st)):
+	case f.c.ReadData && !f.strict:
+		parts = []envelope.Span{envelope.Everything()}
+		if st.Nlink > 1 {
+			linked = f.c.inodes.visit(st)
+			parts = linked.parts()
+			defer linked.leave()
+		}
+	case f.c.ReadData:
 		parts = []envelope.Span{envelope.Everything()}
 	}
 	var bad []envelope.Span
@@ -190,6 +198,7 @@ func (f *fileCheck) content(file *envelope.File, st unix.Stat_t) []finding {
 		}
 	}
 	f.read, f.suspects = true, bad
+	linked.found(bad)
 	if len(bad) == 0 {
 		return nil
 	}
@@ -282,32 +291,4 @@ func readAttribute(fd int, stored string) ([]byte, error) {
 		return nil, err
 	}
 	return value[:n], nil
-}
-
-// linkedInodes are files with several links whose content has been read, at one of them.
-type linkedInodes struct {
-	mu   sync.Mutex // guards what follows
-	left map[uint64]uint64
-}
-
-// mostLinkedInodes bounds that memory: if there are more at a time, some are read more than once.
-const mostLinkedInodes = 1 << 20
-
-// first says whether a file is come by for the first time.
-func (l *linkedInodes) first(st unix.Stat_t) bool {
-	if st.Nlink < 2 {
-		return true
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	left, known := l.left[st.Ino]
-	switch {
-	case known && left <= 1:
-		delete(l.left, st.Ino)
-	case known:
-		l.left[st.Ino] = left - 1
-	case len(l.left) < mostLinkedInodes:
-		l.left[st.Ino] = uint64(st.Nlink) - 1
-	}
-	return !known
 }

@@ -17,6 +17,9 @@ var ErrRefused = errors.New("refused by the key service")
 // the connection's, and not the file's.
 var ErrUnreachable = errors.New("the key service is not reached")
 
+// ErrUnopened is wrapped by Decrypt's error when what was to be unwrapped is not what the key has wrapped in that context.
+var ErrUnopened = errors.New("does not open")
+
 // KeyService is what the file system asks of a key service. Implementations are safe for concurrent use. The slices
 // that they return belong to the caller, who wipes plaintext keys.
 type KeyService interface {

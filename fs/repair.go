@@ -197,6 +197,9 @@ func (m *mending) inPlace(f finding) (o outcome, ok bool) {
 	case FaultAttribute:
 		return m.moveAttributes(), true
 	case FaultOrphanName:
+		if m.entry.kind == unix.DT_DIR {
+			return outcome{}, false
+		}
 		return m.remove("removed", func() error { return unix.Unlinkat(m.dir, m.entry.name, 0) }), true
 	case FaultLeftover:
 		return m.removeLeftover()

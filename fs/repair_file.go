@@ -20,8 +20,6 @@ type opened struct {
 	st      unix.Stat_t
 }
 
-var errNotOpening = errors.New("its data key can't be had")
-
 // withFile opens a file for changes that its modification time is not to show, and makes them durable. What an unclean end may have left behind is
 // accepted if accepted is not nil, and noted there.
 func (m *mending) withFile(dir int, entry string, accepted *acceptances, do func(f opened) error) error {
@@ -44,11 +42,11 @@ func (m *mending) withFile(dir int, entry string, accepted *acceptances, do func
 		return err
 	}
 	if !m.sealed.Allows(f.header.KeyARN) {
-		return fmt.Errorf("%w: it is under %s", errNotOpening, f.header.KeyARN)
+		return fmt.Errorf("the header names the key %s, which is none of the volume's: %w", f.header.KeyARN, envelope.ErrAuthentication)
 	}
 	key, err := m.keys.Decrypt(m.ctx, self("fsck"), f.header.KeyARN, f.header.WrappedKey, f.header.Context(m.sealed.ID()))
 	if err != nil {
-		return fmt.Errorf("%w: %w", errNotOpening, err)
+		return fmt.Errorf("its data key: %w", err)
 	}
 	defer clear(key)
 	options := envelope.FileOptions{}
@@ -150,6 +148,9 @@ func (m *mending) tolerate(f finding) (outcome, bool) {
 	if err != nil {
 		return outcome{err: err}, true
 	}
+	if m.lacksHeader() {
+		return m.giveHeader(), true
+	}
 	err = m.withFile(m.dir, m.entry.name, accepted, func(f opened) error {
 		var bad []envelope.Span
 		err := f.Verify(envelope.Everything(), func([]byte, int64) error { return m.ctx.Err() }, func(s envelope.Span) error {
@@ -165,12 +166,36 @@ func (m *mending) tolerate(f finding) (outcome, bool) {
 		return m.acceptPlace(), true
 	}
 	if err != nil {
-		if !isFault(err) || f.class == FaultUncleanEnd && m.has(FaultBlock) {
-			return outcome{err: err}, true
-		}
-		return outcome{}, false
+		return outcome{err: err}, !isFault(err)
 	}
 	return outcome{"accepted, as after an unclean end: " + strings.Join(accepted.what, ", "), nil}, true
+}
+
+// lacksHeader says whether an unclean end has left the file without a header.
+func (m *mending) lacksHeader() bool {
+	var st unix.Stat_t
+	err := unix.Fstatat(m.dir, m.entry.name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	return err == nil && st.Size == 0 && m.tolerance.covers(st.Ctim)
+}
+
+// giveHeader makes such a file an empty one.
+func (m *mending) giveHeader() outcome {
+	name, err := m.nameIn(m.dir, m.id, m.entry)
+	if err != nil {
+		return outcome{err: err}
+	}
+	fd, err := unix.Openat(m.dir, m.entry.name, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return outcome{err: err}
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return outcome{err: err}
+	}
+	h := &envelope.Header{FileID: envelope.NewFileID(), Owner: st.Uid, Path: shorten(m.path), Locations: []envelope.Location{{Directory: m.id, Name: name}}}
+	err = m.fill(fd, h, m.sealed.Config().KeyARN, func(*envelope.File) error { return nil })
+	return outcome{"it has a header now, as an empty file", errors.Join(err, setModified(fd, st.Mtim), unix.Fsync(fd))}
 }
 
 // acceptPlace has the header list the place where a file was found after an unclean end.
@@ -195,7 +220,7 @@ func (m *mending) moveFile(dir int, entry string, to *lostDirectory, name lostNa
 	switch {
 	case errors.Is(err, errCopy):
 		return "it is a copy of a file that there is: moved as it is to " + name.path, to.take(dir, entry, name)
-	case isFault(err), errors.Is(err, errNotOpening) && !errors.Is(err, ErrRefused):
+	case isFault(err), errors.Is(err, ErrUnopened):
 		return "moved as it is to " + name.path, to.take(dir, entry, name)
 	}
 	return "moved to " + name.path, err
@@ -279,6 +304,14 @@ func (m *mending) create(lost *lostDirectory, name lostName, keyARN string, st u
 		}
 	}
 	h := &envelope.Header{FileID: envelope.NewFileID(), Owner: owner, Path: name.path, Locations: []envelope.Location{name.location}}
+	if err := m.fill(fd, h, keyARN, fill); err != nil {
+		return err
+	}
+	return errors.Join(unix.Fchmod(fd, st.Mode&0o777), setModified(fd, st.Mtim), unix.Fsync(fd), syncDir(lost.fd))
+}
+
+// fill gives an empty file a header, under a data key of its own, and a content.
+func (m *mending) fill(fd int, h *envelope.Header, keyARN string, content func(f *envelope.File) error) error {
 	key, err := m.keys.GenerateDataKey(m.ctx, self("fsck"), keyARN, h.Context(m.sealed.ID()))
 	if err != nil {
 		return err
@@ -289,10 +322,7 @@ func (m *mending) create(lost *lostDirectory, name lostName, keyARN string, st u
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(fill(f), f.Close()); err != nil {
-		return err
-	}
-	return errors.Join(unix.Fchmod(fd, st.Mode&0o777), setModified(fd, st.Mtim), unix.Fsync(fd), syncDir(lost.fd))
+	return errors.Join(content(f), f.Close())
 }
 
 // lostAttribute is what a file in lost+found says of an attribute that didn't open.

@@ -59,7 +59,7 @@ func CountKeyUsage(ctx context.Context, o UsageOptions) (KeyUsage, error) {
 	if o.Progress != nil {
 		o.Progress.count(ctx, b.root, &counting)
 	}
-	c := &usageCount{backing: b, UsageOptions: o, inodes: linkedInodes{left: map[uint64]uint64{}}}
+	c := &usageCount{backing: b, UsageOptions: o, inodes: newLinkedInodes()}
 	root := &usageDirectory{c, b.root}
 	root.record()
 	newWalk(ctx).through(root)
@@ -157,7 +157,7 @@ func (d *usageDirectory) file(e entry, st *unix.Stat_t) {
 		return
 	}
 	defer unix.Close(fd)
-	if unix.Fstat(fd, st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || !c.inodes.first(*st) {
+	if unix.Fstat(fd, st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink > 1 && !c.inodes.visit(*st).mine {
 		return
 	}
 	header, err := c.sealed.ReadHeader(&storage{fd: fd}, false)

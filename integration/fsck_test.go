@@ -82,7 +82,7 @@ type damage struct {
 var longish = strings.Repeat("long", 50)
 
 var damageFiles = map[string][]byte{
-	"file": noise(301, 20000), "other": noise(302, 9000), "small": noise(303, 10), "empty": nil,
+	"file": noise(301, 20000), "other": noise(302, 9000), "small": noise(303, 9000), "empty": nil,
 	"sub/inner": noise(304, 5000), "sub/deep/x": noise(305, 100), "sub/" + longish: noise(306, 4000),
 	"d1/x": noise(307, 5000), "d2/x": noise(308, 6000), "d1/deep/y": noise(309, 50), longish: noise(310, 3000),
 }
@@ -99,6 +99,8 @@ func damages() []damage {
 	}
 	zeroed := bytes.Clone(file)
 	clear(zeroed[3044+4068 : 3044+2*4068])
+	linked := bytes.Clone(damageFiles["small"])
+	clear(linked[3044 : 3044+4068])
 	inSub := map[string][]byte{"sub/inner": damageFiles["sub/inner"], "sub/deep/x": damageFiles["sub/deep/x"], "sub/" + longish: damageFiles["sub/"+longish], "sub/link": nil}
 	goneSub := []string{"sub"}
 	all := []damage{
@@ -579,13 +581,16 @@ func TestFsckUncleanEnd(t *testing.T) {
 	content := noise(331, 20000)
 	write(t, v.path("file"), content)
 	write(t, v.path("other"), content)
+	write(t, v.path("empty"), content)
 	run(t, "/", "sync", "-f", v.point)
-	path := v.forger(t).find(v.dir, "file")
+	forger := v.forger(t)
+	path, empty := forger.find(v.dir, "file"), forger.find(v.dir, "empty")
 	v.kill(t)
 	must(t, os.Truncate(path, 3*page+10))
+	must(t, os.Truncate(empty, 0))
 	faults, summary := v.fsck(t, 1)
-	if len(faults) != 1 || faults[0].Class != "unclean-end" || faults[0].Path != "/file" || !summary.UncleanEnd {
-		t.Errorf("%+v, %+v, want one unclean-end", faults, summary)
+	if len(faults) != 2 || faults[0].Class != "unclean-end" || faults[1].Class != "unclean-end" || !summary.UncleanEnd {
+		t.Errorf("%+v, %+v, want two unclean-end", faults, summary)
 	}
 	v.fsck(t, 0, "--repair")
 	if faults, _ := v.fsck(t, 0, "--read-data"); len(faults) > 0 {
@@ -594,6 +599,7 @@ func TestFsckUncleanEnd(t *testing.T) {
 	v.mount(t)
 	v.awaitRecovery(t)
 	wantContent(t, v.path("file"), content[:3044+2*4068])
+	wantContent(t, v.path("empty"), nil)
 	wantContent(t, v.path("other"), content)
 	v.umount(t)
 

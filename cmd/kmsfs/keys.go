@@ -94,7 +94,7 @@ func (k keys) Check(ctx context.Context, uses []fs.Use) ([]fs.Answer, error) {
 			if v.Code != keyservice.CodeInvalidCiphertext { // the service's own fault, which says nothing of leave
 				return nil, err
 			}
-			err = refused{err} // the material is gone
+			err = answered{err, fs.ErrRefused} // the material is gone
 		}
 		answers[i].Refusal = err
 	}
@@ -126,12 +126,20 @@ func refusal(err error) error {
 	case !ok:
 		return fmt.Errorf("%w: %s", fs.ErrUnreachable, err.Error()) // its text alone
 	case slices.Contains(refusals, e.Code):
-		return refused{err}
+		return answered{err, fs.ErrRefused}
+	case slices.Contains(unopened, e.Code):
+		return answered{err, fs.ErrUnopened}
 	}
 	return err
 }
 
-// refused is an error of the key service that says no.
-type refused struct{ error }
+// unopened are the codes by which the key service says that a ciphertext is none of the key's, or not in that context: which may be one that it takes for none.
+var unopened = []string{keyservice.CodeInvalidCiphertext, keyservice.CodeIncorrectKey, keyservice.CodeValidation}
 
-func (e refused) Unwrap() []error { return []error{e.error, fs.ErrRefused} }
+// answered is an error of the key service, and what it is to the file system.
+type answered struct {
+	error
+	is error
+}
+
+func (e answered) Unwrap() []error { return []error{e.error, e.is} }
