@@ -19,6 +19,9 @@ const (
 	slot  = 16 * page
 )
 
+// chunkStart is where chunk j begins, as FORMAT.md has it.
+func chunkStart(j int) int { return 3044 + (j-1)*chunk }
+
 // diskUse is how many bytes a file takes on the disk.
 func diskUse(t testing.TB, st backing) int64 {
 	t.Helper()

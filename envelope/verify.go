@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"sync"
 	"syscall"
 )
 
@@ -23,8 +24,8 @@ func Everything() Span { return Span{0, math.MaxInt64} }
 // Verify reads what there is of the plaintext in the span, and calls good with each piece of it that opens, holes excepted, and bad with each run
 // of blocks that don't open: whole blocks, in ascending order. What either returns ends it. The other errors are the storage's.
 func (f *File) Verify(in Span, good func(p []byte, off int64) error, bad func(Span) error) error {
-	p := make([]byte, 1<<20)
-	defer clear(p)
+	p, release := verifyBuffer(min(in.End(), f.Size()) - in.Offset)
+	defer release()
 	for off, step := in.Offset, int64(len(p)); off < in.End(); {
 		data, err := f.SeekData(off)
 		if errors.Is(err, syscall.ENXIO) || err == nil && data >= in.End() {
@@ -50,12 +51,29 @@ func (f *File) Verify(in Span, good func(p []byte, off int64) error, bad func(Sp
 			if err := bad(span); err != nil {
 				return err
 			}
-			off, step = span.End(), f.layout.pages*blockSize // the next one may not open either
+			off, step = span.End(), min(int64(f.layout.pages*blockSize), int64(len(p))) // the next one may not open either
 		case err != nil && !errors.Is(err, io.EOF):
 			return err
 		}
 	}
 	return nil
+}
+
+// largeBuffers are the buffers of Verify for large files, wiped.
+var largeBuffers = sync.Pool{New: func() any { return new([1 << 20]byte) }}
+
+// verifyBuffer returns room for plaintext of that size, or for a part of it.
+func verifyBuffer(size int64) (p []byte, release func()) {
+	const small = 16 * blockSize
+	if size <= small {
+		p = make([]byte, max(size, 1))
+		return p, func() { clear(p) }
+	}
+	large := largeBuffers.Get().(*[1 << 20]byte)
+	return large[:], func() {
+		clear(large[:])
+		largeBuffers.Put(large)
+	}
 }
 
 // unopened returns the run of units that don't open, beginning with the one that holds that block: those in a hole of the storage need not be

@@ -73,3 +73,26 @@ func TestVerify(t *testing.T) {
 		})
 	}
 }
+
+// TestVerifySmall damages the first of two blocks.
+func TestVerifySmall(t *testing.T) {
+	v, st := newVolume(t, false), &memory{}
+	f := mustCreate(t, v, st, envelope.FileOptions{})
+	mustWrite(t, f, pattern(1, 3100), 0)
+	st.data[2000] ^= 1
+	f, err := open(v, st, newKey(1), envelope.FileOptions{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var good, bad int64
+	err = f.Verify(envelope.Everything(), func(p []byte, off int64) error {
+		good += int64(len(p))
+		return nil
+	}, func(s envelope.Span) error {
+		bad += s.Length
+		return nil
+	})
+	if err != nil || good != 56 || bad != 3044 {
+		t.Errorf("%v, %d bytes open and %d don't, want 56 and 3044", err, good, bad)
+	}
+}

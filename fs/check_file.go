@@ -236,8 +236,8 @@ func describeBad(bad []envelope.Span, size int64) string {
 
 // hasOverflow says whether the file has an overflow attribute.
 func (c *check) hasOverflow(s *storage) bool {
-	value, err := s.Overflow()
-	return err == nil && value != nil
+	_, err := unix.Fgetxattr(s.fd, overflowAttribute, nil)
+	return err == nil
 }
 
 // attributes opens the extended attributes of an open file or directory with that ID.
@@ -255,10 +255,14 @@ type badAttribute struct {
 }
 
 func (c *check) badAttributes(fd int, object [envelope.IDSize]byte) (bad []badAttribute) {
+	size, err := unix.Flistxattr(fd, nil)
+	if err != nil || size == 0 {
+		return nil // there are none where the file system knows of none
+	}
 	names := make([]byte, maxAttribute)
 	n, err := unix.Flistxattr(fd, names)
 	if err != nil {
-		return nil // there are none where the file system knows of none
+		return nil
 	}
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(names[:n]), "\x00"), "\x00") {
 		if !strings.HasPrefix(name, reservedAttributes) || name == overflowAttribute {
