@@ -345,6 +345,12 @@ func (b backing) attributes(name string) map[string]string {
 // locate finds where in the volume everything in the mount lies: by the IDs that inspect tells for both.
 func (v *volume) locate(t *testing.T) map[string]string {
 	t.Helper()
+	return v.locateWith(t)
+}
+
+// locateWith is locate with options of inspect.
+func (v *volume) locateWith(t *testing.T, options ...string) map[string]string {
+	t.Helper()
 	inspect := func(root string) map[string]string {
 		var paths []string
 		must(t, filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
@@ -356,7 +362,7 @@ func (v *volume) locate(t *testing.T) map[string]string {
 		}))
 		ids := make(map[string]string)
 		for chunk := range slices.Chunk(paths, 500) {
-			out := v.kmsfs(t, append([]string{"inspect", "--json"}, chunk...)...)
+			out := v.kmsfs(t, slices.Concat([]string{"inspect", "--json"}, options, chunk)...)
 			for line := range strings.Lines(out) {
 				var report struct{ Path, FileID, DirectoryID string }
 				must(t, json.Unmarshal([]byte(line), &report))

@@ -732,3 +732,40 @@ func attacked(t *testing.T) (*volume, []attack) {
 	}
 	return v, list
 }
+
+// TestFsckElsewhere checks and repairs a volume whose keys are at a key service elsewhere, mounted by several.
+func TestFsckElsewhere(t *testing.T) {
+	if plain {
+		t.Log("there are no keys")
+		return
+	}
+	_, server, e := onSocket(t)
+	v := volumeAt(t, e, "--shared")
+	content := noise(340, 20000)
+	write(t, v.path("file"), content)
+	write(t, v.path("other"), content)
+	if faults, summary := v.fsck(t, 0, "--kms", e.url, "--read-data"); len(faults) > 0 || summary.Files != 2 {
+		t.Errorf("%+v, %+v", faults, summary)
+	}
+	v.refused(t, []string{"fsck", "--kms", e.url, "--repair", v.dir}, "is mounted")
+	out := v.kmsfs(t, "key", "usage", "--kms", e.url, e.key, v.dir)
+	if !strings.Contains(out, v.dir+"  2 ") {
+		t.Errorf("key usage says\n%s", out)
+	}
+	at := v.locateWith(t, "--kms", e.url)
+	v.umount(t)
+	sealed, err := os.ReadFile(at["file"])
+	must(t, err)
+	sealed[2*page] ^= 1
+	overwrite(t, at["file"], sealed)
+	v.fsck(t, 0, "--kms", e.url, "--read-data", "--repair")
+	v.mount(t, v.options...)
+	clear(content[3044+4068 : 3044+2*4068])
+	wantContent(t, v.path("lost+found", "file"), content)
+	wantContent(t, v.path("other"), noise(340, 20000))
+	v.umount(t)
+
+	// What can't be asked is no fault.
+	server.stop(t)
+	v.refused(t, []string{"fsck", "--kms", e.url, "--repair", v.dir}, "not reached")
+}

@@ -95,6 +95,9 @@ func (o *fsckOptions) check(service dataKeys, volume string) error {
 		Report: func(f fs.Fault) { failed = errors.Join(failed, bar.above(func() error { return o.show(f) })) },
 	})
 	bar.end()
+	if ctx.Err() != nil {
+		return errInterrupted
+	}
 	if err := errors.Join(err, failed); err != nil {
 		return err
 	}

@@ -184,7 +184,7 @@ func (u *keyUsage) count(service dataKeys, names, volumes []string) error {
 		usage, err := fs.CountKeyUsage(ctx, fs.UsageOptions{Volume: volume, Keys: keys{api: service}, IsKey: isKey, Progress: bar.counters()})
 		bar.end()
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return errInterrupted
 		}
 		if err != nil && !usage.Listed && u.Known != "given" {
 			continue // another home's

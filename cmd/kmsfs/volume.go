@@ -12,6 +12,9 @@ import (
 	kmsfs "kmsfs/fs"
 )
 
+// errInterrupted says that a signal ended the work on a volume.
+var errInterrupted = errors.New("interrupted: not all of the volume was looked at")
+
 // volumeOptions say which key service has the keys of volumes that a command goes through.
 type volumeOptions struct {
 	home, kms string
