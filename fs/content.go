@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	"kmsfs/policy"
 )
 
 // content is an open regular file: one for each backing inode, shared by all handles.
@@ -36,7 +37,10 @@ type content struct {
 	// locked says that nobody who has the file open may use it any more: sealed is closed, and its keys are wiped. Changed with mu held.
 	locked atomic.Bool
 	// revoked counts the handles that may not be used any more.
-	revoked  atomic.Int32
+	revoked atomic.Int32
+	// opener is who opened the file first, and watched says that the kernel has been told since then not to believe its attributes for long.
+	opener   atomic.Pointer[policy.Caller]
+	watched  atomic.Bool
 	in       *inode // for whom it was opened
 	storage  *storage
 	writable bool
@@ -115,6 +119,8 @@ func (c *content) close() error {
 		err = closed
 	}
 	c.sealed.Store(nil)
+	c.opener.Store(nil)
+	c.watched.Store(false)
 	return err
 }
 
@@ -510,9 +516,14 @@ func (c *content) authorize(call Call, p place) error {
 	return nil
 }
 
-// allowWrite refuses a caller who may not encrypt where the file is. What it may decrypt, opening it has decided.
-func (c *content) allowWrite(call Call, path string) error {
+// allowWrite refuses a caller who may not encrypt where the file is, and ends its use then. What it may decrypt, opening it has decided.
+func (c *content) allowWrite(call Call, path string) (err error) {
 	v := c.v
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.release())
+		}
+	}()
 	h := c.file().Header()
 	h.Path = path
 	call.Path = v.seen(path)

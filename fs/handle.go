@@ -53,21 +53,44 @@ func (n *node) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32,
 	if write {
 		call.Operation = "open for write"
 	}
-	l, named := n.in.link()
-	c, err := v.openKnown(call, n.in, write)
-	if err == nil && write {
-		if err = c.allowWrite(call, n.in.path()); err != nil {
-			err = errors.Join(err, c.release())
-		}
+	if n.sharedUnwatched(call) {
+		return nil, 0, unix.ESTALE
 	}
+	c, at, err := v.openKnown(call, n.in, write, write)
 	if err != nil {
 		return nil, 0, v.errno(err, "open", n.in.path())
 	}
+	c.opener.CompareAndSwap(nil, &call.Caller)
+	if n.sharedUnwatched(call) { // with somebody who came at the same time
+		_ = c.release() // which others have open
+		return nil, 0, unix.ESTALE
+	}
 	h := n.newHandle(call, c, n.in, &n.Inode, flags)
-	if h.link = l; named {
-		h.parent = l.parent
+	if h.link = at; at.parent != nil {
+		h.parent = at.parent
 	}
 	return h, v.openFlags(), 0
+}
+
+// sharedUnwatched says whether the caller is about to share with another one a file whose attributes the kernel may believe for long: then it wouldn't ask before it
+// serves the one what it has read for the other, once one of them loses access. The caller of open gets ESTALE, for which the kernel looks the file up again, and
+// is told its attributes anew.
+func (n *node) sharedUnwatched(call Call) bool {
+	v := n.v
+	if !v.allowOther || v.shared() {
+		return false
+	}
+	c := v.contents.find(n.in)
+	if c == nil || c.watched.Load() {
+		return false
+	}
+	opener := c.opener.Load()
+	if opener == nil || sameCaller(opener, &call.Caller) {
+		return false
+	}
+	const attributesAlone = -1
+	_ = n.NotifyContent(attributesAlone, 0) // for those who come without a path, by /proc
+	return true
 }
 
 // openFlags tell the kernel how to cache a file's content.

@@ -89,6 +89,13 @@ func (in *inode) link() (link, bool) {
 	return in.links[0], true
 }
 
+// names returns all that are known of the inode, the last one found first.
+func (in *inode) names() []link {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return slices.Clone(in.links)
+}
+
 // path returns the path of l within the volume, beginning with "/", as encryption contexts have it: text, of bounded length. The
 // caller holds volume.tree.
 func (l link) path() string {

@@ -24,7 +24,7 @@ var (
 	_ gofs.NodeOnForgetter = (*node)(nil)
 )
 
-// callOf names the process behind a request. Where there may be other users than the mount's own, its groups are looked up now: what it opens, it may
+// callOf names the process behind a request. Where there may be other users than the mount's own, it is looked up now, with its groups: what it opens, it may
 // give to others, who use it with its rights.
 func (v *volume) callOf(ctx context.Context, operation string) Call {
 	requester, ok := fuse.FromContext(ctx)
@@ -33,7 +33,11 @@ func (v *volume) callOf(ctx context.Context, operation string) Call {
 	}
 	caller := policy.Caller{UID: requester.Uid, GID: requester.Gid, PID: int32(requester.Pid)}
 	if v.allowOther {
-		caller.Groups = policy.ProcessGroups(caller.PID)
+		pid, groups := policy.ProcessOf(caller.PID) // the kernel names threads
+		if pid != 0 {
+			caller.PID = pid
+		}
+		caller.Groups = append([]uint32{}, groups...) // not nil, as the number may be another process's one day
 	}
 	return Call{Caller: caller, Operation: operation, ID: uuid.New()}
 }
@@ -217,10 +221,10 @@ func (v *volume) fileAttr(out *fuse.Attr, in *inode, s spot) error {
 	return v.attr(out, in, t)
 }
 
-// Getattr is stat(2).
-func (n *node) Getattr(_ context.Context, f gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+// Getattr is stat(2). The kernel also asks, by the handle, for somebody who is about to read or write what it caches.
+func (n *node) Getattr(ctx context.Context, f gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
 	var err error
-	if h, ok := f.(*handle); ok { // who is about to read or write what the kernel caches
+	if h, ok := f.(*handle); ok && byHandle(ctx) {
 		err = h.allowed()
 	}
 	if err == nil {
@@ -231,6 +235,12 @@ func (n *node) Getattr(_ context.Context, f gofs.FileHandle, out *fuse.AttrOut) 
 	}
 	n.v.attributeLife(n.in, &out.AttrValid, &out.AttrValidNsec)
 	return 0
+}
+
+// byHandle says whether raw found that the kernel has named the handle; else it is any that go-fuse knows.
+func byHandle(ctx context.Context) bool {
+	caller, ok := fuse.FromContext(ctx)
+	return ok && caller.Pid != 0
 }
 
 func (n *node) getattr(out *fuse.Attr) error {

@@ -44,6 +44,7 @@ func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out 
 		return nil, nil, 0, v.errno(errors.Join(err, c.release()), "create", l.path())
 	}
 	known := n.newNode(ctx, in)
+	c.opener.Store(&call.Caller)
 	h := n.newHandle(call, c, in, known, flags)
 	h.link = l
 	return known, h, v.openFlags(), 0

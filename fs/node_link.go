@@ -120,13 +120,28 @@ func (v *volume) nameFirst(call Call, c *content, s spot) error {
 	return c.bringUnder(call, under.key, s.link.path())
 }
 
-// openKnown opens a file by a name that is known, or as it is open already. The caller holds volume.tree.
-func (v *volume) openKnown(call Call, in *inode, write bool) (*content, error) {
-	l, ok := in.link()
-	if !ok {
-		return v.openAgain(call, in, write)
+// openKnown opens a file by that of its known names by which the caller may use it, which it returns, or as it is open already: the kernel doesn't say which name
+// was used. With encrypt, the caller needs leave to write. The caller holds volume.tree.
+func (v *volume) openKnown(call Call, in *inode, write, encrypt bool) (c *content, by link, err error) {
+	names := in.names()
+	if len(names) == 0 {
+		c, err = v.openAgain(call, in, write)
+		if err == nil && encrypt {
+			err = c.allowWrite(call, c.file().Header().Path)
+		}
+		return c, link{}, err
 	}
-	s, err := v.spot(l)
+	for _, by = range names {
+		if c, err = v.openBy(call, in, by, write, encrypt); !errors.Is(err, ErrRefused) {
+			break
+		}
+	}
+	return c, by, err
+}
+
+// openBy is openKnown for one name.
+func (v *volume) openBy(call Call, in *inode, by link, write, encrypt bool) (*content, error) {
+	s, err := v.spot(by)
 	if err != nil {
 		return nil, err
 	}
@@ -136,13 +151,17 @@ func (v *volume) openKnown(call Call, in *inode, write bool) (*content, error) {
 			return nil, err
 		}
 	}
-	return v.open(call, in, s.place(), write)
+	c, err := v.open(call, in, s.place(), write)
+	if err == nil && encrypt {
+		err = c.allowWrite(call, by.path())
+	}
+	return c, err
 }
 
 // openHeld is openKnown for what the file system does by itself, which in a shared volume goes on with a file that is open when another mount has
 // renamed or removed it.
 func (v *volume) openHeld(call Call, in *inode, write bool) (*content, error) {
-	c, err := v.openKnown(call, in, write)
+	c, _, err := v.openKnown(call, in, write, false)
 	if errors.Is(err, unix.ESTALE) && v.shared() {
 		return v.openAgain(call, in, write)
 	}

@@ -71,14 +71,11 @@ func (n *node) truncate(ctx context.Context, f gofs.FileHandle, size int64) erro
 		return h.c.truncate(size)
 	}
 	call := n.v.callOf(ctx, "truncate")
-	c, err := n.v.openKnown(call, n.in, true)
+	c, _, err := n.v.openKnown(call, n.in, true, true)
 	if err != nil {
 		return err
 	}
-	if err = c.allowWrite(call, n.in.path()); err == nil {
-		err = c.truncate(size)
-	}
-	return errors.Join(err, c.release())
+	return errors.Join(c.truncate(size), c.release())
 }
 
 func (c *content) truncate(size int64) error {

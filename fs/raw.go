@@ -46,6 +46,9 @@ func hasDefaultACL(dir int) bool {
 	return err == nil
 }
 
+// foreign is the PID of a process that has none in this process's PID namespace.
+const foreign = 1<<32 - 1
+
 // noLife stands for 0 nanoseconds, which go-fuse takes for its default. raw makes 0 of it.
 const noLife = 1
 
@@ -55,7 +58,14 @@ func endLife(valid uint64, nanos *uint32) {
 	}
 }
 
+// GetAttr has the PID say whether the kernel names a handle: it is 0 if it doesn't.
 func (r *raw) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	switch {
+	case in.Flags()&fuse.FUSE_GETATTR_FH == 0:
+		in.Pid = 0
+	case in.Pid == 0:
+		in.Pid = foreign
+	}
 	status := r.RawFileSystem.GetAttr(cancel, in, out)
 	endLife(out.AttrValid, &out.AttrValidNsec)
 	return status
@@ -78,9 +88,6 @@ func (r *raw) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fu
 	endLife(out.AttrValid, &out.AttrValidNsec)
 	return status
 }
-
-// foreign is the PID of a process that has none in this process's PID namespace.
-const foreign = 1<<32 - 1
 
 // Writev has the PID say whether the kernel writes back from its cache, which is 0, or a process writes itself.
 func (r *raw) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32, fuse.Status) {

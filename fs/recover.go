@@ -123,7 +123,7 @@ func (r *recovery) file(c child) bool {
 	if err := v.tree.RLock(); err != nil {
 		return v.gone(err, "check", c.link.name)
 	}
-	content, err := v.openKnown(self("repair"), c.in, false)
+	content, _, err := v.openKnown(self("repair"), c.in, false, false)
 	path := c.link.path()
 	v.tree.RUnlock()
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"kmsfs/policy"
 )
 
 // Whoever has a file open keeps it only as long as the key service would let him open it. The watch asks for all open files several times a second.
@@ -168,7 +170,7 @@ func (c *content) questions(all []*handle) []asked {
 	var found []asked
 	add := func(holder *handle, action Action, path string) {
 		for i := range found {
-			if q := &found[i]; q.Action == action && q.Context["kmsfs:path"] == path && sameCaller(&q.Use, holder) {
+			if q := &found[i]; q.Action == action && q.Context["kmsfs:path"] == path && sameCaller(&q.Caller, &holder.call.Caller) {
 				q.handles = append(q.handles, holder)
 				return
 			}
@@ -188,8 +190,7 @@ func (c *content) questions(all []*handle) []asked {
 	return found
 }
 
-func sameCaller(u *Use, h *handle) bool {
-	a, b := u.Caller, h.call.Caller
+func sameCaller(a, b *policy.Caller) bool {
 	return a.UID == b.UID && a.GID == b.GID && a.PID == b.PID && slices.Equal(a.Groups, b.Groups)
 }
 
@@ -220,10 +221,12 @@ func (c *content) enforce(all []*handle, refused map[*handle]error) {
 			lost = append(lost, h)
 		}
 	}
-	if len(lost) > 0 {
+	if c.revoked.Load() > 0 && left > 0 {
+		c.dropCached(all[0]) // each time, as the mappings of those who have lost access would show what the others bring into the cache
+	} else if len(lost) > 0 {
 		c.dropCached(lost[0])
-		c.reportLost(lost, refused)
 	}
+	c.reportLost(lost, refused)
 	if left == 0 && !c.locked.Load() {
 		c.dropCached(all[0]) // what others than the holders had brought into the cache meanwhile
 		if err := c.lock(); err != nil {
@@ -311,7 +314,7 @@ func (c *content) unlockFor(h *handle) error {
 func (c *content) reportLost(lost []*handle, refused map[*handle]error) {
 	var reported []*handle
 	for _, h := range lost {
-		if slices.ContainsFunc(reported, func(r *handle) bool { return sameCaller(&Use{Caller: r.call.Caller}, h) }) {
+		if slices.ContainsFunc(reported, func(r *handle) bool { return sameCaller(&r.call.Caller, &h.call.Caller) }) {
 			continue
 		}
 		reported = append(reported, h)
@@ -362,10 +365,18 @@ func (v *volume) lockByHand(call Call, lock bool) error {
 	return v.keys.Record(context.Background(), call.own(), event)
 }
 
-// attributeLife tells the kernel how long it may believe a file's attributes, if somebody has lost access to the file: not at all.
+// attributeLife tells the kernel how long it may believe a file's attributes, if others than the mount's user may have the file open: until the watch asks again,
+// and not at all once somebody has lost access.
 func (v *volume) attributeLife(in *inode, valid *uint64, nanos *uint32) {
-	if c := v.contents.find(in); c != nil && c.revoked.Load() > 0 {
+	c := v.contents.find(in)
+	switch {
+	case c == nil:
+	case c.revoked.Load() > 0:
 		*valid, *nanos = 0, noLife
+		c.watched.Store(true)
+	case v.allowOther && c.opener.Load() != nil:
+		*valid, *nanos = 0, uint32(watchInterval)
+		c.watched.Store(true)
 	}
 }
 

@@ -54,6 +54,8 @@ func TestMain(m *testing.M) {
 	switch os.Getenv(roleVariable) {
 	case "lock":
 		os.Exit(lockHelper(os.Args[1:]))
+	case "act":
+		os.Exit(act())
 	case "post":
 		os.Exit(post(os.Args[1:]))
 	case "user":
@@ -157,6 +159,7 @@ func checkTools() error {
 	for tool, install := range map[string]string{
 		"fusermount3": "fuse3", "git": "git", "sqlite3": "sqlite3", "rsync": "rsync", "setfattr": "attr", "getfattr": "attr",
 		"setfacl": "acl", "getfacl": "acl", "tar": "tar", "cp": "coreutils", "diff": "diffutils", "mount": "mount", "go": "golang", "mkfs.ext4": "e2fsprogs",
+		"useradd": "passwd", "groupadd": "passwd",
 	} {
 		if _, err := exec.LookPath(tool); err != nil {
 			missing = append(missing, install)
