@@ -182,7 +182,7 @@ func testNoLeave(t *testing.T, o *office) {
 	wantReading(t, "root", o.root, path, true)
 
 	for _, wanted := range []struct{ event, operation, path string }{
-		{"Decrypt", "open for reading", "/dir/nobody/file"}, {"Decrypt", "truncate", "/dir/nobody/file"}, {"GenerateDataKey", "create", "/dir/nobody/new of bob"},
+		{"Decrypt", "open for read", "/dir/nobody/file"}, {"Decrypt", "truncate", "/dir/nobody/file"}, {"GenerateDataKey", "create", "/dir/nobody/new of bob"},
 	} {
 		records := o.kmsfs(t, "audit", "query", "--event", wanted.event, "--principal", fmt.Sprint("uid:", o.bob.id), "--path", "/dir/nobody/*", "--json")
 		for _, text := range []string{

@@ -245,6 +245,8 @@ func (a *actor) obey(o *order, r *answer) (err error) {
 		return a.touch(o, r)
 	case "hammer":
 		return a.hammer(o, r)
+	case "number":
+		return a.number(o, r)
 	}
 	return a.name(o, r)
 }
@@ -285,6 +287,22 @@ func (a *actor) hammer(o *order, r *answer) error {
 		}
 	}
 	return nil
+}
+
+// numbered is the size in bytes of the blocks that number writes: one can't be split.
+const numbered = 4000
+
+// number appends numbered blocks, and counts them, until it is refused.
+func (a *actor) number(o *order, r *answer) error {
+	for block := make([]byte, numbered); ; r.N++ {
+		copy(block, fmt.Sprintf("%09d", r.N))
+		if n, err := unix.Pwrite(a.files[o.File], block, r.N*numbered); n != numbered {
+			if err == unix.EACCES {
+				return nil
+			}
+			return err
+		}
+	}
 }
 
 // name does what concerns names.
