@@ -36,8 +36,8 @@ type content struct {
 	sealed atomic.Pointer[envelope.File]
 	// locked says that nobody who has the file open may use it any more: sealed is closed, and its keys are wiped. Changed with mu held.
 	locked atomic.Bool
-	// revoked counts the handles that may not be used any more.
-	revoked atomic.Int32
+	// handles counts those that are open, and revoked those of them that may not be used any more.
+	handles, revoked atomic.Int32
 	// opener is who opened the file first, and watched says that the kernel has been told since then not to believe its attributes for long.
 	opener   atomic.Pointer[policy.Caller]
 	watched  atomic.Bool
@@ -74,6 +74,12 @@ func (t *contents) hold(c *content) bool {
 	}
 	c.uses++
 	return true
+}
+
+func (t *contents) usesOf(c *content) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return c.uses
 }
 
 // release ends a use; the last one closes the file. It stays known until it is closed, so that nobody opens it a second time
@@ -234,11 +240,13 @@ func (c *content) unlock(call Call, p place) error {
 	return nil
 }
 
-// lock wipes the file's keys, until somebody who may use it comes.
+// lock wipes the file's keys, until somebody who may use it comes. The caller uses the content. If others do than those whose handles are revoked, they may be
+// about to open it, and nothing is done: the watch will come again. Who comes after that waits for mu.
 func (c *content) lock() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.file() == nil || c.locked.Swap(true) {
+	handles := c.handles.Load()
+	if c.file() == nil || c.revoked.Load() != handles || c.v.contents.usesOf(c) > int(handles)+1 || c.locked.Swap(true) {
 		return nil
 	}
 	return c.file().Close()

@@ -106,6 +106,7 @@ func (n *node) newHandle(call Call, c *content, in *inode, known *gofs.Inode, fl
 	if h.write {
 		c.writers.Add(1)
 	}
+	c.handles.Add(1)
 	n.v.handles.add(h)
 	return h
 }
@@ -212,6 +213,7 @@ func (h *handle) Release(context.Context) syscall.Errno {
 	}
 	h.c.v.handles.remove(h)
 	h.unrevoke()
+	h.c.handles.Add(-1)
 	path := h.c.path // afterwards, it may be opened for somebody else
 	return h.c.v.errno(h.c.release(), "close", path)
 }

@@ -266,7 +266,7 @@ func (c *content) dropCached(h *handle) {
 
 // restore lets a handle in again that had lost its leave.
 func (c *content) restore(h *handle) {
-	if !h.revoked.Load() {
+	if !h.revoked.Load() && !c.locked.Load() {
 		return
 	}
 	if err := c.unlockFor(h); err != nil {

@@ -401,7 +401,9 @@ func TestRevocationOfWriter(t *testing.T) {
 		}()
 		time.Sleep(time.Duration(50*i) * time.Millisecond)
 		o.revoke(t, id)
+		revoked := time.Now()
 		a := <-written
+		took := time.Since(revoked).Round(time.Millisecond)
 		_, err := f.do(order{Do: "close"})
 		if err != unix.EACCES {
 			t.Errorf("bob closes what he wrote to when he lost access: %v, want EACCES", err)
@@ -415,7 +417,7 @@ func TestRevocationOfWriter(t *testing.T) {
 				missing++
 			}
 		}
-		t.Logf("bob had %d blocks written when he was refused; %d of them are not in the file", a.N, missing)
+		t.Logf("bob had %d blocks written when he was refused, after %v; %d of them are not in the file", a.N, took, missing)
 		if log, err := os.ReadFile(o.log()); missing > 0 && (err != nil || !strings.Contains(string(log), "is lost")) {
 			t.Errorf("%d blocks are missing, and the log doesn't say so", missing)
 		}
