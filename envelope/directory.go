@@ -32,6 +32,8 @@ const (
 // Directory is a directory's record. It is not changed once sealed or opened: copies share its slices.
 type Directory struct {
 	ID DirectoryID
+	// Owners are the users (uid) whose the directory may be: one, or two while it is given to another.
+	Owners []uint32
 	// Locations are where the directory may be found: one, or two while it is renamed.
 	Locations []Location
 	// Key is the KMS key for files made beneath: an alias, ID or ARN; empty if inherited.
@@ -41,6 +43,9 @@ type Directory struct {
 
 // LiesAt says whether the directory may be found there.
 func (d *Directory) LiesAt(l Location) bool { return slices.Contains(d.Locations, l) }
+
+// OwnedBy says whether the directory may be that user's.
+func (d *Directory) OwnedBy(uid uint32) bool { return slices.Contains(d.Owners, uid) }
 
 // SealDirectory returns a directory's record: one page.
 func (v *Volume) SealDirectory(d *Directory) ([]byte, error) {
@@ -71,7 +76,10 @@ func (d *Directory) marshal() ([]byte, error) {
 	if len(d.Key) > maxDirectoryPlain {
 		return nil, fmt.Errorf("directory's key has %d bytes: %w", len(d.Key), ErrTooLong)
 	}
-	b := append([]byte(nil), d.ID[:]...)
+	b := append(append([]byte(nil), d.ID[:]...), byte(len(d.Owners)))
+	for _, uid := range d.Owners {
+		b = binary.BigEndian.AppendUint32(b, uid)
+	}
 	b = append(b, byte(len(d.Locations)))
 	for _, l := range d.Locations {
 		b = append(b, l.Directory[:]...)
@@ -87,7 +95,7 @@ func (d *Directory) marshal() ([]byte, error) {
 }
 
 func (d *Directory) check() error {
-	bad := d.ID == DirectoryID{} || len(d.Locations) < 1 || len(d.Locations) > 2 || d.Compression > CompressionZstd
+	bad := d.ID == DirectoryID{} || len(d.Owners) < 1 || len(d.Owners) > 2 || len(d.Locations) < 1 || len(d.Locations) > 2 || d.Compression > CompressionZstd
 	for _, l := range d.Locations {
 		root := l == Location{}
 		bad = bad || root && len(d.Locations) > 1 || !root && (l.Directory == DirectoryID{} || checkName(l.Name) != nil)
@@ -119,6 +127,12 @@ func parseDirectory(plain []byte) (*Directory, error) {
 	d := decoder{b: plain}
 	r := new(Directory)
 	copy(r.ID[:], d.take(IDSize))
+	for range d.uint8() {
+		if d.bad {
+			break
+		}
+		r.Owners = append(r.Owners, d.uint32())
+	}
 	for range d.uint8() {
 		if d.bad {
 			break

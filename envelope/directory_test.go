@@ -15,7 +15,7 @@ import (
 
 func newDirectory() *envelope.Directory {
 	return &envelope.Directory{
-		ID: directoryID, Locations: []envelope.Location{{Directory: otherDirectoryID, Name: "name"}}, Key: "alias/some",
+		ID: directoryID, Owners: []uint32{1000}, Locations: []envelope.Location{{Directory: otherDirectoryID, Name: "name"}}, Key: "alias/some",
 		Compression: envelope.CompressionNone,
 	}
 }
@@ -35,12 +35,12 @@ func TestDirectory(t *testing.T) {
 	for _, plaintextNames := range []bool{false, true} {
 		v := newVolume(t, plaintextNames)
 		for name, d := range map[string]*envelope.Directory{
-			"root":          {ID: directoryID, Locations: []envelope.Location{{}}},
+			"root":          {ID: directoryID, Owners: []uint32{0}, Locations: []envelope.Location{{}}},
 			"one location":  newDirectory(),
-			"two locations": {ID: directoryID, Locations: []envelope.Location{{Directory: otherDirectoryID, Name: long}, {Directory: directoryID, Name: "€"}}},
+			"two locations": {ID: directoryID, Owners: []uint32{1000, 1<<32 - 2}, Locations: []envelope.Location{{Directory: otherDirectoryID, Name: long}, {Directory: directoryID, Name: "€"}}},
 			"longest": {
-				ID: directoryID, Locations: []envelope.Location{{Directory: otherDirectoryID, Name: long}, {Directory: directoryID, Name: long}},
-				Key: strings.Repeat("k", 4048-16-1-2*(16+1+255)-2-1),
+				ID: directoryID, Owners: []uint32{1, 2}, Locations: []envelope.Location{{Directory: otherDirectoryID, Name: long}, {Directory: directoryID, Name: long}},
+				Key: strings.Repeat("k", 4048-16-1-2*4-1-2*(16+1+255)-2-1),
 			},
 		} {
 			record, err := v.SealDirectory(d)
@@ -53,6 +53,11 @@ func TestDirectory(t *testing.T) {
 			}
 			if again, err := v.SealDirectory(d); err != nil || bytes.Equal(again, record) {
 				t.Errorf("%s: sealed twice in the same way: %v", name, err)
+			}
+			for _, uid := range d.Owners {
+				if !got.OwnedBy(uid) || got.OwnedBy(uid+3) {
+					t.Errorf("%s: is owned by %d: %t, by %d: %t", name, uid, got.OwnedBy(uid), uid+3, got.OwnedBy(uid+3))
+				}
 			}
 			for _, l := range d.Locations {
 				if !got.LiesAt(l) {
@@ -109,7 +114,8 @@ func TestDirectoryTampered(t *testing.T) {
 // TestDirectoryRefused has records that are sealed, but are none, and tries to seal such.
 func TestDirectoryRefused(t *testing.T) {
 	v := newVolume(t, false)
-	id, parent := string(directoryID[:]), string(otherDirectoryID[:])
+	owner := "\x01\x00\x00\x03\xe8"
+	id, parent := string(directoryID[:])+owner, string(otherDirectoryID[:])
 	good := id + "\x01" + parent + "\x04name" + "\x00\x03key" + "\x01"
 	if d, err := v.OpenDirectory(sealRecord(t, []byte(good))); err != nil || d.Key != "key" {
 		t.Fatalf("opened %+v: %v", d, err)
@@ -117,7 +123,11 @@ func TestDirectoryRefused(t *testing.T) {
 	zero := strings.Repeat("\x00", 16)
 	for name, plain := range map[string]string{
 		"nothing":              "",
-		"ID alone":             id,
+		"ID alone":             id[:16],
+		"no owner":             id[:16] + "\x00" + good[21:],
+		"three owners":         id[:16] + "\x03" + strings.Repeat("\x00\x00\x03\xe8", 3) + good[21:],
+		"owners without end":   id[:16] + "\xff" + good[17:],
+		"ID and owner":         id,
 		"zero ID":              zero + good[16:],
 		"no location":          id + "\x00" + "\x00\x00\x00",
 		"three locations":      id + "\x03" + strings.Repeat(parent+"\x01n", 3) + "\x00\x00\x00",
@@ -148,6 +158,8 @@ func TestDirectoryRefused(t *testing.T) {
 		"zero ID":         {func(d *envelope.Directory) { d.ID = envelope.DirectoryID{} }, envelope.ErrFormat},
 		"no location":     {func(d *envelope.Directory) { d.Locations = nil }, envelope.ErrFormat},
 		"three locations": {func(d *envelope.Directory) { d.Locations = []envelope.Location{location, location, location} }, envelope.ErrFormat},
+		"no owner":        {func(d *envelope.Directory) { d.Owners = nil }, envelope.ErrFormat},
+		"three owners":    {func(d *envelope.Directory) { d.Owners = []uint32{1, 2, 3} }, envelope.ErrFormat},
 		"root and more":   {func(d *envelope.Directory) { d.Locations = []envelope.Location{location, {}} }, envelope.ErrFormat},
 		"no name":         {func(d *envelope.Directory) { d.Locations[0].Name = "" }, envelope.ErrFormat},
 		"no parent":       {func(d *envelope.Directory) { d.Locations[0].Directory = envelope.DirectoryID{} }, envelope.ErrFormat},
@@ -177,6 +189,7 @@ func TestDirectoryRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := &envelope.Directory{
 			ID:          id.Draw(t, "ID"),
+			Owners:      rapid.SliceOfN(rapid.Uint32(), 1, 2).Draw(t, "owners"),
 			Locations:   rapid.SliceOfN(location, 1, 2).Draw(t, "locations"),
 			Key:         rapid.StringN(0, -1, 2048).Draw(t, "key"),
 			Compression: rapid.SampledFrom([]envelope.Compression{envelope.CompressionInherited, envelope.CompressionNone, envelope.CompressionZstd}).Draw(t, "compression"),
@@ -199,8 +212,8 @@ func FuzzOpenDirectory(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(record)
-	f.Add([]byte(string(directoryID[:]) + "\x01" + string(otherDirectoryID[:]) + "\x04name" + "\x00\x03key" + "\x01"))
-	f.Add([]byte(string(directoryID[:]) + "\x01" + strings.Repeat("\x00", 17) + "\x00\x00\x00"))
+	f.Add([]byte(string(directoryID[:]) + "\x01\x00\x00\x03\xe8\x01" + string(otherDirectoryID[:]) + "\x04name" + "\x00\x03key" + "\x01"))
+	f.Add([]byte(string(directoryID[:]) + "\x01\x00\x00\x03\xe8\x01" + strings.Repeat("\x00", 17) + "\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if d, err := v.OpenDirectory(b); err == nil {
 			if !bytes.Equal(b, record) && !reflect.DeepEqual(d, newDirectory()) {

@@ -259,6 +259,12 @@ func (r formatReader) directory(page []byte) *wantDirectory {
 	id := k.take(16)
 	count := k.u8()
 	refuseUnless(!zero(id) && count >= 1 && count <= 2, errPart)
+	var owners []uint32
+	for range count {
+		owners = append(owners, binary.BigEndian.Uint32(k.take(4)))
+	}
+	count = k.u8()
+	refuseUnless(count >= 1 && count <= 2, errPart)
 	var locations []location
 	for range count {
 		l := k.location()
@@ -268,7 +274,7 @@ func (r formatReader) directory(page []byte) *wantDirectory {
 	}
 	key, compression := k.len16(), k.u8()
 	refuseUnless(compression <= 2 && len(k.b) == 0, errPart)
-	return &wantDirectory{id, locations, key, compression}
+	return &wantDirectory{id, owners, locations, key, compression}
 }
 
 // Section 8.

@@ -81,6 +81,7 @@ type (
 	wantAttribute struct{ Name, Value raw }
 	wantDirectory struct {
 		ID          raw
+		Owners      []uint32
 		Locations   []location
 		Key         raw
 		Compression int
@@ -327,7 +328,7 @@ func (x *vector) readByPackage(t *testing.T) (any, error) {
 		if err != nil {
 			return nil, refused(t, err)
 		}
-		return &wantDirectory{d.ID[:], locations(d.Locations), raw(d.Key), int(d.Compression)}, nil
+		return &wantDirectory{d.ID[:], d.Owners, locations(d.Locations), raw(d.Key), int(d.Compression)}, nil
 	case "mark":
 		m, err := v.OpenMark(g.Sealed)
 		if err != nil {
@@ -562,19 +563,20 @@ func directoryScenarios(all map[string]scenario) {
 	d := newDirectory()
 	renamed := newDirectory()
 	renamed.Locations = append(renamed.Locations, envelope.Location{Directory: directoryID, Name: "new name"})
+	renamed.Owners = append(renamed.Owners, 1<<32-2)
 	renamed.Key, renamed.Compression = "", envelope.CompressionInherited
 	add("", "one location, a key and no compression", "opens", d, nil)
 	compressed := newDirectory()
 	compressed.Compression = envelope.CompressionZstd
 	add("-zstd", "compression by zstd", "opens", compressed, nil)
-	add("-root", "the root", "opens", &envelope.Directory{ID: directoryID, Locations: []envelope.Location{{}}}, nil)
-	add("-renamed", "two locations; key and compression inherited", "opens", renamed, nil)
+	add("-root", "the root", "opens", &envelope.Directory{ID: directoryID, Owners: []uint32{0}, Locations: []envelope.Location{{}}}, nil)
+	add("-renamed", "two locations and owners; key and compression inherited", "opens", renamed, nil)
 	add("-version-2", "an unknown version", "refused", d, func(_ *testing.T, b []byte) []byte { b[9] = 2; return b })
 	add("-bit", "a bit of the sealed part is another", "refused", d, func(_ *testing.T, b []byte) []byte { return flip(b, 40) })
 	add("-left-over", "a byte behind the sealed part", "refused", d, func(_ *testing.T, b []byte) []byte { return flip(b, 4095) })
 	add("-cut", "not a whole page", "refused", d, func(_ *testing.T, b []byte) []byte { return b[:4095] })
 	add("-format", "three locations, sealed", "refused", d, func(t *testing.T, _ []byte) []byte {
-		return sealRecord(t, []byte(string(directoryID[:])+"\x03"+strings.Repeat(string(otherDirectoryID[:])+"\x01n", 3)+"\x00\x00\x00"))
+		return sealRecord(t, []byte(string(directoryID[:])+"\x01\x00\x00\x03\xe8\x03"+strings.Repeat(string(otherDirectoryID[:])+"\x01n", 3)+"\x00\x00\x00"))
 	})
 }
 

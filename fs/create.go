@@ -73,6 +73,10 @@ func (o CreateOptions) fill(dir int) (err error) {
 		return err
 	}
 	defer sealed.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(dir, &st); err != nil {
+		return err
+	}
 	b := &backing{sealed: sealed}
 	defer func() {
 		if err != nil {
@@ -80,7 +84,7 @@ func (o CreateOptions) fill(dir int) (err error) {
 			_ = unix.Unlinkat(dir, envelope.DirectoryName, 0)
 		}
 	}()
-	root := &envelope.Directory{ID: envelope.NewDirectoryID(), Locations: []envelope.Location{{}}}
+	root := &envelope.Directory{ID: envelope.NewDirectoryID(), Owners: []uint32{st.Uid}, Locations: []envelope.Location{{}}}
 	if err := b.writeDirectory(dir, root, false); err != nil {
 		return err
 	}

@@ -192,7 +192,7 @@ func (d *directories) forget(in *inode) {
 	}
 }
 
-// recordOf returns the record of in, whose descriptor is fd: authentic, and of a directory that lies where it says.
+// recordOf returns the record of in, whose descriptor is fd: authentic, and of a directory that lies where it says and is whose it says.
 func (v *volume) recordOf(in *inode, fd int) (*envelope.Directory, error) {
 	in.dirMu.Lock()
 	defer in.dirMu.Unlock()
@@ -207,8 +207,12 @@ func (v *volume) recordOf(in *inode, fd int) (*envelope.Directory, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !record.LiesAt(found) {
-		if err := v.acceptDirectory(fd, in, record, found); err != nil {
+	owner, err := ownerOf(fd)
+	if err != nil {
+		return nil, err
+	}
+	if !record.LiesAt(found) || !record.OwnedBy(owner) {
+		if err := v.acceptDirectory(fd, in, record, found, owner); err != nil {
 			return nil, err
 		}
 	}
@@ -217,6 +221,13 @@ func (v *volume) recordOf(in *inode, fd int) (*envelope.Directory, error) {
 	}
 	in.record, in.dirID = record, record.ID
 	return record, nil
+}
+
+// ownerOf returns whose an open directory is.
+func ownerOf(fd int) (uint32, error) {
+	var st unix.Stat_t
+	err := unix.Fstat(fd, &st)
+	return st.Uid, err
 }
 
 // mayBe says whether a directory may have that ID.
@@ -250,13 +261,14 @@ func (v *volume) locationOf(in *inode) (envelope.Location, error) {
 	return envelope.Location{Directory: parent.id, Name: l.name}, nil
 }
 
-// acceptDirectory decides on a directory that was found elsewhere than its record says: it is refused, unless a power
-// failure may have left the record behind.
-func (v *volume) acceptDirectory(fd int, in *inode, record *envelope.Directory, found envelope.Location) error {
+// acceptDirectory decides on a directory that was found elsewhere, or somebody else's, than its record says: it is refused, unless a power
+// failure may have left the record behind a rename.
+func (v *volume) acceptDirectory(fd int, in *inode, record *envelope.Directory, found envelope.Location, owner uint32) error {
 	event := Event{Name: EventContextMismatch, Details: places(record.Locations, found, in.path())}
+	event.Details["foundOwner"] = ownerName(owner)
 	var st unix.Stat_t
 	err := unix.Fstatat(fd, envelope.DirectoryName, &st, unix.AT_SYMLINK_NOFOLLOW)
-	if err != nil || !v.tolerance.rebooted || !v.tolerance.covers(st.Ctim) {
+	if err != nil || !record.OwnedBy(owner) || !v.tolerance.rebooted || !v.tolerance.covers(st.Ctim) {
 		event.Error = errMismatch
 		return errors.Join(errMismatch, v.keys.Record(context.Background(), self("lookup"), event))
 	}

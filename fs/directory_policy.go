@@ -103,11 +103,11 @@ func (v *volume) setPolicy(call Call, in *inode, edit func(d *envelope.Directory
 		return err
 	}
 	defer u.release()
-	if err := v.checkOwner(call, u.fd); err != nil {
-		return err
-	}
 	present, err := v.record(in)
 	if err != nil {
+		return err
+	}
+	if err := checkOwner(call, present); err != nil {
 		return err
 	}
 	next := *present
@@ -121,13 +121,9 @@ func (v *volume) setPolicy(call Call, in *inode, edit func(d *envelope.Directory
 	return v.replaceRecord(u, &next)
 }
 
-// checkOwner refuses a caller to whom a directory doesn't belong.
-func (v *volume) checkOwner(call Call, fd int) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return err
-	}
-	if call.Caller.UID != st.Uid && call.Caller.UID != 0 {
+// checkOwner refuses a caller to whom a directory doesn't belong by its record.
+func checkOwner(call Call, record *envelope.Directory) error {
+	if !record.OwnedBy(call.Caller.UID) && call.Caller.UID != 0 {
 		return unix.EPERM
 	}
 	return nil

@@ -162,7 +162,7 @@ func (v *volume) found(s spot, st unix.Stat_t) *inode {
 }
 
 // foundDirectory returns the inode of the directory that was found at s: in, which has its number, if that is known by no other name, or if its record
-// says that it is the same directory and lies here. What is known beneath it goes with it, and is judged by the new path.
+// says that it is the same directory, lies here, and is whose it is. What is known beneath it goes with it, and is judged by the new path.
 func (v *volume) foundDirectory(in *inode, s spot) *inode {
 	if _, known := in.link(); in == v.root || !known || in.knows(s.link) && !v.shared() {
 		return in
@@ -173,8 +173,9 @@ func (v *volume) foundDirectory(in *inode, s spot) *inode {
 	}
 	defer unix.Close(fd)
 	record, err := v.readDirectory(fd)
+	owner, failed := ownerOf(fd)
 	switch {
-	case err != nil || !record.LiesAt(s.location()):
+	case err != nil || failed != nil || !record.LiesAt(s.location()) || !record.OwnedBy(owner):
 		return v.inodes.apart(in)
 	case !in.mayBe(record.ID):
 		return v.inodes.create(in.ino, in.kind)

@@ -231,7 +231,7 @@ func (s spot) rename(temp string) error {
 	return err
 }
 
-// fillDirectory gives a new directory its record and its owner.
+// fillDirectory gives a new directory its owner and its record.
 func (v *volume) fillDirectory(call Call, s spot, temp string, mode uint32, record *envelope.Directory) (st unix.Stat_t, err error) {
 	fd, err := unix.Openat(s.fd, temp, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.EACCES) { // mode lets nobody read it, but its owner may still get hold of it
@@ -241,14 +241,18 @@ func (v *volume) fillDirectory(call Call, s spot, temp string, mode uint32, reco
 		return st, err
 	}
 	defer unix.Close(fd)
-	if err := v.writeNewRecord(fd, mode, record); err != nil {
-		return st, err
-	}
 	err = v.own(call.Caller, s.fd, mode, func(uid, gid int) error { return unix.Fchownat(s.fd, temp, uid, gid, unix.AT_SYMLINK_NOFOLLOW) }, nil)
 	if err == nil {
 		err = unix.Fstat(fd, &st)
 	}
-	return st, err
+	if err != nil {
+		return st, err
+	}
+	record.Owners = []uint32{st.Uid}
+	if err := v.writeNewRecord(fd, mode, record); err != nil {
+		return st, err
+	}
+	return st, unix.Fstat(fd, &st)
 }
 
 // writeNewRecord writes a new directory's record, though its mode may forbid its owner to write in it.

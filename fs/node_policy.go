@@ -125,7 +125,11 @@ func (v *volume) admitPolicy(call Call, in *inode, key string) error {
 		return err
 	}
 	defer u.release()
-	if err := v.checkOwner(call, u.fd); err != nil {
+	record, err := v.record(in)
+	if err != nil {
+		return err
+	}
+	if err := checkOwner(call, record); err != nil {
 		return err
 	}
 	if err := v.refuseIfLocked(); err != nil {

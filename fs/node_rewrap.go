@@ -203,7 +203,7 @@ func (v *volume) openDisowned(s spot) (*storage, unix.Stat_t, error) {
 	return &storage{fd: fd}, st, nil
 }
 
-// adoptDirectory makes the place where the directory is its only one.
+// adoptDirectory makes the place where the directory is its only one, and its owner the one that the record names.
 func (v *volume) adoptDirectory(call Call, s spot) error {
 	fd, err := unix.Openat(s.fd, s.entry(), unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -211,14 +211,19 @@ func (v *volume) adoptDirectory(call Call, s spot) error {
 	}
 	defer unix.Close(fd)
 	record, err := v.readDirectory(fd)
-	if err != nil || record.LiesAt(s.location()) {
+	if err != nil {
+		return err
+	}
+	owner, err := ownerOf(fd)
+	if err != nil || record.LiesAt(s.location()) && record.OwnedBy(owner) {
 		return err
 	}
 	event := Event{Name: EventAdopted, Details: places(record.Locations, s.location(), s.link.path())}
+	event.Details["foundOwner"] = ownerName(owner)
 	if err := v.keys.Record(context.Background(), call.own(), event); err != nil {
 		return err
 	}
-	record.Locations = []envelope.Location{s.location()}
+	record.Locations, record.Owners = []envelope.Location{s.location()}, []uint32{owner}
 	if err := v.writeDirectory(fd, record, true); err != nil {
 		return err
 	}

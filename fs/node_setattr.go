@@ -30,10 +30,14 @@ func (n *node) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAttrI
 }
 
 func (n *node) setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAttrIn) error {
-	if err := n.v.tree.RLock(); err != nil {
+	lock, unlock := n.v.tree.RLock, n.v.tree.RUnlock
+	if n.in.kind == unix.S_IFDIR && in.Valid&fuse.FATTR_UID != 0 { // its record changes
+		lock, unlock = n.v.tree.Lock, n.v.tree.Unlock
+	}
+	if err := lock(); err != nil {
 		return err
 	}
-	defer n.v.tree.RUnlock()
+	defer unlock()
 	if size, ok := in.GetSize(); ok {
 		if err := n.truncate(ctx, f, int64(size)); err != nil {
 			return err
@@ -199,12 +203,42 @@ func (n *node) chown(ctx context.Context, in *fuse.SetAttrIn) error {
 	if n.in.kind == unix.S_IFREG && uid >= 0 {
 		return n.chownFile(n.v.callOf(ctx, "chown"), uint32(uid), gid)
 	}
+	if n.in.kind == unix.S_IFDIR && uid >= 0 {
+		return n.v.chownDirectory(n.in, uint32(uid), gid)
+	}
 	t, err := n.target()
 	if err != nil {
 		return err
 	}
 	defer t.release()
 	return t.chown(uid, gid)
+}
+
+// chownDirectory has the record name both owners before the change, durably, and the right one after it.
+func (v *volume) chownDirectory(in *inode, uid uint32, gid int) error {
+	u, err := v.use(in)
+	if err != nil {
+		return err
+	}
+	defer u.release()
+	present, err := v.record(in)
+	if err != nil {
+		return err
+	}
+	owner, err := ownerOf(u.fd)
+	if err != nil || owner == uid {
+		return errors.Join(err, unix.Chown(procPath(u.fd), int(uid), gid))
+	}
+	both, one := *present, *present
+	both.Owners, one.Owners = []uint32{owner, uid}, []uint32{uid}
+	if err := v.replaceRecord(u, &both); err != nil {
+		return err
+	}
+	err = unix.Chown(procPath(u.fd), int(uid), gid)
+	if err != nil {
+		one.Owners = []uint32{owner}
+	}
+	return errors.Join(err, v.replaceRecord(u, &one))
 }
 
 func (n *node) chownFile(call Call, uid uint32, gid int) error {

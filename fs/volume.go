@@ -107,6 +107,9 @@ func (v *volume) begin(shared bool) error {
 	if !v.root.record.LiesAt(envelope.Location{}) {
 		return fmt.Errorf("%s: %w: its root directory is that of another place", v.path, ErrVolumeDamaged)
 	}
+	if !v.root.record.OwnedBy(st.Uid) {
+		return fmt.Errorf("%s: %w: it belongs to uid %d, and was uid %d's", v.path, ErrVolumeDamaged, st.Uid, v.root.record.Owners[0])
+	}
 	if v.tolerance, err = v.takeMarks(); err != nil {
 		return err
 	}
