@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -66,14 +67,30 @@ func (v *volume) keyARN(t testing.TB, key string) string {
 	return described.KeyMetadata.Arn
 }
 
-// sealed finds where in the volume the file or directory of a path in the mount lies: inodes have the same numbers.
+// sealed finds where in the volume the file or directory of a path in the mount lies.
 func (v *volume) sealed(t *testing.T, path string) string {
 	t.Helper()
-	found := strings.TrimSpace(run(t, "/", "find", v.dir, "-inum", fmt.Sprint(stat(t, v.path(path)).Ino)))
-	if found == "" || strings.Contains(found, "\n") {
-		t.Fatalf("%s lies at %q", path, found)
+	return v.allSealed(t)(path)
+}
+
+// allSealed is sealed for many paths, as the volume is now: inodes have the same numbers.
+func (v *volume) allSealed(t *testing.T) func(path string) string {
+	t.Helper()
+	all := map[uint64]string{}
+	must(t, filepath.WalkDir(v.dir, func(path string, _ fs.DirEntry, err error) error {
+		if err == nil {
+			all[stat(t, path).Ino] = path
+		}
+		return err
+	}))
+	return func(path string) string {
+		t.Helper()
+		found, ok := all[stat(t, v.path(path)).Ino]
+		if !ok {
+			t.Fatalf("%s is not found in the volume", path)
+		}
+		return found
 	}
-	return found
 }
 
 // keyID is the end of a KMS key's ARN.
