@@ -271,6 +271,35 @@ func attacks() []attack {
 			content[40] ^= 1
 			overwrite(t, b.record("d1"), content)
 		}},
+		{name: "SwapRecords", bad: "d1/x d1/sub/y d2/x d2/sub/y", mismatch: true, closed: true, run: func(t *testing.T, b backing) {
+			must(t, unix.Renameat2(unix.AT_FDCWD, b.record("d1"), unix.AT_FDCWD, b.record("d2"), unix.RENAME_EXCHANGE))
+		}},
+		{name: "SwapDirectoriesWithRecords", bad: "d1/x d1/sub/y d2/x d2/sub/y", closed: true, run: func(t *testing.T, b backing) {
+			must(t, unix.Renameat2(unix.AT_FDCWD, b.record("d1"), unix.AT_FDCWD, b.record("d2"), unix.RENAME_EXCHANGE))
+			b.exchange("d1", "d2")
+		}},
+		{name: "ChownDirectory", bad: "d1/x d1/sub/y", mismatch: true, closed: true, root: true, run: func(t *testing.T, b backing) {
+			must(t, os.Lchown(b.path("d1"), nobody, nobody))
+		}},
+		{
+			name: "RecordOfFormerOwner", bad: "d1/x d1/sub/y", mismatch: true, closed: true, root: true,
+			prepare: func(t *testing.T, b backing) {
+				content, err := os.ReadFile(b.record("d1"))
+				must(t, err)
+				b.keep["record"] = content
+			},
+			change: func(t *testing.T, dir string) { must(t, os.Chown(filepath.Join(dir, "d1"), nobody, nobody)) },
+			run:    func(t *testing.T, b backing) { overwrite(t, b.record("d1"), b.keep["record"]) },
+		},
+		{name: "CopyDirectory", absent: "d2/d1/x d2/d1/sub/y", run: func(t *testing.T, b backing) {
+			run(t, "/", "cp", "-a", b.path("d1"), b.path("d2"))
+		}},
+		{name: "SwapLongName", either: longName, run: func(t *testing.T, b backing) {
+			path := b.path(longName) + ".name"
+			if _, err := os.Lstat(path); err == nil { // else names are plaintext: there is none
+				overwrite(t, path, []byte(filepath.Base(b.path("a"))))
+			}
+		}},
 		{name: "LinkRecord", bad: "d1/x d1/sub/y", closed: true, run: func(t *testing.T, b backing) {
 			must(t, os.Remove(b.record("d1")))
 			must(t, os.Symlink(b.record("d2"), b.record("d1")))
@@ -417,14 +446,19 @@ func (v *volume) audit(t *testing.T) []auditRecord {
 	return all
 }
 
-// mismatches counts the records of things found where they don't belong.
+// mismatches counts the records of things found where they don't belong, that say where they were found and where they belong.
 func (v *volume) mismatches(t *testing.T) int {
 	t.Helper()
 	n := 0
 	for _, record := range v.audit(t) {
-		if record.EventName == "ContextMismatch" {
-			n++
+		if record.EventName != "ContextMismatch" {
+			continue
 		}
+		d := details(t, record)
+		if d["foundPath"] == "" || d["foundDirectory"] == "" || d["foundOwner"] == "" || d["sealedDirectory0"] == "" || d["sealedName0"] == "" {
+			t.Errorf("a record of a mismatch lacks a place: %s", record.text)
+		}
+		n++
 	}
 	return n
 }
@@ -509,7 +543,10 @@ func runAttacks(t *testing.T, plaintextNames bool) {
 
 // check checks, in the mount, what an attack has done.
 func (a attack) check(t *testing.T, v *volume) {
-	before := v.mismatches(t)
+	var before int
+	if a.mismatch {
+		before = v.mismatches(t)
+	}
 	bad := strings.Fields(a.bad)
 	at := func(name string) string { return v.path(a.name, name) }
 	listed, err := exec2(t, "ls", "-lR", v.path(a.name)) // whatever it says, it ends
@@ -562,7 +599,7 @@ func (a attack) check(t *testing.T, v *volume) {
 		}
 	}
 	if a.mismatch && v.mismatches(t) == before {
-		t.Errorf("the audit log tells of no ContextMismatch; ls says\n%s", tail(listed, 2000))
+		t.Errorf("the audit log tells of no ContextMismatch with both places; ls says\n%s", tail(listed, 2000))
 	}
 	if a.closed {
 		return
