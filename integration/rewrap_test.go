@@ -329,7 +329,9 @@ func TestRewrapCrash(t *testing.T) {
 	a, b := v.kmsKey(t, "alias/a"), v.kmsKey(t, "alias/b")
 	const files = 60
 	must(t, os.MkdirAll(v.path("dir", "sub"), 0o755))
-	at := func(i int) string { return v.path([]string{"dir", "dir/sub"}[i%2], fmt.Sprint(strings.Repeat("f", 1+i%2*200), i)) }
+	at := func(i int) string {
+		return v.path([]string{"dir", "dir/sub"}[i%2], fmt.Sprint(strings.Repeat("f", 1+i%2*200), i))
+	}
 	for i := range files {
 		write(t, at(i), noise(uint64(i), 4000+i))
 	}
