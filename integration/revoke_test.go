@@ -153,9 +153,18 @@ func newRevocation(t *testing.T, o *office, dir string) *revocation {
 // deedsOnOpen are all that can be done with an open file. What is read is in the middle.
 func deedsOnOpen(f *opened) []order {
 	return []order{
-		{Do: "pread", Off: 1 << 20, Len: 100}, {Do: "preadv", Len: 9000}, {Do: "read", Len: 10}, {Do: "pwrite", Off: 1 << 20, Data: []byte("again")},
-		{Do: "write", Data: []byte("again")}, {Do: "fsync"}, {Do: "fallocate", Off: sizeOf, Len: 4096}, {Do: "fallocate", Mode: unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE, Len: 4096},
-		{Do: "seek", Flags: unix.SEEK_DATA}, {Do: "sendfile", Off: 1 << 20, Len: 100}, {Do: "splice", Off: 1 << 20, Len: 100}, {Do: "copy", Into: f.file, Off: 1 << 20, Len: 100},
+		{Do: "pread", Off: 1 << 20, Len: 100},
+		{Do: "preadv", Len: 9000},
+		{Do: "read", Len: 10},
+		{Do: "pwrite", Off: 1 << 20, Data: []byte("again")},
+		{Do: "write", Data: []byte("again")},
+		{Do: "fsync"},
+		{Do: "fallocate", Off: sizeOf, Len: 4096},
+		{Do: "fallocate", Mode: unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE, Len: 4096},
+		{Do: "seek", Flags: unix.SEEK_DATA},
+		{Do: "sendfile", Off: 1 << 20, Len: 100},
+		{Do: "splice", Off: 1 << 20, Len: 100},
+		{Do: "copy", Into: f.file, Off: 1 << 20, Len: 100},
 		{Do: "ftruncate", Off: sizeOf},
 	}
 }
