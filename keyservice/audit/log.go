@@ -113,6 +113,7 @@ type Log struct {
 type writer struct {
 	torn  bool      // a part of a record may lie behind the whole ones
 	began time.Time // when the open segment got its first record in this process; zero if it is empty
+	alone int       // how many records were written alone, one after the other
 	spare group     // whose buffers are for the next group
 	// open says what file is.
 	open unix.Stat_t
@@ -181,10 +182,13 @@ func (l *Log) append(line []byte, body [sha256.Size]byte) (end int64, err error)
 // lead writes the group, which nobody else writes. l.mu is held at its beginning and end.
 func (l *Log) lead(g *group) {
 	l.writing = true
-	l.mu.Unlock()
-	runtime.Gosched() // those who are about to append come along: with one processor, nobody would otherwise
-	l.mu.Lock()
+	if l.writer.expects() {
+		l.mu.Unlock()
+		runtime.Gosched() // those who are about to append come along
+		l.mu.Lock()
+	}
 	l.next = nil
+	l.writer.counts(len(g.ends))
 	head, syncErr := l.head, l.syncErr
 	l.mu.Unlock()
 
@@ -214,6 +218,19 @@ func (l *Log) lead(g *group) {
 	l.writing = false
 	l.changed.Broadcast()
 }
+
+// expects says whether others can be expected to append now: as they did lately, or to find out.
+func (w *writer) expects() bool { return w.alone < lonely || w.alone%lonely == 0 }
+
+// counts takes note of how many records are written together.
+func (w *writer) counts(records int) {
+	if w.alone++; records > 1 {
+		w.alone = 0
+	}
+}
+
+// lonely is how many records have been written alone when nobody else is expected any more. To wait for nobody costs more than a record.
+const lonely = 32
 
 // take returns a group, with buffers that were used before.
 func (w *writer) take() *group {
