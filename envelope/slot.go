@@ -147,8 +147,15 @@ func (f *File) free(synced slots) {
 // punchSlot makes the pages of a slot that hold nothing any more zeros. If that fails, they stay: a reader knows what is newer.
 func (f *File) punchSlot(i int64, s *slot) {
 	first := f.layout.page(i)
-	whole := max(min(CipherSize(f.size)/pageSize-first, chunkPages), 0)
-	stale := s.used &^ (s.kept | s.current) & pagesMask(0, int(whole))
+	stale := s.used &^ (s.kept | s.current)
+	if stale == 0 {
+		return
+	}
+	size, err := f.storage.Size()
+	if err != nil {
+		return
+	}
+	stale &= pagesMask(0, int(max(min(size/pageSize-first, chunkPages), 0)))
 	for stale != 0 {
 		p := bits.TrailingZeros16(uint16(stale))
 		n := bits.TrailingZeros16(^uint16(stale >> p))
