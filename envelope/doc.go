@@ -8,5 +8,6 @@
 //   - layout.go: the arithmetic between plaintext and ciphertext offsets
 //   - rewrap.go: the steps by which a header and its overflow are replaced
 //   - block.go, file.go, write.go, shrink.go, hole.go: a file's content
-//   - recover.go: what is accepted after an unclean end
+//   - chunk.go, slot.go, pack.go, undo.go: the content of a file that is compressed
+//   - recover.go, recover_chunk.go: what is accepted after an unclean end
 package envelope
