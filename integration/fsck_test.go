@@ -537,8 +537,7 @@ func TestFsckLive(t *testing.T) {
 			t.Fatalf("faults of a volume in use: %+v", faults)
 		}
 	}
-	write(t, v.path("flipped"), noise(330, 20000))
-	run(t, "/", "sync", "-f", v.point)
+	must(t, makeSynced(v.path("flipped"), string(noise(330, 20000))))
 	path := v.forger(t).find(v.dir, "flipped")
 	content, err := os.ReadFile(path)
 	must(t, err)
