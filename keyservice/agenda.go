@@ -13,6 +13,9 @@ import (
 // stored at the same time.
 const agendaInterval = time.Minute
 
+// tendInterval is how often old segments of the audit log are seen to: their ages are settled in hours and days.
+const tendInterval = 10 * time.Minute
+
 // agenda sees to what falls due: the deletion of keys, the expiry of imported material and of grants, rotations.
 type agenda struct {
 	// wake says that something may fall due earlier than was thought; stop ends the work, and done says that it has ended.
@@ -21,7 +24,7 @@ type agenda struct {
 
 func (s *Service) startAgenda() {
 	s.agenda = agenda{wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
-	next := s.doDue()
+	next, tended := s.doDue(), time.Now()
 	go func() {
 		defer close(s.agenda.done)
 		for {
@@ -35,7 +38,10 @@ func (s *Service) startAgenda() {
 			case <-timer.C:
 			}
 			_ = s.flushUsage() // what can't be stored now may be in a minute, and Close says so otherwise
-			s.log.Tend()
+			if time.Since(tended) >= tendInterval {
+				tended = time.Now()
+				s.log.Tend()
+			}
 			next = s.doDue()
 		}
 	}()

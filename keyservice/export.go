@@ -40,7 +40,7 @@ type errand struct {
 
 func newErrand() errand { return errand{wake: make(chan struct{}, 1)} }
 
-// start has it done at once, when it is reminded, and after a while.
+// start has it done at once, when it is reminded, and after a while if it couldn't be done.
 func (e *errand) start(patience time.Duration, do func(context.Context) error, failed func(error)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	e.cancel, e.done = cancel, make(chan struct{})
@@ -54,11 +54,15 @@ func (e *errand) start(patience time.Duration, do func(context.Context) error, f
 			if was := e.note(err); err != nil && was == nil { // once: each report is a record, which may have it done again
 				failed(err)
 			}
+			var again <-chan time.Time
+			if err != nil {
+				again = time.After(patience)
+			}
 			select {
 			case <-ctx.Done():
 				return
 			case <-e.wake:
-			case <-time.After(patience):
+			case <-again:
 			}
 		}
 	}()
