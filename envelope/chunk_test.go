@@ -182,8 +182,8 @@ func TestWritesWithoutSync(t *testing.T) {
 // TestTamperCompressed changes a compressed file in the ways that its store can: whoever reads it gets the right bytes or an error.
 func TestTamperCompressed(t *testing.T) {
 	v := newVolume(t, false)
-	for _, saved := range []int{0, 30, 70, 95} {
-		for _, size := range []int{3044 + 1, 3044 + 4068 + 1, 30_000, 3044 + chunk, 3044 + chunk + 1, 3044 + 2*chunk + 10_000} {
+	for _, saved := range []int{0, 30, 80} {
+		for _, size := range []int{3044 + 1, 30_000, 3044 + chunk, 3044 + chunk + 10_000} {
 			t.Run(fmt.Sprintf("size=%d/saved=%d", size, saved), func(t *testing.T) {
 				st, other := &memory{}, &memory{}
 				f := mustCreateAs(t, v, st, envelope.CompressionZstd, envelope.FileOptions{})

@@ -16,7 +16,7 @@ func TestPowerCut(t *testing.T) { eachForm(t, testPowerCut) }
 func testPowerCut(t *testing.T, form envelope.Compression) {
 	v := newVolume(t, false)
 	cuts, syncs := 0, 0
-	for seed := range uint64(repeat(60)) {
+	for seed := range uint64(seeds(form)) {
 		r := rand.New(rand.NewPCG(seed, 3))
 		st := &memory{}
 		m := newModel(t, v, st, form)
