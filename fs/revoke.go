@@ -126,9 +126,7 @@ func (v *volume) enforce(ctx context.Context) {
 		return
 	}
 	v.watch.failing = false
-	for c, all := range open {
-		c.enforce(all, refused)
-	}
+	v.enforceOn(open, refused)
 }
 
 // refusedHandles returns those handles that may not be used any more, and why.
@@ -212,30 +210,41 @@ func (h *handle) path() string {
 	return h.c.path
 }
 
-// enforce refuses those handles of a content that are among the refused from now on, and lets the others in.
-func (c *content) enforce(all []*handle, refused map[*handle]error) {
-	var lost []*handle
-	left := 0
-	for _, h := range all {
-		switch {
-		case refused[h] == nil:
-			left++
-			c.restore(h)
-		case h.revoke():
-			lost = append(lost, h)
+// enforceOn refuses those handles that are among the refused from now on, and lets the others in. What takes longest comes last.
+func (v *volume) enforceOn(open map[*content][]*handle, refused map[*handle]error) {
+	lost := map[*content][]*handle{}
+	for c, all := range open {
+		for _, h := range all {
+			if refused[h] == nil {
+				c.restore(h)
+			} else if h.revoke() {
+				lost[c] = append(lost[c], h)
+			}
 		}
 	}
-	if c.revoked.Load() > 0 && left > 0 {
-		c.dropCached(all[0]) // each time, as the mappings of those who have lost access would show what the others bring into the cache
-	} else if len(lost) > 0 {
-		c.dropCached(lost[0])
+	for c, all := range open {
+		c.dropRefused(all, refused, len(lost[c]) > 0)
 	}
-	c.reportLost(lost, refused)
-	if left == 0 && !c.locked.Load() {
+	for c, holders := range lost {
+		c.reportLost(holders, refused)
+	}
+}
+
+// dropRefused has the kernel drop what it caches of a file that somebody has lost access to, just now or before, and wipes the file's keys if nobody has any.
+func (c *content) dropRefused(all []*handle, refused map[*handle]error, now bool) {
+	if c.revoked.Load() == 0 || c.locked.Load() {
+		return
+	}
+	// Each time, as the mappings of those who have lost access would show what the others bring into the cache.
+	c.dropCached(all[0])
+	if slices.ContainsFunc(all, func(h *handle) bool { return refused[h] == nil }) {
+		return
+	}
+	if now {
 		c.dropCached(all[0]) // what others than the holders had brought into the cache meanwhile
-		if err := c.lock(); err != nil {
-			c.v.log.Error("closing a file that nobody may use any more", "path", c.path, "error", err)
-		}
+	}
+	if err := c.lock(); err != nil {
+		c.v.log.Error("closing a file that nobody may use any more", "path", c.path, "error", err)
 	}
 }
 

@@ -21,7 +21,7 @@ type office struct {
 	key, dir string
 }
 
-func newOffice(t *testing.T) *office {
+func newOffice(t testing.TB) *office {
 	t.Helper()
 	o := &office{alice: newUser(t), bob: newUser(t), team: newGroup(t), volume: newVolume(t), key: "alias/kmsfs-default"}
 	o.mount(t, "--allow-other")

@@ -193,7 +193,7 @@ func (f *modelFile) mayWrite(u *modelUser) bool {
 	return slices.ContainsFunc(f.names, func(name string) bool { return f.key.may(u, "Decrypt", name) && f.key.may(u, "GenerateDataKey", name) })
 }
 
-// mayOpen says whether mode and keys let a user open a file with O_RDONLY, O_WRONLY or O_RDWR.
+// mayOpen says whether mode, the same for group and others, and keys let a user open a file with O_RDONLY, O_WRONLY or O_RDWR.
 func (f *modelFile) mayOpen(u *modelUser, flags int) bool {
 	bits := f.mode & 7
 	if u.id == f.owner.id {
@@ -395,7 +395,7 @@ func (m *model) unlink(rt *rapid.T) {
 
 func (m *model) chmod(rt *rapid.T) {
 	u, f := m.user(rt), m.file(rt)
-	mode := rapid.SampledFrom([]uint32{0o666, 0o600, 0o644, 0o777, 0o640}).Draw(rt, "mode")
+	mode := rapid.SampledFrom([]uint32{0o666, 0o600, 0o644, 0o777, 0o700}).Draw(rt, "mode")
 	_, err := u.p.do(order{Do: "chmod", Path: m.at(f.names[0]), Mode: mode})
 	if want(rt, fmt.Sprintf("%s changes the mode of %s to %o", u.name, f.names[0], mode), err, u.id == 0 || u.id == f.owner.id, unix.EPERM) {
 		f.mode = mode

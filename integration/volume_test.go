@@ -100,7 +100,7 @@ func (v *volume) refused(t *testing.T, args []string, texts ...string) {
 	}
 }
 
-func (v *volume) mount(t *testing.T, options ...string) {
+func (v *volume) mount(t testing.TB, options ...string) {
 	t.Helper()
 	v.options = options
 	if plain {
