@@ -100,7 +100,6 @@ type modelFile struct {
 type modelHandle struct {
 	f     *modelFile
 	user  *modelUser
-	path  string // by which it was opened, as it is now
 	write bool
 	*opened
 }
@@ -236,7 +235,7 @@ func (m *model) open(rt *rapid.T) {
 	name, flags := m.name(rt, f), rapid.SampledFrom([]int{unix.O_RDONLY, unix.O_RDWR}).Draw(rt, "flags")
 	file, err := u.p.open(m.at(name), flags)
 	if want(rt, fmt.Sprintf("%s opens %s with flags %d", u.name, name, flags), err, f.mayOpen(u, flags)) {
-		m.handles = append(m.handles, &modelHandle{f, u, name, flags == unix.O_RDWR, file})
+		m.handles = append(m.handles, &modelHandle{f, u, flags == unix.O_RDWR, file})
 	}
 }
 
@@ -261,13 +260,13 @@ func (m *model) create(rt *rapid.T) {
 	}
 	f := &modelFile{names: []string{name}, key: key, mode: 0o666, owner: u}
 	m.files = append(m.files, f)
-	m.handles = append(m.handles, &modelHandle{f, u, name, true, file})
+	m.handles = append(m.handles, &modelHandle{f, u, true, file})
 }
 
 func (m *model) write(rt *rapid.T) {
 	var open []*modelHandle
 	for _, h := range m.handles {
-		if h.write && m.holds(h) {
+		if allowed, certain := h.holds(); h.write && allowed && certain {
 			open = append(open, h)
 		}
 	}
@@ -278,7 +277,7 @@ func (m *model) write(rt *rapid.T) {
 	m.made++
 	content := fmt.Sprintf("content %06d", m.made)
 	_, err := h.do(order{Do: "pwrite", Data: []byte(content)})
-	want(rt, h.user.name+" writes to "+h.path, err, true)
+	want(rt, h.user.name+" writes to "+h.f.names[0], err, true)
 	h.f.content = content
 }
 
@@ -310,11 +309,6 @@ func (m *model) renameFile(rt *rapid.T) {
 	f.names[slices.Index(f.names, name)] = to
 	if moved {
 		f.key = under
-	}
-	for _, h := range m.handles {
-		if h.f == f && h.path == name {
-			h.path = to
-		}
 	}
 }
 
@@ -356,9 +350,6 @@ func (m *model) renameDirectory(rt *rapid.T) {
 			move(&f.names[i])
 		}
 	}
-	for _, h := range m.handles {
-		move(&h.path)
-	}
 }
 
 func (m *model) link(rt *rapid.T) {
@@ -381,13 +372,7 @@ func (m *model) unlink(rt *rapid.T) {
 	}
 	_, err := m.user(rt).p.do(order{Do: "unlink", Path: m.at(f.names[i])})
 	want(rt, "unlink "+f.names[i], err, true)
-	gone := f.names[i]
 	f.names = slices.Delete(f.names, i, i+1)
-	for _, h := range m.handles {
-		if h.f == f && h.path == gone {
-			h.path = ""
-		}
-	}
 	if len(f.names) == 0 {
 		m.files = slices.DeleteFunc(m.files, func(other *modelFile) bool { return other == f })
 	}
@@ -499,22 +484,24 @@ func (m *model) putPolicy(rt *rapid.T) {
 	m.setKeyPolicy(k, leases)
 }
 
-// holds says whether a handle may be used: where it was opened, or else where its file is.
-func (m *model) holds(h *modelHandle) bool {
-	name := h.path
-	if name == "" {
-		return false // by any of the others: not checked
+// holds says whether a handle may be used. Where the names of its file differ in that, it isn't certain, as any of them may be the one by which it was opened.
+func (h *modelHandle) holds() (allowed, certain bool) {
+	by := 0
+	for _, name := range h.f.names {
+		if h.f.key.may(h.user, "Decrypt", name) && (!h.write || h.f.key.may(h.user, "GenerateDataKey", name)) {
+			by++
+		}
 	}
-	return h.f.key.may(h.user, "Decrypt", name) && (!h.write || h.f.key.may(h.user, "GenerateDataKey", name))
+	return by > 0, by == 0 || by == len(h.f.names)
 }
 
 // check compares everything with the model. Revocation has a moment to take hold.
 func (m *model) check(rt *rapid.T) {
 	for _, h := range m.handles {
-		if h.path == "" {
+		allowed, certain := h.holds()
+		if !certain {
 			continue
 		}
-		allowed := m.holds(h)
 		var err error
 		var got answer
 		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
@@ -522,9 +509,9 @@ func (m *model) check(rt *rapid.T) {
 				break
 			}
 		}
-		want(rt, fmt.Sprintf("%s reads %s, which is open (write: %v)", h.user.name, h.path, h.write), err, allowed)
+		want(rt, fmt.Sprintf("%s reads %s, which is open (write: %v)", h.user.name, h.f.names[0], h.write), err, allowed)
 		if err == nil && string(got.Data) != h.f.content {
-			rt.Fatalf("%s holds %q, want %q", h.path, got.Data, h.f.content)
+			rt.Fatalf("%s holds %q, want %q", h.f.names[0], got.Data, h.f.content)
 		}
 	}
 	for _, f := range m.files {
