@@ -107,6 +107,9 @@ func (f *File) readSlot(w *worker, buffer []byte, i, oldSize int64) (slot, error
 
 // written returns the chunks that were written and not yet synced. The caller holds mu for writing.
 func (f *File) written() slots {
+	if len(f.slots.of) == 0 {
+		return slots{}
+	}
 	w := getWorker()
 	defer w.release()
 	buffer := getPages(chunkPages)
