@@ -65,11 +65,7 @@ func (n *node) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32,
 		_ = c.release() // which others have open
 		return nil, 0, unix.ESTALE
 	}
-	h := n.newHandle(call, c, n.in, &n.Inode, flags)
-	if h.link = at; at.parent != nil {
-		h.parent = at.parent
-	}
-	return h, v.openFlags(), 0
+	return n.newHandle(call, c, n.in, at, &n.Inode, flags), v.openFlags(), 0
 }
 
 // sharedUnwatched says whether the caller is about to share with another one a file whose attributes the kernel may believe for long: then it wouldn't ask before it
@@ -101,8 +97,12 @@ func (v *volume) openFlags() uint32 {
 	return fuse.FOPEN_KEEP_CACHE
 }
 
-func (n *node) newHandle(call Call, c *content, in *inode, known *gofs.Inode, flags uint32) *handle {
-	h := &handle{call: call, c: c, in: in, parent: n.in, inode: known, write: flags&unix.O_ACCMODE != unix.O_RDONLY}
+// newHandle gives the watch a new handle, whole: of a file that was opened by that name, if it has any.
+func (n *node) newHandle(call Call, c *content, in *inode, at link, known *gofs.Inode, flags uint32) *handle {
+	h := &handle{call: call, c: c, in: in, parent: n.in, link: at, inode: known, write: flags&unix.O_ACCMODE != unix.O_RDONLY}
+	if at.parent != nil {
+		h.parent = at.parent
+	}
 	if h.write {
 		c.writers.Add(1)
 	}

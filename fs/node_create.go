@@ -45,9 +45,7 @@ func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out 
 	}
 	known := n.newNode(ctx, in)
 	c.opener.Store(&call.Caller)
-	h := n.newHandle(call, c, in, known, flags)
-	h.link = l
-	return known, h, v.openFlags(), 0
+	return known, n.newHandle(call, c, in, l, known, flags), v.openFlags(), 0
 }
 
 // createFile makes a regular file, open and in use.
@@ -155,7 +153,7 @@ func (n *node) Tmpfile(ctx context.Context, flags, mode uint32, out *fuse.EntryO
 		return nil, nil, 0, v.errno(err, "create a temporary file", n.in.path())
 	}
 	known := n.newNode(ctx, in)
-	return known, n.newHandle(call, c, in, known, flags), v.openFlags(), 0
+	return known, n.newHandle(call, c, in, link{}, known, flags), v.openFlags(), 0
 }
 
 func (v *volume) createTemporary(call Call, dir *inode, flags, mode uint32) (*content, *inode, error) {
