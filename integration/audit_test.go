@@ -67,6 +67,9 @@ func TestAudit(t *testing.T) {
 		t.Errorf("a terminal is shown %q", shown)
 	}
 	must(t, os.Rename(v.path("\x1b[31mrenamed"), v.path("other")))
+	if again := v.kmsfs(t, "audit", "query", "--path", "/finance/*", "--event", "Decrypt", "--principal", "user:root", "--json"); again != found {
+		t.Errorf("by the user's name, the records are %s", again)
+	}
 	if other := v.kmsfs(t, "audit", "query", "--path", "/nothing/*"); other != "" {
 		t.Errorf("records of no file: %s", other)
 	}

@@ -293,14 +293,14 @@ func auditQueryCommand() command {
 Prints the records that all given options apply to, the oldest first. In PATH, * stands for any characters, ? for one.
 
 Examples:
-  kmsfs audit query --path '/finance/*' --principal alice --since 2026-11-01
+  kmsfs audit query --path '/finance/*' --principal user:alice --since 2026-11-01
   kmsfs audit query --error '*' --csv
   kmsfs audit query --event Decrypt --key alias/finance --json`,
 	}, func(_ *serviceOptions, flags *pflag.FlagSet) func(*session, []string) error {
 		var f audit.Filter
 		var since, until timeFlag
 		flags.StringVar(&f.Key, "key", "", "records about a `KEY`: its ID, ARN or alias")
-		flags.StringVar(&f.Principal, "principal", "", "records of a `PRINCIPAL`: a user's name, uid:N or an ARN")
+		flags.StringVar(&f.Principal, "principal", "", "records of a `PRINCIPAL`: user:NAME, uid:N or an ARN")
 		path := flags.String("path", "", "records about files with a `PATH` like this")
 		flags.StringVar(&f.Event, "event", "", "records of an `EVENT`, such as Decrypt or ContextMismatch")
 		flags.StringVar(&f.Error, "error", "", "records with an error's `CODE`; * is any")
@@ -312,6 +312,10 @@ Examples:
 			if *asJSON && *asCSV {
 				return usagef("audit query", "--json and --csv exclude each other")
 			}
+			if strings.HasPrefix(f.Principal, "group:") || strings.HasPrefix(f.Principal, "gid:") {
+				return usagef("audit query", "--principal %s: records have users, not groups", f.Principal)
+			}
+			f.Principal = strings.TrimPrefix(f.Principal, "user:")
 			f.Since, f.Until = since.time, until.time
 			if *path != "" {
 				f.Path = policy.Wildcard(*path)
