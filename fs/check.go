@@ -103,9 +103,9 @@ func FaultMeanings() []FaultMeaning {
 		{FaultBlock, "blocks of a file don't open", "accepts a torn last block as after an unclean end; else makes a copy with zeros in place of the bad blocks, in lost+found, and moves the file there too", true},
 		{FaultMisplaced, "a file or directory lies where it was not put", "moves it to lost+found, where it opens again; but not what is a copy of something in its place", true},
 		{FaultPlantedLink, "a link that the file's header doesn't list", "moves the link to lost+found", true},
-		{FaultOwner, "a file belongs to somebody else than its header says", "gives it back", true},
+		{FaultOwner, "a file or directory belongs to somebody else than its header or record says", "gives it back", true},
 		{FaultStaleLocation, "a header or record lists a place where the file or directory doesn't lie", "drops it from the header or record", false},
-		{FaultStaleOwner, "a header names an owner to come, who has not come", "drops it from the header", false},
+		{FaultStaleOwner, "a header or record names an owner to come, who has not come", "drops it", false},
 		{FaultAttribute, "an extended attribute doesn't open", "moves it into a file in lost+found", false},
 		{FaultSymlinkTarget, "a symlink's target doesn't open", "moves the symlink to lost+found", true},
 		{FaultUncleanEnd, "an unclean end left a file one step behind", "repairs it, as the next mount would", false},
@@ -231,6 +231,11 @@ func (c *check) root() error {
 		return fmt.Errorf("%s: %w", c.path, err)
 	case !record.LiesAt(envelope.Location{}):
 		c.report(suspect{path: "/", found: []finding{{class: FaultForeignRecord, detail: "the record is that of another directory"}}})
+		return nil
+	case !record.OwnedBy(c.owner):
+		c.report(suspect{path: "/", found: []finding{{
+			class: FaultOwner, detail: fmt.Sprintf("the volume's directory belongs to %s, and by its record to %s: chown it", ownerName(c.owner), ownerName(record.Owners[0])),
+		}}})
 		return nil
 	}
 	d.id = record.ID

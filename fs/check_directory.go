@@ -173,6 +173,15 @@ func (d *checkedDirectory) record(parent envelope.DirectoryID, name string) (*en
 	default:
 		found = append(found, finding{class: FaultMisplaced, detail: "the record says that it lies elsewhere: " + describePlaces(record.Locations, here)})
 	}
+	owner, err := ownerOf(d.fd)
+	switch {
+	case err != nil:
+		found = append(found, finding{class: FaultUnreadable, detail: err.Error()})
+	case !record.OwnedBy(owner):
+		found = append(found, finding{class: FaultOwner, detail: fmt.Sprintf("it belongs to %s, and by its record to %s", ownerName(owner), ownerName(record.Owners[0]))})
+	case len(record.Owners) > 1:
+		found = append(found, finding{class: FaultStaleOwner, detail: "the record lists a second owner, as if it were being given away"})
+	}
 	return record, append(found, d.c.attributes(d.fd, record.ID)...)
 }
 

@@ -126,7 +126,11 @@ func (d *lostDirectory) make(name lostName, mode uint32, uid, gid int) (*lostDir
 	if err != nil {
 		return nil, err
 	}
-	record := &envelope.Directory{ID: envelope.NewDirectoryID(), Locations: []envelope.Location{name.location}}
+	owner := d.b.uid
+	if owner == 0 {
+		owner = uint32(uid)
+	}
+	record := &envelope.Directory{ID: envelope.NewDirectoryID(), Owners: []uint32{owner}, Locations: []envelope.Location{name.location}}
 	err = d.b.writeDirectory(fd, record, false)
 	if err == nil {
 		err = syncControl(fd, envelope.DirectoryName)

@@ -121,7 +121,7 @@ type outcome struct {
 	err  error
 }
 
-var errRootRecord = errors.New("the root directory's record can't be made up: restore kmsfs.dir from a backup of the volume")
+var errRootRecord = errors.New("the root directory can't be repaired: restore its owner, or kmsfs.dir from a backup of the volume")
 
 // open opens the directory of the suspect.
 func (m *mending) open() error {
@@ -187,10 +187,16 @@ func (m *mending) movingClass(moving []int) FaultClass {
 func (m *mending) inPlace(f finding) (o outcome, ok bool) {
 	switch f.class {
 	case FaultOwner:
+		if m.entry.kind == unix.DT_DIR {
+			return m.giveBackDirectory(), true
+		}
 		return m.giveBack(), true
 	case FaultStaleLocation:
 		return m.dropLocations(), true
 	case FaultStaleOwner:
+		if m.entry.kind == unix.DT_DIR {
+			return m.dropDirectoryOwner(), true
+		}
 		return m.dropOwner(), true
 	case FaultStaleOverflow:
 		return m.dropOverflow(), true

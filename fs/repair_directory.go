@@ -168,3 +168,52 @@ func (m *mending) dismantleRecordless(fd int) bool {
 	entries, err := listEntries(dir)
 	return err == nil && len(entries) == 0
 }
+
+// giveBackDirectory gives a directory to the owner that its record names.
+func (m *mending) giveBackDirectory() outcome {
+	var what string
+	err := m.withRecord(func(fd int, record *envelope.Directory) error {
+		what = "given back to " + ownerName(record.Owners[0])
+		if err := m.note(FaultOwner, what); err != nil {
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return err
+		}
+		if err := unix.Fchown(fd, int(record.Owners[0]), -1); err != nil {
+			return err
+		}
+		return unix.Fchmod(fd, st.Mode&0o7777) // a change of owner clears bits
+	})
+	return outcome{what, err}
+}
+
+// dropDirectoryOwner has a directory's record name its owner alone.
+func (m *mending) dropDirectoryOwner() outcome {
+	return m.remove("dropped", func() error {
+		return m.withRecord(func(fd int, record *envelope.Directory) error {
+			owner, err := ownerOf(fd)
+			if err != nil {
+				return err
+			}
+			next := *record
+			next.Owners = []uint32{owner}
+			return m.rewriteRecord(fd, &next)
+		})
+	})
+}
+
+// withRecord calls do with the entry, a directory, open, and its record.
+func (m *mending) withRecord(do func(fd int, record *envelope.Directory) error) error {
+	fd, err := unix.Openat(m.dir, m.entry.name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	record, err := m.readDirectory(fd)
+	if err != nil {
+		return err
+	}
+	return do(fd, record)
+}

@@ -93,22 +93,15 @@ func (m *mending) dropLocations() outcome {
 // dropPlace has a directory's record list only the place where it lies.
 func (m *mending) dropPlace(what string) outcome {
 	return m.remove(what, func() error {
-		fd, err := unix.Openat(m.dir, m.entry.name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		record, err := m.readDirectory(fd)
-		if err != nil {
-			return err
-		}
-		name, err := m.nameIn(m.dir, m.id, m.entry)
-		if err != nil {
-			return err
-		}
-		next := *record
-		next.Locations = []envelope.Location{{Directory: m.id, Name: name}}
-		return m.rewriteRecord(fd, &next)
+		return m.withRecord(func(fd int, record *envelope.Directory) error {
+			name, err := m.nameIn(m.dir, m.id, m.entry)
+			if err != nil {
+				return err
+			}
+			next := *record
+			next.Locations = []envelope.Location{{Directory: m.id, Name: name}}
+			return m.rewriteRecord(fd, &next)
+		})
 	})
 }
 

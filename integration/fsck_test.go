@@ -146,6 +146,7 @@ func damages() []damage {
 			must(t, os.Link(b.path("file"), b.path("other")))
 		}, want: []string{"planted-link other"}, gone: []string{"other"}, lost: map[string][]byte{"other": file}},
 		{name: "Owner", only: "root", run: func(t *testing.T, b backing) { must(t, os.Lchown(b.path("file"), nobody, -1)) }, want: []string{"owner file"}},
+		{name: "OwnerOfDirectory", only: "root", run: func(t *testing.T, b backing) { must(t, os.Lchown(b.path("sub"), nobody, -1)) }, want: []string{"owner sub"}},
 		{
 			name: "LinkRemoved", run: func(t *testing.T, b backing) { must(t, os.Remove(b.path("link1"))) }, want: []string{"stale-location small", "stale-location link2", "stale-location link3", "stale-location link4", "stale-location link5"},
 			gone: []string{"link1"},
@@ -167,6 +168,9 @@ func damages() []damage {
 		}},
 		{name: "StaleOwner", want: []string{"stale-owner file"}, forge: func(f *forger, b backing) {
 			f.file(b.path("file"), func(h *envelope.Header) { h.NextOwner = new(uint32(4711)) })
+		}},
+		{name: "StaleDirectoryOwner", want: []string{"stale-owner sub"}, forge: func(f *forger, b backing) {
+			f.directory(b.path("sub"), func(d *envelope.Directory) { d.Owners = append(d.Owners, 4711) })
 		}},
 		{name: "StaleOverflow", want: []string{"stale-overflow file"}, run: func(t *testing.T, b backing) {
 			must(t, unix.Setxattr(b.path("file"), overflow, []byte("means nothing"), 0))

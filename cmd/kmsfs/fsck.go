@@ -88,7 +88,7 @@ func (o *fsckOptions) run(args []string) error {
 func (o *fsckOptions) check(service dataKeys, volume string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
-	bar := startProgress()
+	bar := startProgress(false)
 	var failed error
 	summary, err := fs.Check(ctx, fs.CheckOptions{
 		Volume: volume, Keys: keys{api: service}, ReadData: o.readData, Repair: o.repair, Progress: bar.counters(),

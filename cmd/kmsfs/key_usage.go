@@ -180,7 +180,7 @@ func (u *keyUsage) count(service dataKeys, names, volumes []string) error {
 		return slices.Contains(names, name) || slices.Contains(names, name[strings.LastIndexByte(name, '/')+1:])
 	}
 	for _, volume := range volumes {
-		bar := startProgress()
+		bar := startProgress(false)
 		usage, err := fs.CountKeyUsage(ctx, fs.UsageOptions{Volume: volume, Keys: keys{api: service}, IsKey: isKey, Progress: bar.counters()})
 		bar.end()
 		if ctx.Err() != nil {

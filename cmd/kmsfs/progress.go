@@ -23,18 +23,20 @@ type progressBar struct {
 	width      func() int
 	begun      time.Time
 	stop, done chan struct{}
+	// headersOnly says that the work is the same for files of all sizes.
+	headersOnly bool
 
 	mu sync.Mutex // held while something is written to the terminal
 }
 
 // startProgress draws a progress bar on standard error, if that is a terminal, until it is ended. What it returns is nil otherwise: then nothing is drawn, and
 // nobody need count.
-func startProgress() *progressBar {
+func startProgress(headersOnly bool) *progressBar {
 	fd := int(os.Stderr.Fd())
 	if !term.IsTerminal(fd) {
 		return nil
 	}
-	b := &progressBar{w: os.Stderr, progress: new(fs.Progress), begun: time.Now(), stop: make(chan struct{}), done: make(chan struct{})}
+	b := &progressBar{w: os.Stderr, progress: new(fs.Progress), begun: time.Now(), stop: make(chan struct{}), done: make(chan struct{}), headersOnly: headersOnly}
 	b.width = func() int {
 		if width, _, err := term.GetSize(fd); err == nil {
 			return width
@@ -104,7 +106,7 @@ func (b *progressBar) line(spent time.Duration) string {
 	files, bytes := p.Files.Load(), p.Bytes.Load()
 	rate := float64(bytes) / max(spent.Seconds(), 0.001)
 	text := fmt.Sprintf("%d files  %s  %s/s", files, byteSize(bytes), byteSize(int64(rate)))
-	if bytes == 0 && p.AllBytes.Load() == 0 { // of work that contents don't matter to
+	if b.headersOnly {
 		text = fmt.Sprintf("%d files  %.0f/s", files, float64(files)/max(spent.Seconds(), 0.001))
 	}
 	if !p.Counted.Load() {

@@ -72,7 +72,7 @@ var errSome = errors.New("not all could be done")
 func forEachEntry(paths []string, w *walk) error {
 	w.seen, w.workers = map[inodeID]bool{}, make(chan struct{}, parallel)
 	if w.recursive {
-		w.bar = startProgress()
+		w.bar = startProgress(true)
 	}
 	counting := w.count(paths)
 	err := w.all(paths)
