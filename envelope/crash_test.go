@@ -224,9 +224,9 @@ func keyOf100(h *envelope.Header) []byte { return keyOf(h) }
 // seeds returns how many random histories of a file of that form are tested: one of a compressed file takes longer.
 func seeds(form envelope.Compression) int {
 	if form == envelope.CompressionZstd {
-		return repeat(15)
+		return repeat(10)
 	}
-	return repeat(60)
+	return repeat(40)
 }
 
 // repeat returns how often a random test is repeated.

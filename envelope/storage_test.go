@@ -417,7 +417,10 @@ var forms = map[string]envelope.Compression{"plain": envelope.CompressionNone, "
 // eachForm runs a test for files of each form.
 func eachForm(t *testing.T, test func(t *testing.T, c envelope.Compression)) {
 	for name, c := range forms {
-		t.Run(name, func(t *testing.T) { test(t, c) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, c)
+		})
 	}
 }
 
