@@ -71,8 +71,11 @@ func (b *backing) open(operation string) error {
 	if errors.Is(err, ErrRefused) {
 		return fmt.Errorf("%s: key %s can't be used: %w", b.path, config.MetadataKeyARN, err)
 	}
-	if err != nil {
+	if errors.Is(err, ErrUnopened) {
 		return fmt.Errorf("%s: %w: its metadata key doesn't open: %w", b.path, ErrVolumeDamaged, err)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: its metadata key: %w", b.path, err)
 	}
 	defer clear(key)
 	if b.sealed, err = envelope.OpenVolume(configuration, key); err != nil {
