@@ -25,6 +25,8 @@ type Caller struct {
 	SharedEventID uuid.UUID
 	// Executable is the path of the caller's program when it connected; empty for one to be asked for.
 	Executable string
+	// SpokenBy is the process of root that calls on the caller's behalf over the wire; 0 for none.
+	SpokenBy int32
 	// AccessKeyID is the access key that the call was signed with, and Address where it came from; empty for processes of this machine.
 	AccessKeyID, Address string
 	// RequestID names the call; zero for one to be made up.

@@ -82,7 +82,7 @@ func handle[I, O any](operation func(context.Context, Caller, *I) (*O, error)) w
 		c := Caller{Caller: peer.Caller, Executable: peer.Executable, AccessKeyID: peer.AccessKeyID, Address: peer.Address, RequestID: peer.RequestID}
 		if b := peer.Behalf; b != nil {
 			c.Caller, c.Executable, c.Operation, c.Own, c.ViaFileSystem = b.Caller, "", b.Operation, b.Own, true
-			c.Path, c.Behind, c.SharedEventID = b.Path, b.Behind, b.SharedEventID
+			c.Path, c.Behind, c.SharedEventID, c.SpokenBy = b.Path, b.Behind, b.SharedEventID, peer.PID
 		}
 		return operation(ctx, c, in)
 	}

@@ -365,6 +365,9 @@ func TestTwoProcesses(t *testing.T) {
 			t.Error("somebody serves a home that is closed")
 		}
 		log := readLog(t, dir)
+		if os.Geteuid() == 0 && !strings.Contains(log, fmt.Sprintf(`"spokenByPid":%d`, c.Process.Pid)) {
+			t.Errorf("the audit log doesn't tell who spoke for others:\n%s", log)
+		}
 		if !strings.Contains(log, fmt.Sprintf(`"pid":%d`, c.Process.Pid)) || strings.Contains(log, "fs.kmsfs") != (os.Geteuid() == 0) {
 			t.Errorf("the audit log has no calls of pid %d, or not those that a file system makes as root:\n%s", c.Process.Pid, log)
 		}

@@ -156,6 +156,9 @@ func (s *Service) newRequest(ctx context.Context, c Caller, name string) *reques
 	}
 	r.params, r.additional, r.resources = r.space.params[:0], r.space.additional[:0], r.space.resources[:0]
 	r.attributes.about = r.space.about[:0]
+	if c.SpokenBy != 0 {
+		r.additional = append(r.additional, audit.Number("spokenByPid", int64(c.SpokenBy)))
+	}
 	return r
 }
 
