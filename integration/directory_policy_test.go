@@ -136,17 +136,23 @@ func (v *volume) madeUnder(t *testing.T, arn, path string) {
 	v.wantKey(t, arn, path)
 }
 
+// withTwoKeys is a mount that other users may come to, and the ARNs of two KMS keys, alias/a and alias/b.
+func withTwoKeys(t *testing.T) (v *volume, a, b string) {
+	t.Helper()
+	v = newVolume(t)
+	v.mount(t, "--allow-other")
+	must(t, os.Chmod(v.point, 0o755))
+	return v, v.kmsKey(t, "alias/a"), v.kmsKey(t, "alias/b")
+}
+
 // Files are made under the KMS key of the nearest directory that has a policy.
 func TestDirectoryPolicy(t *testing.T) {
 	if plain {
 		t.Log("there are no policies")
 		return
 	}
-	v := newVolume(t)
-	v.mount(t, "--allow-other")
-	must(t, os.Chmod(v.point, 0o755))
+	v, a, b := withTwoKeys(t)
 	first := v.keyARN(t, "alias/kmsfs-default")
-	a, b := v.kmsKey(t, "alias/a"), v.kmsKey(t, "alias/b")
 	t.Run("Inherit", func(t *testing.T) { testInherit(t, v, first, a, b) })
 	t.Run("Alias", func(t *testing.T) { testMovedAlias(t, v, a, b) })
 	t.Run("Refused", func(t *testing.T) { testPolicyRefused(t, v) })

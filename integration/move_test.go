@@ -22,10 +22,7 @@ func TestMoveAcrossKeys(t *testing.T) {
 		t.Log("there are no keys")
 		return
 	}
-	v := newVolume(t)
-	v.mount(t, "--allow-other")
-	must(t, os.Chmod(v.point, 0o755))
-	a, b := v.kmsKey(t, "alias/a"), v.kmsKey(t, "alias/b")
+	v, a, b := withTwoKeys(t)
 	for _, dir := range []string{"a/in", "b/in"} {
 		must(t, os.MkdirAll(v.path(dir), 0o755))
 	}

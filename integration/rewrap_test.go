@@ -34,11 +34,8 @@ func TestRewrap(t *testing.T) {
 		t.Log("there are no keys")
 		return
 	}
-	v := newVolume(t)
-	v.mount(t, "--allow-other")
-	must(t, os.Chmod(v.point, 0o755))
+	v, a, b := withTwoKeys(t)
 	first := v.keyARN(t, "alias/kmsfs-default")
-	a, b := v.kmsKey(t, "alias/a"), v.kmsKey(t, "alias/b")
 	t.Run("Kinds", func(t *testing.T) { testRewrapKinds(t, v, first, a) })
 	t.Run("Path", func(t *testing.T) { testRewrapPath(t, v) })
 	t.Run("Rotated", func(t *testing.T) { testRewrapRotated(t, v, b) })

@@ -44,15 +44,11 @@ func prepareLock(flags *pflag.FlagSet, lock bool) func([]string) error {
 		if len(args) != 1 {
 			return usagef("", "want one MOUNTPOINT or KEY, got %d arguments", len(args))
 		}
-		path, err := resolve(args[0], true)
+		path, _, ok, err := ownMountAt(args[0])
 		if err != nil {
 			return err
 		}
-		m, ok, err := mountedAt(path)
-		if err != nil {
-			return err
-		}
-		if ok && m.fsType == fsType {
+		if ok {
 			return lockMount(args[0], lock)
 		}
 		if isDirectory(path) {

@@ -88,6 +88,15 @@ func mountedAt(path string) (m mount, ok bool, err error) {
 	return m, ok, err
 }
 
+// ownMountAt returns the kmsfs mount whose mountpoint the user names, and the path without symlinks in any case.
+func ownMountAt(named string) (path string, m mount, ok bool, err error) {
+	if path, err = resolve(named, true); err != nil {
+		return "", mount{}, false, err
+	}
+	m, ok, err = mountedAt(path)
+	return path, m, ok && m.fsType == fsType, err
+}
+
 // mountAbove returns the kmsfs mount that the path lies in.
 func mountAbove(path string) (m mount, ok bool, err error) {
 	all, err := mounts()

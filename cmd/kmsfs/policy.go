@@ -56,31 +56,27 @@ func preparePolicySet(flags *pflag.FlagSet) func([]string) error {
 	compress := flags.String("compress", "", "compress files made beneath: zstd or none")
 	return func(args []string) error {
 		switch {
-		case len(args) != 1:
-			return usagef("", "want one DIRECTORY, got %d arguments", len(args))
 		case *key == "" && *compress == "":
 			return usagef("", "give --key, --compress, or both")
 		case *compress != "" && *compress != "zstd" && *compress != "none":
 			return usagef("", "--compress %q: want zstd or none", *compress)
 		}
-		dir, err := openOnMount(args[0])
-		if err != nil {
-			return err
-		}
-		defer dir.Close()
-		if *key != "" {
-			if err := tell(dir, keyAttribute, []byte(*key), args[0]); err != nil {
-				return err
+		return withDirectory(args, func(dir *os.File) error {
+			if *key != "" {
+				if err := tell(dir, keyAttribute, []byte(*key), args[0]); err != nil {
+					return err
+				}
 			}
-		}
-		if *compress != "" {
-			return tell(dir, compressionAttribute, []byte(*compress), args[0])
-		}
-		return nil
+			if *compress != "" {
+				return tell(dir, compressionAttribute, []byte(*compress), args[0])
+			}
+			return nil
+		})
 	}
 }
 
-func policyClear(args []string) error {
+// withDirectory calls do with the one directory that the arguments name.
+func withDirectory(args []string, do func(dir *os.File) error) error {
 	if len(args) != 1 {
 		return usagef("", "want one DIRECTORY, got %d arguments", len(args))
 	}
@@ -89,10 +85,16 @@ func policyClear(args []string) error {
 		return err
 	}
 	defer dir.Close()
-	if err := tell(dir, keyAttribute, nil, args[0]); err != nil {
-		return err
-	}
-	return tell(dir, compressionAttribute, nil, args[0])
+	return do(dir)
+}
+
+func policyClear(args []string) error {
+	return withDirectory(args, func(dir *os.File) error {
+		if err := tell(dir, keyAttribute, nil, args[0]); err != nil {
+			return err
+		}
+		return tell(dir, compressionAttribute, nil, args[0])
+	})
 }
 
 // directoryPolicy is what the command shows. Empty is what is inherited.
@@ -105,26 +107,20 @@ func preparePolicyShow(flags *pflag.FlagSet) func([]string) error {
 	effective := flags.Bool("effective", false, "show what holds, inherited or not")
 	asJSON := flags.Bool("json", false, "print JSON")
 	return func(args []string) error {
-		if len(args) != 1 {
-			return usagef("", "want one DIRECTORY, got %d arguments", len(args))
-		}
-		dir, err := openOnMount(args[0])
-		if err != nil {
-			return err
-		}
-		defer dir.Close()
-		p, err := askPolicy(dir, *effective)
-		if err != nil {
-			return err
-		}
-		if *asJSON {
-			return printJSON(p)
-		}
-		if p == (directoryPolicy{}) {
-			_, err := fmt.Fprintln(os.Stdout, "no policy of its own")
-			return err
-		}
-		return facts("key", p.Key, "compression", p.Compression)
+		return withDirectory(args, func(dir *os.File) error {
+			p, err := askPolicy(dir, *effective)
+			if err != nil {
+				return err
+			}
+			if *asJSON {
+				return printJSON(p)
+			}
+			if p == (directoryPolicy{}) {
+				_, err := fmt.Fprintln(os.Stdout, "no policy of its own")
+				return err
+			}
+			return facts("key", p.Key, "compression", p.Compression)
+		})
 	}
 }
 

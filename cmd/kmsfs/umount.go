@@ -43,15 +43,11 @@ func umount(args []string) error {
 	if len(args) != 1 {
 		return usagef("umount", "want one MOUNTPOINT, got %d arguments", len(args))
 	}
-	path, err := resolve(args[0], true)
+	path, m, ok, err := ownMountAt(args[0])
 	if err != nil {
 		return err
 	}
-	m, ok, err := mountedAt(path)
-	if err != nil {
-		return err
-	}
-	if !ok || m.fsType != fsType {
+	if !ok {
 		return fmt.Errorf("%s: %w", path, errNotMounted)
 	}
 	// Opened before, as the volume may lie where only its mount's users reach it.
