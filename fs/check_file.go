@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	"kmsfs/fs/control"
 )
 
 // fileCheck is the check of one regular file, at one of its names.
@@ -265,7 +266,7 @@ func (c *check) badAttributes(fd int, object [envelope.IDSize]byte) (bad []badAt
 		return nil
 	}
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(names[:n]), "\x00"), "\x00") {
-		if !strings.HasPrefix(name, reservedAttributes) || name == overflowAttribute {
+		if !strings.HasPrefix(name, control.Prefix) || name == overflowAttribute {
 			continue
 		}
 		if err := c.openAttribute(fd, object, name); err != nil {

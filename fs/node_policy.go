@@ -9,28 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
-)
-
-// The extended attributes by which users talk to the file system. They are in no list, so that programs that copy attributes leave them alone.
-const (
-	// keyAttribute is the KMS key of a directory's policy, or, to be read only, that of a file; effectiveKeyAttribute, to be read only, is the one that holds
-	// for what is made in a directory.
-	keyAttribute          = reservedAttributes + "key"
-	effectiveKeyAttribute = reservedAttributes + "effective.key"
-	// compressionAttribute and effectiveCompressionAttribute are the same for compression: "none" or "zstd".
-	compressionAttribute          = reservedAttributes + "compression"
-	effectiveCompressionAttribute = reservedAttributes + "effective.compression"
-	// rewrapAttribute and adoptAttribute, set on a directory to the name of a file or directory in it, have that done. Empty, on the root, they mean the volume.
-	rewrapAttribute = reservedAttributes + "rewrap"
-	adoptAttribute  = reservedAttributes + "adopt"
-	// lockAttribute on the root is "1" while the mount is locked by hand; it is set to lock, and removed to unlock.
-	lockAttribute = reservedAttributes + "locked"
+	"kmsfs/fs/control"
 )
 
 // maxKeyName bounds the name of a KMS key, in bytes: AWS's bound of identifiers.
 const maxKeyName = 2048
 
-// getControl reads one of the attributes above.
+// getControl reads an attribute by which programs speak to the mount.
 func (n *node) getControl(name string) (value string, err error) {
 	v := n.v
 	if err := v.tree.RLock(); err != nil {
@@ -38,28 +23,28 @@ func (n *node) getControl(name string) (value string, err error) {
 	}
 	defer v.tree.RUnlock()
 	switch {
-	case name == keyAttribute && n.in.kind == unix.S_IFREG:
+	case name == control.Key && n.in.kind == unix.S_IFREG:
 		return n.fileKey()
 	case n.in.kind != unix.S_IFDIR:
 		return "", unix.ENODATA
-	case name == lockAttribute && n.in == v.root && v.watch.locked.Load():
-		return "1", nil
-	case name == keyAttribute || name == compressionAttribute:
+	case name == control.Locked && n.in == v.root && v.watch.locked.Load():
+		return control.Yes, nil
+	case name == control.Key || name == control.Compression:
 		record, err := v.record(n.in)
 		if err != nil {
 			return "", err
 		}
 		value = record.Key
-		if name == compressionAttribute {
+		if name == control.Compression {
 			value = compressionName(record.Compression)
 		}
-	case name == effectiveKeyAttribute || name == effectiveCompressionAttribute:
+	case name == control.EffectiveKey || name == control.EffectiveCompression:
 		g, err := v.governing(n.in)
 		if err != nil {
 			return "", err
 		}
 		value = g.key
-		if name == effectiveCompressionAttribute {
+		if name == control.EffectiveCompression {
 			value = compressionName(g.compression)
 		}
 	}
@@ -86,15 +71,15 @@ func (n *node) setControl(ctx context.Context, name string, value []byte) error 
 	}
 	text := string(value)
 	switch {
-	case name == keyAttribute:
+	case name == control.Key:
 		return n.setKey(v.callOf(ctx, "set policy"), text)
-	case name == compressionAttribute:
+	case name == control.Compression:
 		return n.setCompression(v.callOf(ctx, "set policy"), text)
-	case name == rewrapAttribute && value != nil:
+	case name == control.Rewrap && value != nil:
 		return n.rewrap(v.callOf(ctx, "rewrap"), text)
-	case name == adoptAttribute && value != nil:
+	case name == control.Adopt && value != nil:
 		return n.adopt(v.callOf(ctx, "adopt"), text)
-	case name == lockAttribute && n.in == v.root:
+	case name == control.Locked && n.in == v.root:
 		return v.lockByHand(v.callOf(ctx, "lock"), value != nil)
 	}
 	return unix.EOPNOTSUPP
@@ -161,7 +146,7 @@ func (n *node) setCompression(call Call, text string) error {
 	return n.v.setPolicy(call, n.in, func(d *envelope.Directory) { d.Compression = compression })
 }
 
-// controlErrno is the error number of what came of an attribute above.
+// controlErrno is the error number of what came of such an attribute.
 func (n *node) controlErrno(err error, op string) syscall.Errno {
 	for _, usual := range []syscall.Errno{unix.ENODATA, unix.EOPNOTSUPP, unix.EPERM, unix.EINVAL, unix.ENOENT} {
 		if errors.Is(err, usual) {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	"kmsfs/fs/control"
 )
 
 var (
@@ -22,9 +23,6 @@ var (
 const (
 	accessACL  = "system.posix_acl_access"
 	defaultACL = "system.posix_acl_default"
-
-	// reservedAttributes are the file system's own, not users' to set.
-	reservedAttributes = "user.kmsfs."
 
 	// maxAttribute is the longest value that the kernel passes on: XATTR_SIZE_MAX.
 	maxAttribute = 64 << 10
@@ -80,7 +78,7 @@ func (n *node) sealName(a *attribute) (err error) {
 func mayHave(name string) bool {
 	for _, namespace := range []string{"user.", "trusted.", "security."} {
 		if strings.HasPrefix(name, namespace) && len(name) > len(namespace) {
-			return !strings.HasPrefix(name, reservedAttributes)
+			return !strings.HasPrefix(name, control.Prefix)
 		}
 	}
 	return false
@@ -194,7 +192,7 @@ func (n *node) readHeader() (*envelope.Header, error) {
 
 // Getxattr reads an attribute.
 func (n *node) Getxattr(_ context.Context, name string, dest []byte) (size uint32, errno syscall.Errno) {
-	if strings.HasPrefix(name, reservedAttributes) {
+	if strings.HasPrefix(name, control.Prefix) {
 		value, err := n.getControl(name)
 		if err == nil && len(dest) < len(value) && len(dest) > 0 {
 			return uint32(len(value)), unix.ERANGE
@@ -253,7 +251,7 @@ func (a attribute) get() ([]byte, error) {
 
 // Setxattr writes an attribute.
 func (n *node) Setxattr(ctx context.Context, name string, value []byte, flags uint32) syscall.Errno {
-	if strings.HasPrefix(name, reservedAttributes) {
+	if strings.HasPrefix(name, control.Prefix) {
 		return n.controlErrno(n.setControl(ctx, name, value), "set an attribute of")
 	}
 	err := n.withAttribute(name, func(a attribute, sealed bool) (err error) {
@@ -269,7 +267,7 @@ func (n *node) Setxattr(ctx context.Context, name string, value []byte, flags ui
 
 // Removexattr removes an attribute.
 func (n *node) Removexattr(ctx context.Context, name string) syscall.Errno {
-	if strings.HasPrefix(name, reservedAttributes) {
+	if strings.HasPrefix(name, control.Prefix) {
 		return n.controlErrno(n.setControl(ctx, name, nil), "remove an attribute of")
 	}
 	err := n.withAttribute(name, func(a attribute, _ bool) error { return a.at.remove(a.stored) })

@@ -2,6 +2,8 @@ package main
 
 import (
 	"github.com/spf13/pflag"
+
+	"kmsfs/fs/control"
 )
 
 func adoptCommand() command {
@@ -20,9 +22,7 @@ Example:
 				if len(args) == 0 {
 					return usagef("adopt", "want at least one PATH")
 				}
-				return forEachEntry(args, &walk{
-					recursive: *recursive, attribute: adoptAttribute, directories: true, verb: "adopted",
-				})
+				return runWalk(&control.Walk{Attribute: control.Adopt, Recursive: *recursive, Directories: true}, args, "adopted")
 			}
 		},
 	}

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"kmsfs/fs"
+	"kmsfs/fs/control"
 	"kmsfs/keyservice"
 	"kmsfs/keyservice/sealer"
 )
@@ -46,10 +47,12 @@ func hints() []hint {
 		{refusedWith(keyservice.CodeInvalidCiphertext), "give the whole ciphertext, and each --context that it was encrypted with"},
 		{is(fs.ErrRefused), refusedHint},
 		{refusedWith(keyservice.CodeAccessDenied), refusedHint},
-		{is(errKeyRefused), "kmsfs key policy explain says who may use it, and the audit log what was refused"},
-		{is(errNotOwner), "have its owner or root do it"},
+		{is(control.ErrKeyDenied), "kmsfs key policy explain says who may use it, and the audit log what was refused"},
+		{is(control.ErrNotOwner), "have its owner or root do it"},
 		{is(errInsideVolume), "name a directory outside it"},
-		{is(errNotMounted), "findmnt -t " + fsType + " lists those that are"},
+		{is(control.ErrIsDirectory), "--recursive does what lies in it"},
+		{is(control.ErrIsMountpoint), "name what lies in it"},
+		{is(control.ErrNotMounted), "findmnt -t " + control.FSType + " lists those that are"},
 		{is(errBusy), "close the files and leave the directories in it; fuser -vm MOUNTPOINT says who has them"},
 	}
 }

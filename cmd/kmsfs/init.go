@@ -14,6 +14,7 @@ import (
 
 	"kmsfs/envelope"
 	kmsfs "kmsfs/fs"
+	"kmsfs/fs/control"
 	"kmsfs/keyservice"
 	"kmsfs/keyservice/remote"
 )
@@ -75,14 +76,14 @@ func (o *initOptions) run(args []string) (err error) {
 	if err := o.secret.complete(); err != nil {
 		return err
 	}
-	volume, err := resolve(args[0], true)
+	volume, err := control.Resolve(args[0], true)
 	if err != nil {
 		return err
 	}
 	if o.home, err = homeDir(o.home); err != nil {
 		return err
 	}
-	if o.home, err = resolve(o.home, true); err != nil {
+	if o.home, err = control.Resolve(o.home, true); err != nil {
 		return err
 	}
 	if o.kms != "" {
@@ -154,7 +155,7 @@ func (o *initOptions) create(service dataKeys, volume, arn string, owner uint32)
 
 // checkNewVolume refuses a place for a volume before anything is made for it.
 func checkNewVolume(volume, home string) error {
-	if within(volume, home) || within(home, volume) {
+	if control.Within(volume, home) || control.Within(home, volume) {
 		return fmt.Errorf("volume %s, home %s: %w", volume, home, errNested)
 	}
 	entries, err := os.ReadDir(volume)

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"kmsfs/fs"
+	"kmsfs/fs/control"
 	"kmsfs/keyservice"
 )
 
@@ -125,20 +126,20 @@ type place struct {
 
 // findPlace finds out which mountpoint or volume the path lies in.
 func findPlace(path string) (place, error) {
-	abs, err := resolve(path, false)
+	abs, err := control.Resolve(path, false)
 	if err != nil {
-		return place{}, pathError(err)
+		return place{}, err
 	}
 	if _, err := os.Lstat(abs); err != nil {
 		return place{}, pathError(err)
 	}
-	m, ok, err := mountAbove(abs)
+	m, ok, err := control.Above(abs)
 	if err != nil {
 		return place{}, err
 	}
 	if ok {
-		rel, err := filepath.Rel(m.path, abs)
-		return place{m.source, rel, false}, err
+		rel, err := filepath.Rel(m.Path, abs)
+		return place{m.Source, rel, false}, err
 	}
 	for dir := abs; ; dir = filepath.Dir(dir) {
 		if _, err := os.Lstat(filepath.Join(dir, volumeFile)); err == nil {

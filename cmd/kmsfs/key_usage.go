@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/fs"
+	"kmsfs/fs/control"
 	"kmsfs/keyservice"
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/remote"
@@ -133,14 +134,12 @@ func (s *session) namesOf(key string) (arn string, names []string, err error) {
 
 // knownVolumes returns the volumes that are mounted, and those that the home's audit log tells of, and says where it has looked.
 func knownVolumes(service dataKeys) (volumes []string, known string, err error) {
-	all, err := mounts()
+	mounted, err := control.KmsfsMounts()
 	if err != nil {
 		return nil, "", err
 	}
-	for _, m := range all {
-		if m.fsType == fsType {
-			volumes = append(volumes, m.source)
-		}
+	for _, m := range mounted {
+		volumes = append(volumes, m.Source)
 	}
 	known = "mounted"
 	if h, ok := service.(*home); ok {

@@ -4,8 +4,8 @@ import (
 	"fmt"
 
 	"github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
 
+	"kmsfs/fs/control"
 	"kmsfs/keyservice"
 )
 
@@ -44,7 +44,7 @@ func prepareLock(flags *pflag.FlagSet, lock bool) func([]string) error {
 		if len(args) != 1 {
 			return usagef("", "want one MOUNTPOINT or KEY, got %d arguments", len(args))
 		}
-		path, _, ok, err := ownMountAt(args[0])
+		path, _, ok, err := control.Find(args[0])
 		if err != nil {
 			return err
 		}
@@ -52,22 +52,22 @@ func prepareLock(flags *pflag.FlagSet, lock bool) func([]string) error {
 			return lockMount(args[0], lock)
 		}
 		if isDirectory(path) {
-			return fmt.Errorf("%s: %w", args[0], errNotMounted)
+			return fmt.Errorf("%s: %w", args[0], control.ErrNotMounted)
 		}
 		return o.call(func(s *session) error { return s.lockKey(args[0], lock) })
 	}
 }
 
 func lockMount(mountpoint string, lock bool) error {
-	dir, err := openOnMount(mountpoint)
+	dir, err := control.Open(mountpoint)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
 	if lock {
-		return tell(dir, lockAttribute, []byte("1"), mountpoint)
+		return dir.Set(control.Locked, control.Yes)
 	}
-	return tell(dir, lockAttribute, nil, mountpoint)
+	return dir.Remove(control.Locked)
 }
 
 // lockKey disables a KMS key, or enables it.
@@ -82,10 +82,4 @@ func (s *session) lockKey(key string, lock bool) error {
 		_, err = s.EnableKey(s.ctx, s.caller, &keyservice.EnableKeyInput{KeyId: arn})
 	}
 	return err
-}
-
-// isLocked says whether a mount is locked, as far as this user may know.
-func isLocked(mountpoint string) bool {
-	n, err := unix.Lgetxattr(mountpoint, lockAttribute, make([]byte, 8))
-	return err == nil && n > 0
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	kmsfs "kmsfs/fs"
+	"kmsfs/fs/control"
 	"kmsfs/keyservice"
 	"kmsfs/keyservice/remote"
 )
@@ -134,7 +135,7 @@ func (o *mountOptions) complete(args []string) error {
 	if _, err := os.Lstat(filepath.Join(o.Volume, volumeFile)); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: %w", o.Volume, kmsfs.ErrNotVolume)
 	}
-	if within(o.Volume, o.Mountpoint) {
+	if control.Within(o.Volume, o.Mountpoint) {
 		return fmt.Errorf("mountpoint %s: %w", o.Mountpoint, errInsideVolume)
 	}
 	return nil

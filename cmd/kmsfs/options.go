@@ -3,6 +3,8 @@ package main
 import (
 	"path/filepath"
 	"strings"
+
+	"kmsfs/fs/control"
 )
 
 // mountOptions say what to mount, where and how. They reach the daemon as JSON.
@@ -76,10 +78,10 @@ func (o *mountOptions) absolute() error {
 			return err
 		}
 	}
-	if o.Volume, err = resolve(o.Volume, true); err != nil {
+	if o.Volume, err = control.Resolve(o.Volume, true); err != nil {
 		return err
 	}
-	o.Mountpoint, err = resolve(o.Mountpoint, true)
+	o.Mountpoint, err = control.Resolve(o.Mountpoint, true)
 	return err
 }
 

@@ -5,6 +5,8 @@ import (
 	"os"
 
 	"github.com/spf13/pflag"
+
+	"kmsfs/fs/control"
 )
 
 func policyCommand() command {
@@ -61,14 +63,14 @@ func preparePolicySet(flags *pflag.FlagSet) func([]string) error {
 		case *compress != "" && *compress != "zstd" && *compress != "none":
 			return usagef("", "--compress %q: want zstd or none", *compress)
 		}
-		return withDirectory(args, func(dir *os.File) error {
+		return withDirectory(args, func(dir *control.Directory) error {
 			if *key != "" {
-				if err := tell(dir, keyAttribute, []byte(*key), args[0]); err != nil {
+				if err := dir.Set(control.Key, *key); err != nil {
 					return err
 				}
 			}
 			if *compress != "" {
-				return tell(dir, compressionAttribute, []byte(*compress), args[0])
+				return dir.Set(control.Compression, *compress)
 			}
 			return nil
 		})
@@ -76,11 +78,11 @@ func preparePolicySet(flags *pflag.FlagSet) func([]string) error {
 }
 
 // withDirectory calls do with the one directory that the arguments name.
-func withDirectory(args []string, do func(dir *os.File) error) error {
+func withDirectory(args []string, do func(dir *control.Directory) error) error {
 	if len(args) != 1 {
 		return usagef("", "want one DIRECTORY, got %d arguments", len(args))
 	}
-	dir, err := openOnMount(args[0])
+	dir, err := control.Open(args[0])
 	if err != nil {
 		return err
 	}
@@ -89,11 +91,11 @@ func withDirectory(args []string, do func(dir *os.File) error) error {
 }
 
 func policyClear(args []string) error {
-	return withDirectory(args, func(dir *os.File) error {
-		if err := tell(dir, keyAttribute, nil, args[0]); err != nil {
+	return withDirectory(args, func(dir *control.Directory) error {
+		if err := dir.Remove(control.Key); err != nil {
 			return err
 		}
-		return tell(dir, compressionAttribute, nil, args[0])
+		return dir.Remove(control.Compression)
 	})
 }
 
@@ -107,7 +109,7 @@ func preparePolicyShow(flags *pflag.FlagSet) func([]string) error {
 	effective := flags.Bool("effective", false, "show what holds, inherited or not")
 	asJSON := flags.Bool("json", false, "print JSON")
 	return func(args []string) error {
-		return withDirectory(args, func(dir *os.File) error {
+		return withDirectory(args, func(dir *control.Directory) error {
 			p, err := askPolicy(dir, *effective)
 			if err != nil {
 				return err
@@ -124,13 +126,13 @@ func preparePolicyShow(flags *pflag.FlagSet) func([]string) error {
 	}
 }
 
-func askPolicy(dir *os.File, effective bool) (p directoryPolicy, err error) {
-	key, compression := keyAttribute, compressionAttribute
+func askPolicy(dir *control.Directory, effective bool) (p directoryPolicy, err error) {
+	key, compression := control.Key, control.Compression
 	if effective {
-		key, compression = effectiveKeyAttribute, effectiveCompressionAttribute
+		key, compression = control.EffectiveKey, control.EffectiveCompression
 	}
-	if p.Key, err = readAttribute(dir, key); err == nil {
-		p.Compression, err = readAttribute(dir, compression)
+	if p.Key, err = dir.Get(key); err == nil {
+		p.Compression, err = dir.Get(compression)
 	}
 	return p, err
 }

@@ -3,14 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
+
+	"kmsfs/fs/control"
 )
 
 func rewrapCommand() command {
@@ -35,217 +33,59 @@ Examples:
 				if len(args) == 0 {
 					return usagef("rewrap", "want at least one PATH")
 				}
-				return forEachEntry(args, &walk{recursive: *recursive, attribute: rewrapAttribute, root: *recursive, verb: "rewrapped"})
+				return runWalk(&control.Walk{Attribute: control.Rewrap, Recursive: *recursive, Volume: *recursive}, args, "rewrapped")
 			}
 		},
 	}
 }
 
-// walk has something done, by an attribute of their directories, with files, and with --recursive with all that lies beneath directories.
-type walk struct {
-	recursive bool
-	attribute string
-	// directories says that it is done with directories too, before what is in them.
-	directories bool
-	// root says that it is done with the volume itself after all else, where its mountpoint is named.
-	root bool
-	// verb is what has been done, for people.
-	verb string
-
-	seen   map[inodeID]bool // files with several links that are done
-	done   int
-	failed int
-
-	mu      sync.Mutex // guards failed and done while work is under way
-	workers chan struct{}
-	bar     *progressBar
-}
-
-type inodeID struct{ dev, ino uint64 }
-
-// parallel is how many files are worked on at a time.
-const parallel = 4
-
-// errSome says that some files were passed over with an error, which has been printed.
+// errSome says that some files failed. Their errors have been printed.
 var errSome = errors.New("not all could be done")
 
-func forEachEntry(paths []string, w *walk) error {
-	w.seen, w.workers = map[inodeID]bool{}, make(chan struct{}, parallel)
-	if w.recursive {
-		w.bar = startProgress(true)
+// runWalk runs a walk and shows how far it is. verb says what is done, for people.
+func runWalk(w *control.Walk, paths []string, verb string) error {
+	var bar *progressBar
+	if w.Recursive {
+		bar = startProgress(true)
 	}
-	counting := w.count(paths)
-	err := w.all(paths)
+	counting := countFor(bar, w, paths)
+	var done, failed int
+	w.Report = func(path string, err error) {
+		if p := bar.counters(); p != nil {
+			p.Files.Add(1)
+		}
+		if err == nil {
+			done++
+			return
+		}
+		failed++
+		_ = bar.above(func() error { // what can't be shown is counted
+			_, err := fmt.Fprintln(os.Stderr, "kmsfs: "+printable(path)+": "+explain(err))
+			return err
+		})
+	}
+	err := w.Run(paths)
 	counting.Wait()
-	w.bar.end()
-	if err != nil {
+	bar.end()
+	switch {
+	case err != nil:
 		return err
-	}
-	if w.failed > 0 {
-		return fmt.Errorf("%w: %d of %d", errSome, w.failed, w.failed+w.done)
-	}
-	if w.recursive {
-		fmt.Printf("%d files %s\n", w.done, w.verb)
+	case failed > 0:
+		return fmt.Errorf("%w: %d of %d", errSome, failed, failed+done)
+	case w.Recursive:
+		fmt.Printf("%d files %s\n", done, verb)
 	}
 	return nil
 }
 
-func (w *walk) all(paths []string) error {
-	for _, path := range paths {
-		if err := w.path(path); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// count counts what there is to do, if somebody sees it. What can't be read, the work itself will say.
-func (w *walk) count(paths []string) *sync.WaitGroup {
+// countFor counts what there is to do, if there is a progress bar.
+func countFor(bar *progressBar, w *control.Walk, paths []string) *sync.WaitGroup {
 	var counting sync.WaitGroup
-	if w.bar == nil {
-		return &counting
+	if p := bar.counters(); p != nil {
+		counting.Go(func() {
+			w.Count(paths, func() { p.AllFiles.Add(1) })
+			p.Counted.Store(true)
+		})
 	}
-	p := w.bar.counters()
-	counting.Go(func() {
-		for _, path := range paths {
-			_ = filepath.WalkDir(path, func(_ string, e fs.DirEntry, err error) error {
-				if err == nil && (e.Type().IsRegular() || w.directories && e.IsDir()) {
-					p.AllFiles.Add(1)
-				}
-				return nil
-			})
-		}
-		p.Counted.Store(true)
-	})
 	return &counting
-}
-
-func (w *walk) path(path string) error {
-	resolved, m, err := onMount(path)
-	if err != nil {
-		return err
-	}
-	atRoot := m.path == resolved
-	if !isDirectory(path) || w.directories && !atRoot {
-		dir, name, err := openParent(path)
-		if err != nil {
-			return err
-		}
-		defer dir.Close()
-		if err := tell(dir, w.attribute, []byte(name), path); err != nil || !w.recursive || !isDirectory(path) {
-			w.done++
-			return err
-		}
-	} else if !w.recursive {
-		return fmt.Errorf("%s: is a directory: --recursive does what lies in it", path)
-	}
-	dir, err := openOnMount(path)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	if err := w.directory(dir); err != nil {
-		return err
-	}
-	if w.root && atRoot && w.failed == 0 {
-		return tell(dir, w.attribute, []byte{}, path)
-	}
-	return nil
-}
-
-// directory does all in a directory and beneath. Errors about single entries are printed and counted.
-func (w *walk) directory(dir *os.File) error {
-	var pending sync.WaitGroup // those that need dir
-	defer pending.Wait()
-	for {
-		entries, err := dir.ReadDir(1000)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return pathError(err)
-		}
-		for _, e := range entries {
-			name, path := e.Name(), filepath.Join(dir.Name(), e.Name())
-			if e.Type().IsRegular() && !w.isNew(dir, name) {
-				continue
-			}
-			if e.Type().IsRegular() {
-				w.start(&pending, func() error { return tell(dir, w.attribute, []byte(name), path) })
-				continue
-			}
-			if !e.IsDir() {
-				continue
-			}
-			if w.directories {
-				if err := tell(dir, w.attribute, []byte(name), path); err != nil {
-					w.note(err)
-					continue
-				}
-				w.note(nil)
-			}
-			w.descend(dir, name, path)
-		}
-	}
-}
-
-// descend goes into a directory that lies in dir, unless something else is mounted there.
-func (w *walk) descend(dir *os.File, name, path string) {
-	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		w.note(fmt.Errorf("%s: %w", path, err))
-		return
-	}
-	below := os.NewFile(uintptr(fd), path)
-	defer below.Close()
-	var here, there unix.Stat_t
-	if err := errors.Join(unix.Fstat(int(dir.Fd()), &here), unix.Fstat(fd, &there)); err != nil || here.Dev != there.Dev {
-		if err != nil {
-			w.note(fmt.Errorf("%s: %w", path, err))
-		}
-		return
-	}
-	if err := w.directory(below); err != nil {
-		w.note(err)
-	}
-}
-
-// isNew says whether a file is to be done: one with several links is done once.
-func (w *walk) isNew(dir *os.File, name string) bool {
-	var st unix.Stat_t
-	if w.directories || unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || st.Nlink < 2 {
-		return true
-	}
-	id := inodeID{st.Dev, st.Ino}
-	if w.seen[id] {
-		return false
-	}
-	w.seen[id] = true
-	return true
-}
-
-// start does something beside the walk, when there is a worker free.
-func (w *walk) start(pending *sync.WaitGroup, do func() error) {
-	w.workers <- struct{}{}
-	pending.Go(func() {
-		w.note(do())
-		<-w.workers
-	})
-}
-
-func (w *walk) note(err error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.bar != nil {
-		w.bar.counters().Files.Add(1)
-	}
-	if err == nil {
-		w.done++
-		return
-	}
-	w.failed++
-	_ = w.bar.above(func() error { // what can't be shown is counted
-		_, err := fmt.Fprintln(os.Stderr, "kmsfs: "+explain(err))
-		return err
-	})
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"kmsfs/fs/control"
 	"kmsfs/keyservice"
 	"kmsfs/keyservice/audit"
 )
@@ -73,15 +74,13 @@ func findStatus(home string) (s status, err error) {
 	if s.Home, err = homeDir(home); err != nil {
 		return s, err
 	}
-	all, err := mounts()
+	mounted, err := control.KmsfsMounts()
 	if err != nil {
 		return s, err
 	}
 	s.Mounts = []statusMount{}
-	for _, m := range all {
-		if m.fsType == fsType {
-			s.Mounts = append(s.Mounts, statusMount{m.path, m.source, isLocked(m.path)})
-		}
+	for _, m := range mounted {
+		s.Mounts = append(s.Mounts, statusMount{m.Path, m.Source, control.IsLocked(m.Path)})
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), healthTimeout)
 	defer cancel()

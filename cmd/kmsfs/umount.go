@@ -13,12 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/fs"
+	"kmsfs/fs/control"
 )
 
-var (
-	errNotMounted = errors.New("not a mountpoint of kmsfs")
-	errBusy       = errors.New("in use")
-)
+var errBusy = errors.New("in use")
 
 // finishTimeout is how long umount waits for the serving process to have written everything, once nothing is mounted
 // any more: the kernel has handed over all its dirty pages by then.
@@ -43,15 +41,15 @@ func umount(args []string) error {
 	if len(args) != 1 {
 		return usagef("umount", "want one MOUNTPOINT, got %d arguments", len(args))
 	}
-	path, m, ok, err := ownMountAt(args[0])
+	path, m, ok, err := control.Find(args[0])
 	if err != nil {
 		return err
 	}
 	if !ok {
-		return fmt.Errorf("%s: %w", path, errNotMounted)
+		return fmt.Errorf("%s: %w", path, control.ErrNotMounted)
 	}
 	// Opened before, as the volume may lie where only its mount's users reach it.
-	volume, openErr := os.Open(filepath.Join(m.source, volumeFile))
+	volume, openErr := os.Open(filepath.Join(m.Source, volumeFile))
 	if openErr == nil {
 		defer volume.Close()
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	kmsfs "kmsfs/fs"
+	"kmsfs/fs/control"
 )
 
 // errInterrupted says that a signal ended the work on a volume.
@@ -57,12 +58,9 @@ func (o *volumeOptions) open(journal string, do func(service dataKeys) error) er
 
 // findVolume returns the volume at that path, or that is mounted there.
 func findVolume(path string) (string, error) {
-	abs, err := resolve(path, true)
-	if err != nil {
-		return "", pathError(err)
-	}
-	if m, ok, err := mountedAt(abs); err != nil || ok && m.fsType == fsType {
-		return m.source, err
+	abs, m, mounted, err := control.Find(path)
+	if err != nil || mounted {
+		return m.Source, err
 	}
 	if err := checkDirectory(abs, errNoVolume); err != nil {
 		return "", err

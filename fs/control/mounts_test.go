@@ -1,4 +1,4 @@
-package main
+package control
 
 import (
 	"os"
@@ -9,17 +9,17 @@ import (
 func TestParseMount(t *testing.T) {
 	for _, test := range []struct {
 		line string
-		want mount
+		want Mount
 	}{
 		{
 			`36 35 0:50 / /srv/clear rw,noatime shared:1 master:2 - fuse.kmsfs /srv/vault rw,user_id=0`,
-			mount{id: 36, path: "/srv/clear", fsType: "fuse.kmsfs", source: "/srv/vault"},
+			Mount{ID: 36, Path: "/srv/clear", FSType: "fuse.kmsfs", Source: "/srv/vault"},
 		},
 		{
 			`1 0 0:1 / /a\040b\011c\134d rw - fuse.kmsfs /x\134040 rw`,
-			mount{id: 1, path: "/a b\tc\\d", fsType: "fuse.kmsfs", source: `/x\040`},
+			Mount{ID: 1, Path: "/a b\tc\\d", FSType: "fuse.kmsfs", Source: `/x\040`},
 		},
-		{`1 0 0:1 / / rw - overlay  rw`, mount{id: 1, path: "/", fsType: "overlay"}},
+		{`1 0 0:1 / / rw - overlay  rw`, Mount{ID: 1, Path: "/", FSType: "overlay"}},
 	} {
 		if got, err := parseMount(test.line); got != test.want || err != nil {
 			t.Errorf("%s: got %+v, %v, want %+v", test.line, got, err, test.want)
@@ -30,7 +30,7 @@ func TestParseMount(t *testing.T) {
 			t.Errorf("%q: got %+v, want an error", line, got)
 		}
 	}
-	if _, err := mounts(); err != nil {
+	if _, err := Mounts(); err != nil {
 		t.Error(err)
 	}
 }
@@ -48,8 +48,8 @@ func TestWithin(t *testing.T) {
 		dir, path string
 		want      bool
 	}{{"/a", "/a", true}, {"/a", "/a/b", true}, {"/a", "/ab", false}, {"/", "/a", true}, {"/a/b", "/a", false}} {
-		if got := within(test.dir, test.path); got != test.want {
-			t.Errorf("within(%q, %q) is %v", test.dir, test.path, got)
+		if got := Within(test.dir, test.path); got != test.want {
+			t.Errorf("Within(%q, %q) is %v", test.dir, test.path, got)
 		}
 	}
 }
@@ -81,12 +81,12 @@ func TestResolve(t *testing.T) {
 		{"dangling", true, ""},
 		{"dangling", false, "dangling"},
 	} {
-		got, err := resolve(filepath.Join(dir, test.path), test.follow)
+		got, err := Resolve(filepath.Join(dir, test.path), test.follow)
 		if want := filepath.Join(dir, test.want); test.want == "" && err == nil || test.want != "" && (got != want || err != nil) {
 			t.Errorf("%s, %v: got %q, %v, want %q", test.path, test.follow, got, err, test.want)
 		}
 	}
-	if got, err := resolve("/", false); got != "/" || err != nil {
+	if got, err := Resolve("/", false); got != "/" || err != nil {
 		t.Errorf("/: got %q, %v", got, err)
 	}
 }
