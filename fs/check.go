@@ -6,19 +6,21 @@ import (
 	"fmt"
 	"path"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
-	"golang.org/x/sys/unix"
-
 	"kmsfs/envelope"
+	"kmsfs/fs/keys"
+	disk "kmsfs/fs/volume"
 )
+
+// ErrRepairMounted says that the volume is mounted, so that it can't be repaired.
+var ErrRepairMounted = errors.New("the volume is mounted: unmount it to repair it")
 
 // CheckOptions say what to check, and how.
 type CheckOptions struct {
 	Volume string
-	Keys   KeyService
+	Keys   keys.Service
 	// ReadData has all blocks opened, and not only each file's last.
 	ReadData bool
 	// Repair has faults repaired, for which nobody may have the volume mounted.
@@ -26,7 +28,7 @@ type CheckOptions struct {
 	// Report is called with each fault, one at a time; in the case of repair after it was tried.
 	Report func(Fault)
 	// Progress, if not nil, is kept up to date.
-	Progress *Progress
+	Progress *disk.Progress
 }
 
 // Fault is something in a volume that is not as it was sealed or left. Its JSON names are stable.
@@ -141,7 +143,7 @@ type CheckSummary struct {
 
 // check is a check of a volume.
 type check struct {
-	*backing
+	*disk.Volume
 	CheckOptions
 	ctx  context.Context
 	stop context.CancelCauseFunc
@@ -149,7 +151,7 @@ type check struct {
 	inodes linkedInodes
 
 	// tolerance is that of an unclean end; none while somebody has the volume mounted.
-	tolerance tolerance
+	tolerance disk.Tolerance
 
 	mu       sync.Mutex // guards what follows, and calls of Report
 	suspects []suspect  // what is to be repaired
@@ -166,7 +168,7 @@ type tally struct {
 type suspect struct {
 	// dirs are the backing names of the directories that lead to it; entry is empty for the root itself.
 	dirs  []string
-	entry entry
+	entry disk.Entry
 	path  string
 	found []finding
 }
@@ -180,35 +182,38 @@ type finding struct {
 
 // inVolume is where the suspect lies in the volume.
 func (s suspect) inVolume() string {
-	return "/" + path.Join(path.Join(s.dirs...), s.entry.name)
+	return "/" + path.Join(path.Join(s.dirs...), s.entry.Name)
 }
 
 // Check examines a volume, mounted or not, and reports its faults. It returns an error if it can't be examined to its end. If nobody
 // else has it mounted, and the options ask for it, it repairs what it finds.
 func Check(ctx context.Context, o CheckOptions) (CheckSummary, error) {
-	b, err := openBacking(o.Volume, o.Keys, "fsck")
+	b, err := disk.Open(o.Volume, o.Keys, "fsck")
 	if err != nil {
 		return CheckSummary{}, err
 	}
-	defer b.close()
+	defer b.Close()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	c := &check{backing: b, CheckOptions: o, ctx: ctx, stop: stop, inodes: newLinkedInodes()}
+	c := &check{Volume: b, CheckOptions: o, ctx: ctx, stop: stop, inodes: newLinkedInodes()}
 	if o.Repair {
-		unlock, err := b.lockAlone()
+		unlock, err := b.LockAlone()
+		if errors.Is(err, disk.ErrInUse) {
+			return CheckSummary{}, fmt.Errorf("%s: %w", o.Volume, ErrRepairMounted)
+		}
 		if err != nil {
 			return CheckSummary{}, err
 		}
 		defer unlock()
 	}
-	if err := c.takeTolerance(); err != nil {
+	if c.tolerance, err = b.UncleanEnd(o.Repair); err != nil {
 		return CheckSummary{}, err
 	}
 	var counting sync.WaitGroup
 	defer counting.Wait()
 	defer stop(nil)
 	if o.Progress != nil {
-		o.Progress.count(ctx, b.root, &counting)
+		o.Progress.Count(ctx, b.Root, &counting)
 	}
 	if err := c.root(); err != nil {
 		return CheckSummary{}, err
@@ -221,20 +226,20 @@ func Check(ctx context.Context, o CheckOptions) (CheckSummary, error) {
 
 // root checks the root directory and all beneath.
 func (c *check) root() error {
-	d := &checkedDirectory{c: c, fd: c.backing.root, path: "/"}
-	record, err := c.readDirectory(d.fd)
+	d := &checkedDirectory{c: c, fd: c.Volume.Root, path: "/"}
+	record, err := c.ReadDirectory(d.fd)
 	switch {
 	case isFault(err):
 		c.report(suspect{path: "/", found: []finding{{class: FaultRecord, detail: err.Error()}}})
 		return nil
 	case err != nil:
-		return fmt.Errorf("%s: %w", c.path, err)
+		return fmt.Errorf("%s: %w", c.Path, err)
 	case !record.LiesAt(envelope.Location{}):
 		c.report(suspect{path: "/", found: []finding{{class: FaultForeignRecord, detail: "the record is that of another directory"}}})
 		return nil
-	case !record.OwnedBy(c.owner):
+	case !record.OwnedBy(c.Owner):
 		c.report(suspect{path: "/", found: []finding{{
-			class: FaultOwner, detail: fmt.Sprintf("the volume's directory belongs to %s, and by its record to %s: chown it", ownerName(c.owner), ownerName(record.Owners[0])),
+			class: FaultOwner, detail: fmt.Sprintf("the volume's directory belongs to %s, and by its record to %s: chown it", disk.OwnerName(c.Owner), disk.OwnerName(record.Owners[0])),
 		}}})
 		return nil
 	}
@@ -245,7 +250,7 @@ func (c *check) root() error {
 
 // through checks what is in a directory. It returns why that could not be done to its end.
 func (c *check) through(d *checkedDirectory) error {
-	newWalk(c.ctx).through(d)
+	disk.NewWalk(c.ctx).Through(d)
 	c.lookAgain()
 	return context.Cause(c.ctx)
 }
@@ -276,91 +281,11 @@ func (c *check) summary() CheckSummary {
 	s := c.faults
 	s.Files, s.Directories, s.Others, s.Bytes = c.files.Load(), c.directories.Load(), c.others.Load(), c.bytes.Load()
 	s.Refused, s.Denied, s.Changing, s.Lost = c.refused.Load(), c.denied.Load(), c.changing.Load(), c.lost.Load()
-	s.UncleanEnd = !c.tolerance.since.IsZero()
+	s.UncleanEnd = !c.tolerance.Since.IsZero()
 	return s
 }
 
 // isFault says whether an error means that something is not what was sealed.
 func isFault(err error) bool {
 	return errors.Is(err, envelope.ErrAuthentication) || errors.Is(err, envelope.ErrFormat)
-}
-
-// lockAlone makes sure that nobody else has the volume mounted, until unlock is called.
-func (b *backing) lockAlone() (unlock func(), err error) {
-	fd, err := unix.Openat(b.root, envelope.ConfigName, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("locking %s: %w", b.path, err)
-	}
-	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		unix.Close(fd)
-		if err == unix.EWOULDBLOCK {
-			return nil, fmt.Errorf("%s: %w", b.path, ErrRepairMounted)
-		}
-		return nil, fmt.Errorf("locking %s: %w", b.path, err)
-	}
-	return func() { unix.Close(fd) }, nil
-}
-
-// takeTolerance finds out what an unclean end may have left behind, unless somebody has the volume mounted: then the marks are his.
-func (c *check) takeTolerance() error {
-	names, err := c.markNames()
-	if err != nil || len(names) == 0 {
-		return err
-	}
-	if !c.Repair {
-		free, err := c.isFree()
-		if err != nil || !free {
-			return err
-		}
-	}
-	boot, err := bootID()
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		mark, err := c.readMark(name)
-		if err != nil {
-			continue // it is reported when it is come by
-		}
-		if c.tolerance.since.IsZero() || mark.Time.Before(c.tolerance.since) {
-			c.tolerance.since = mark.Time
-		}
-		c.tolerance.rebooted = c.tolerance.rebooted || mark.BootID != boot
-	}
-	return nil
-}
-
-func isMark(name string) bool {
-	return name == envelope.MarkName || strings.HasPrefix(name, ownMarkPrefix)
-}
-
-func (c *check) markNames() (names []string, err error) {
-	dir, err := unix.Openat(c.backing.root, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(dir)
-	err = eachBatch(dir, func(entries []entry) error {
-		for _, e := range entries {
-			if isMark(e.name) {
-				names = append(names, e.name)
-			}
-		}
-		return nil
-	})
-	return names, err
-}
-
-// isFree says whether nobody has the volume mounted for writing.
-func (c *check) isFree() (bool, error) {
-	fd, err := unix.Openat(c.backing.root, envelope.ConfigName, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return false, err
-	}
-	defer unix.Close(fd)
-	if err := unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB); err != nil {
-		return false, nil
-	}
-	shared, err := c.isShared()
-	return !shared && err == nil, nil
 }

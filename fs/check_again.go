@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	disk "kmsfs/fs/volume"
 )
 
 // A volume may be in use while it is checked, and what is just being changed can look like a fault. So a fault of a volume in use counts only if
@@ -41,16 +42,16 @@ func factsOf(dir int, name string) facts {
 	return facts{st.Ino, uint64(st.Nlink), st.Size, st.Mode, st.Uid, st.Ctim}
 }
 
-func (d *checkedDirectory) stampOf(e entry) stamp {
-	s := stamp{entry: factsOf(d.fd, e.name)}
-	if e.kind == unix.DT_DIR {
-		fd, err := unix.Openat(d.fd, e.name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+func (d *checkedDirectory) stampOf(e disk.Entry) stamp {
+	s := stamp{entry: factsOf(d.fd, e.Name)}
+	if e.Kind == unix.DT_DIR {
+		fd, err := unix.Openat(d.fd, e.Name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		if err == nil {
 			s.beside = factsOf(fd, envelope.DirectoryName)
 			unix.Close(fd)
 		}
-	} else if envelope.IsLong(e.name) {
-		s.beside = factsOf(d.fd, envelope.LongFile(e.name))
+	} else if envelope.IsLong(e.Name) {
+		s.beside = factsOf(d.fd, envelope.LongFile(e.Name))
 	}
 	return s
 }
@@ -61,7 +62,7 @@ func (s stamp) isOld() bool {
 }
 
 // lookSure looks at an entry, and says whether what it finds is sure.
-func (d *checkedDirectory) lookSure(e entry, fd int, file *fileCheck) (v view, sure bool) {
+func (d *checkedDirectory) lookSure(e disk.Entry, fd int, file *fileCheck) (v view, sure bool) {
 	before := d.stampOf(e)
 	v = d.look(e, fd, file)
 	if len(v.found) == 0 || !d.c.inUse() {
@@ -79,11 +80,11 @@ func (c *check) inUse() bool {
 	if c.Repair {
 		return false
 	}
-	if factsOf(c.backing.root, envelope.MarkName) == (facts{}) {
-		shared, err := c.isShared()
+	if factsOf(c.Volume.Root, envelope.MarkName) == (facts{}) {
+		shared, err := c.IsShared()
 		return shared || err != nil
 	}
-	free, err := c.isFree()
+	free, err := c.IsFree()
 	return !free || err != nil
 }
 
@@ -92,11 +93,11 @@ type postponed struct {
 	dirs  []string // as in suspect
 	path  string   // of the directory
 	lost  bool
-	entry entry
+	entry disk.Entry
 	file  *fileCheck
 }
 
-func (c *check) postpone(d *checkedDirectory, e entry, file *fileCheck) {
+func (c *check) postpone(d *checkedDirectory, e disk.Entry, file *fileCheck) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.later) >= mostPostponed {
@@ -131,26 +132,26 @@ func (c *check) lookAgain() {
 
 // again looks at an entry whose directory may have been moved or removed meanwhile: then the entry is in use.
 func (c *check) again(p postponed) {
-	dir, err := openBeneath(c.backing.root, p.dirs)
+	dir, err := openBeneath(c.Volume.Root, p.dirs)
 	if err != nil {
 		return
 	}
 	defer unix.Close(dir)
-	record, err := c.readDirectory(dir)
+	record, err := c.ReadDirectory(dir)
 	if err != nil {
 		return
 	}
 	d := &checkedDirectory{c: c, above: p.dirs, fd: dir, path: p.path, id: record.ID, lost: p.lost}
-	if p.entry.kind != unix.DT_DIR {
+	if p.entry.Kind != unix.DT_DIR {
 		d.examine(p.entry, -1, p.file)
 		return
 	}
-	fd, err := unix.Openat(dir, p.entry.name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(dir, p.entry.Name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return
 	}
 	defer unix.Close(fd)
 	if in := d.examine(p.entry, fd, nil); in != nil {
-		newWalk(c.ctx).through(in)
+		disk.NewWalk(c.ctx).Through(in)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	disk "kmsfs/fs/volume"
 )
 
 // lostAndFound is the directory in the volume's root that repair moves things to; with a number behind it where that name was taken.
@@ -29,7 +30,7 @@ type checkedDirectory struct {
 	lost   bool // it is lost+found
 }
 
-func (d *checkedDirectory) descriptor() int { return d.fd }
+func (d *checkedDirectory) Descriptor() int { return d.fd }
 
 // dirs are the backing names that lead to the directory.
 func (d *checkedDirectory) dirs() []string {
@@ -43,10 +44,10 @@ func (d *checkedDirectory) isRoot() bool { return d.parent == nil && len(d.above
 
 // pathOf is where users see what has that name.
 func (d *checkedDirectory) pathOf(name string) string {
-	return strings.TrimSuffix(d.path, "/") + "/" + textPath(name)
+	return strings.TrimSuffix(d.path, "/") + "/" + disk.TextPath(name)
 }
 
-func (d *checkedDirectory) failed(e entry, err error) {
+func (d *checkedDirectory) Failed(e disk.Entry, err error) {
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP): // it changed meanwhile
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
@@ -57,7 +58,7 @@ func (d *checkedDirectory) failed(e entry, err error) {
 }
 
 // report reports what is wrong with an entry. What lies in lost+found because it doesn't open is left in peace there.
-func (d *checkedDirectory) report(e entry, path string, found []finding) {
+func (d *checkedDirectory) report(e disk.Entry, path string, found []finding) {
 	if d.lost {
 		before := len(found)
 		found = slices.DeleteFunc(found, func(f finding) bool { return meaning(f.class).reachesNothing })
@@ -71,8 +72,8 @@ func (d *checkedDirectory) report(e entry, path string, found []finding) {
 }
 
 // enter checks a directory's name, place, record and attributes.
-func (d *checkedDirectory) enter(fd int, e entry) branch {
-	if !d.c.isControl(e.name) {
+func (d *checkedDirectory) Enter(fd int, e disk.Entry) disk.Branch {
+	if !d.c.IsControl(e.Name) {
 		d.c.directories.Add(1)
 	}
 	if in := d.examine(e, fd, nil); in != nil {
@@ -82,15 +83,15 @@ func (d *checkedDirectory) enter(fd int, e entry) branch {
 }
 
 // see checks an entry that is no directory.
-func (d *checkedDirectory) see(e entry) {
+func (d *checkedDirectory) See(e disk.Entry) {
 	c := d.c
-	if c.isControl(e.name) {
+	if c.IsControl(e.Name) {
 		d.examine(e, -1, nil)
 		return
 	}
-	file := &fileCheck{c: c, entry: e.name}
+	file := &fileCheck{c: c, entry: e.Name}
 	d.examine(e, -1, file)
-	if e.kind == unix.DT_REG {
+	if e.Kind == unix.DT_REG {
 		c.files.Add(1)
 		c.bytes.Add(file.size)
 	} else {
@@ -103,7 +104,7 @@ func (d *checkedDirectory) see(e entry) {
 }
 
 // examine reports what is wrong with an entry, or postpones that. For a directory, open as fd, whose entries can be looked at, it returns that.
-func (d *checkedDirectory) examine(e entry, fd int, file *fileCheck) *checkedDirectory {
+func (d *checkedDirectory) examine(e disk.Entry, fd int, file *fileCheck) *checkedDirectory {
 	v, sure := d.lookSure(e, fd, file)
 	if !sure { // a directory is gone through when that is sure
 		d.c.postpone(d, e, file)
@@ -121,15 +122,15 @@ type view struct {
 }
 
 // look looks at an entry. fd is that of a directory, and file the check of what is none.
-func (d *checkedDirectory) look(e entry, fd int, file *fileCheck) (v view) {
-	if d.c.isControl(e.name) {
+func (d *checkedDirectory) look(e disk.Entry, fd int, file *fileCheck) (v view) {
+	if d.c.IsControl(e.Name) {
 		return view{path: d.pathOf(unknownName), found: d.control(e)}
 	}
 	name, found := d.name(e)
 	v = view{path: d.pathOf(name), found: found}
-	switch e.kind {
+	switch e.Kind {
 	case unix.DT_DIR:
-		in := &checkedDirectory{c: d.c, parent: d, fd: fd, entry: e.name, path: v.path, lost: d.isRoot() && isLostAndFound(name)}
+		in := &checkedDirectory{c: d.c, parent: d, fd: fd, entry: e.Name, path: v.path, lost: d.isRoot() && isLostAndFound(name)}
 		record, found := in.record(d.id, name)
 		if record != nil {
 			in.id, v.inner = record.ID, in
@@ -150,7 +151,7 @@ func isLostAndFound(name string) bool {
 
 // record reads the directory's record, and returns it unless the directory's entries can't be known by it.
 func (d *checkedDirectory) record(parent envelope.DirectoryID, name string) (*envelope.Directory, []finding) {
-	record, err := d.c.readDirectory(d.fd)
+	record, err := d.c.ReadDirectory(d.fd)
 	switch {
 	case isFault(err):
 		return nil, []finding{{class: FaultRecord, detail: err.Error()}}
@@ -173,12 +174,12 @@ func (d *checkedDirectory) record(parent envelope.DirectoryID, name string) (*en
 	default:
 		found = append(found, finding{class: FaultMisplaced, detail: "the record says that it lies elsewhere: " + describePlaces(record.Locations, here)})
 	}
-	owner, err := ownerOf(d.fd)
+	owner, err := disk.OwnerOf(d.fd)
 	switch {
 	case err != nil:
 		found = append(found, finding{class: FaultUnreadable, detail: err.Error()})
 	case !record.OwnedBy(owner):
-		found = append(found, finding{class: FaultOwner, detail: fmt.Sprintf("it belongs to %s, and by its record to %s", ownerName(owner), ownerName(record.Owners[0]))})
+		found = append(found, finding{class: FaultOwner, detail: fmt.Sprintf("it belongs to %s, and by its record to %s", disk.OwnerName(owner), disk.OwnerName(record.Owners[0]))})
 	case len(record.Owners) > 1:
 		found = append(found, finding{class: FaultStaleOwner, detail: "the record lists a second owner, as if it were being given away"})
 	}
@@ -207,9 +208,9 @@ func (c *check) owns(fd int, id envelope.DirectoryID) bool {
 	}
 	defer unix.Close(dir)
 	owned, others := false, false
-	err = eachBatch(dir, func(entries []entry) error {
+	err = disk.EachBatch(dir, func(entries []disk.Entry) error {
 		for _, e := range entries {
-			if c.isControl(e.name) {
+			if c.IsControl(e.Name) {
 				continue
 			}
 			if owned = c.belongs(fd, e, id); owned {
@@ -226,9 +227,9 @@ func (c *check) owns(fd int, id envelope.DirectoryID) bool {
 var errFound = errors.New("found")
 
 // belongs says whether an entry says that it lies in the directory with that ID.
-func (c *check) belongs(dir int, e entry, id envelope.DirectoryID) bool {
-	if !c.sealed.Config().PlaintextNames {
-		_, err := c.nameIn(dir, id, e)
+func (c *check) belongs(dir int, e disk.Entry, id envelope.DirectoryID) bool {
+	if !c.Sealed.Config().PlaintextNames {
+		_, err := c.NameOf(dir, id, e)
 		return err == nil
 	}
 	for _, l := range c.listed(dir, e) {
@@ -240,45 +241,32 @@ func (c *check) belongs(dir int, e entry, id envelope.DirectoryID) bool {
 }
 
 // listed returns the locations that an entry's header or record lists, without asking for its data key.
-func (c *check) listed(dir int, e entry) []envelope.Location {
-	fd, err := unix.Openat(dir, e.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+func (c *check) listed(dir int, e disk.Entry) []envelope.Location {
+	fd, err := unix.Openat(dir, e.Name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil
 	}
 	defer unix.Close(fd)
-	switch e.kind {
+	switch e.Kind {
 	case unix.DT_DIR:
-		if record, err := c.readDirectory(fd); err == nil {
+		if record, err := c.ReadDirectory(fd); err == nil {
 			return record.Locations
 		}
 	case unix.DT_REG:
-		if header, err := c.sealed.ReadHeader(&storage{fd: fd}, false); err == nil {
+		if header, err := c.Sealed.ReadHeader(&disk.Storage{FD: fd}, false); err == nil {
 			return header.Locations
 		}
 	}
 	return nil
 }
 
-// nameIn returns the name of an entry in the directory with that ID.
-func (b *backing) nameIn(dir int, id envelope.DirectoryID, e entry) (string, error) {
-	var long string
-	if envelope.IsLong(e.name) {
-		content, err := b.readControl(dir, envelope.LongFile(e.name), 1, envelope.MaxLongFile)
-		if err != nil {
-			return "", err
-		}
-		long = string(content)
-	}
-	return b.sealed.DecryptName(id, e.name, long)
-}
-
 // name returns the name of an entry, or unknownName and what is wrong with it.
-func (d *checkedDirectory) name(e entry) (string, []finding) {
-	name, err := d.c.nameIn(d.fd, d.id, e)
+func (d *checkedDirectory) name(e disk.Entry) (string, []finding) {
+	name, err := d.c.NameOf(d.fd, d.id, e)
 	switch {
 	case err == nil:
 		return name, nil
-	case envelope.IsLong(e.name):
+	case envelope.IsLong(e.Name):
 		return unknownName, []finding{{class: FaultLongName, detail: err.Error()}}
 	}
 	return unknownName, []finding{{class: FaultName, detail: err.Error()}}
@@ -290,22 +278,22 @@ var (
 )
 
 // control looks at an entry that is none of users'.
-func (d *checkedDirectory) control(e entry) []finding {
+func (d *checkedDirectory) control(e disk.Entry) []finding {
 	var st unix.Stat_t
-	if err := unix.Fstatat(d.fd, e.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := unix.Fstatat(d.fd, e.Name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return nil
 	}
 	switch {
-	case e.name == envelope.DirectoryName: // its directory's check has read it
-	case d.isRoot() && isMark(e.name):
-		if _, err := d.c.readMark(e.name); err != nil && !errors.Is(err, unix.ENOENT) {
+	case e.Name == envelope.DirectoryName: // its directory's check has read it
+	case d.isRoot() && disk.IsMarker(e.Name):
+		if _, err := d.c.ReadMarker(e.Name); err != nil && !errors.Is(err, unix.ENOENT) {
 			return []finding{{class: FaultMark, detail: err.Error()}}
 		}
-	case d.isRoot() && e.kind == unix.DT_REG && slices.Contains([]string{envelope.ConfigName, envelope.LockName, spareMark}, e.name):
-	case strings.HasPrefix(e.name, tempPrefix):
+	case d.isRoot() && e.Kind == unix.DT_REG && slices.Contains([]string{envelope.ConfigName, envelope.LockName, disk.SpareMarker}, e.Name):
+	case strings.HasPrefix(e.Name, disk.TempPrefix):
 		return []finding{{class: FaultLeftover, detail: "it was being made, or removed"}}
-	case strings.HasSuffix(e.name, longFileSuffix) && strings.HasPrefix(e.name, longEntryPrefix):
-		err := unix.Fstatat(d.fd, strings.TrimSuffix(e.name, longFileSuffix), &st, unix.AT_SYMLINK_NOFOLLOW)
+	case strings.HasSuffix(e.Name, longFileSuffix) && strings.HasPrefix(e.Name, longEntryPrefix):
+		err := unix.Fstatat(d.fd, strings.TrimSuffix(e.Name, longFileSuffix), &st, unix.AT_SYMLINK_NOFOLLOW)
 		if errors.Is(err, unix.ENOENT) {
 			return []finding{{class: FaultOrphanName, detail: "there is no entry of that name"}}
 		}
@@ -316,11 +304,11 @@ func (d *checkedDirectory) control(e entry) []finding {
 }
 
 // target opens a symlink's target.
-func (d *checkedDirectory) target(e entry) []finding {
+func (d *checkedDirectory) target(e disk.Entry) []finding {
 	sealed := make([]byte, unix.PathMax)
-	n, err := unix.Readlinkat(d.fd, e.name, sealed)
+	n, err := unix.Readlinkat(d.fd, e.Name, sealed)
 	if err == nil {
-		_, err = d.c.sealed.OpenTarget(string(sealed[:n]))
+		_, err = d.c.Sealed.OpenTarget(string(sealed[:n]))
 	}
 	if isFault(err) {
 		return []finding{{class: FaultSymlinkTarget, detail: err.Error()}}

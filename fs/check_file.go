@@ -12,6 +12,8 @@ import (
 
 	"kmsfs/envelope"
 	"kmsfs/fs/control"
+	"kmsfs/fs/keys"
+	disk "kmsfs/fs/volume"
 )
 
 // fileCheck is the check of one regular file, at one of its names.
@@ -52,17 +54,17 @@ func (f *fileCheck) look() []finding {
 		return nil
 	}
 	f.size = st.Size
-	return f.lookAt(&storage{fd: fd}, st)
+	return f.lookAt(&disk.Storage{FD: fd}, st)
 }
 
 func unreadable(err error) []finding {
 	return []finding{{class: FaultUnreadable, detail: err.Error()}}
 }
 
-func (f *fileCheck) lookAt(s *storage, st unix.Stat_t) []finding {
+func (f *fileCheck) lookAt(s *disk.Storage, st unix.Stat_t) []finding {
 	c := f.c
-	tolerant := !f.strict && c.tolerance.covers(st.Ctim)
-	header, err := c.sealed.ReadHeader(s, tolerant)
+	tolerant := !f.strict && c.tolerance.Covers(st.Ctim)
+	header, err := c.Sealed.ReadHeader(s, tolerant)
 	if err != nil {
 		return headerFinding(err)
 	}
@@ -75,7 +77,7 @@ func (f *fileCheck) lookAt(s *storage, st unix.Stat_t) []finding {
 	if !header.RefersToOverflow() && c.hasOverflow(s) {
 		found = append(found, finding{class: FaultStaleOverflow, detail: "the header refers to none"})
 	}
-	found = append(found, c.attributes(s.fd, header.FileID)...)
+	found = append(found, c.attributes(s.FD, header.FileID)...)
 	found = append(found, f.content(file, st)...)
 	return append(found, accepted.findings()...)
 }
@@ -97,17 +99,17 @@ func headerFinding(err error) []finding {
 }
 
 // open opens the file, or says why it can't be. It returns neither if the key service refuses its key.
-func (f *fileCheck) open(s *storage, header *envelope.Header, tolerant bool) (*envelope.File, *acceptances, []finding) {
+func (f *fileCheck) open(s *disk.Storage, header *envelope.Header, tolerant bool) (*envelope.File, *acceptances, []finding) {
 	c := f.c
-	if !c.sealed.Allows(header.KeyARN) {
+	if !c.Sealed.Allows(header.KeyARN) {
 		return nil, nil, []finding{{class: FaultForeignKey, detail: "the header names the key " + header.KeyARN}}
 	}
-	key, err := c.keys.Decrypt(c.ctx, self("fsck"), header.KeyARN, header.WrappedKey, header.Context(c.sealed.ID()))
+	key, err := c.Volume.Keys.Decrypt(c.ctx, keys.Self("fsck"), header.KeyARN, header.WrappedKey, header.Context(c.Sealed.ID()))
 	switch {
-	case errors.Is(err, ErrRefused):
+	case errors.Is(err, keys.ErrDenied):
 		c.refused.Add(1)
 		return nil, nil, nil
-	case errors.Is(err, ErrUnopened):
+	case errors.Is(err, keys.ErrUnopened):
 		return nil, nil, []finding{{class: FaultDataKey, detail: err.Error()}}
 	case err != nil: // that says nothing of the file
 		c.stop(fmt.Errorf("checking %s: %w", f.path, err))
@@ -115,7 +117,7 @@ func (f *fileCheck) open(s *storage, header *envelope.Header, tolerant bool) (*e
 	}
 	defer clear(key)
 	accepted := &acceptances{}
-	file, err := c.sealed.OpenFile(s, header, key, envelope.FileOptions{Tolerant: tolerant, ReadOnly: true, Repaired: accepted.add})
+	file, err := c.Sealed.OpenFile(s, header, key, envelope.FileOptions{Tolerant: tolerant, ReadOnly: true, Repaired: accepted.add})
 	if err != nil {
 		return nil, nil, headerFinding(err)
 	}
@@ -150,9 +152,9 @@ func (a *acceptances) findings() []finding {
 func (f *fileCheck) place(h *envelope.Header, st unix.Stat_t) (found []finding) {
 	c := f.c
 	if f.location.Name != unknownName {
-		lies := c.sealed.LiesAt(h, f.location)
+		lies := c.Sealed.LiesAt(h, f.location)
 		switch {
-		case !lies && c.tolerance.rebooted && c.tolerance.covers(st.Ctim):
+		case !lies && c.tolerance.Rebooted && c.tolerance.Covers(st.Ctim):
 			found = append(found, finding{class: FaultUncleanEnd, detail: "it was renamed, which its header doesn't know yet"})
 		case !lies && st.Nlink > 1:
 			found = append(found, finding{class: FaultPlantedLink, detail: fmt.Sprintf("the file has %d links, and its header lists %d, but not this one", st.Nlink, h.Listed())})
@@ -164,9 +166,9 @@ func (f *fileCheck) place(h *envelope.Header, st unix.Stat_t) (found []finding) 
 	}
 	switch {
 	case !h.OwnedBy(st.Uid):
-		found = append(found, finding{class: FaultOwner, detail: fmt.Sprintf("it belongs to %s, and by its header to %s", ownerName(st.Uid), ownerName(h.Owner))})
+		found = append(found, finding{class: FaultOwner, detail: fmt.Sprintf("it belongs to %s, and by its header to %s", disk.OwnerName(st.Uid), disk.OwnerName(h.Owner))})
 	case h.NextOwner != nil && h.Owner == st.Uid:
-		found = append(found, finding{class: FaultStaleOwner, detail: "the header has it given to " + ownerName(*h.NextOwner)})
+		found = append(found, finding{class: FaultStaleOwner, detail: "the header has it given to " + disk.OwnerName(*h.NextOwner)})
 	}
 	return found
 }
@@ -236,8 +238,8 @@ func describeBad(bad []envelope.Span, size int64) string {
 }
 
 // hasOverflow says whether the file has an overflow attribute.
-func (c *check) hasOverflow(s *storage) bool {
-	_, err := unix.Fgetxattr(s.fd, overflowAttribute, nil)
+func (c *check) hasOverflow(s *disk.Storage) bool {
+	_, err := unix.Fgetxattr(s.FD, disk.OverflowAttribute, nil)
 	return err == nil
 }
 
@@ -260,13 +262,13 @@ func (c *check) badAttributes(fd int, object [envelope.IDSize]byte) (bad []badAt
 	if err != nil || size == 0 {
 		return nil // there are none where the file system knows of none
 	}
-	names := make([]byte, maxAttribute)
+	names := make([]byte, disk.MaxAttribute)
 	n, err := unix.Flistxattr(fd, names)
 	if err != nil {
 		return nil
 	}
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(names[:n]), "\x00"), "\x00") {
-		if !strings.HasPrefix(name, control.Prefix) || name == overflowAttribute {
+		if !strings.HasPrefix(name, control.Prefix) || name == disk.OverflowAttribute {
 			continue
 		}
 		if err := c.openAttribute(fd, object, name); err != nil {
@@ -277,7 +279,7 @@ func (c *check) badAttributes(fd int, object [envelope.IDSize]byte) (bad []badAt
 }
 
 func (c *check) openAttribute(fd int, object [envelope.IDSize]byte, stored string) error {
-	name, err := c.sealed.OpenAttributeName(object, stored)
+	name, err := c.Sealed.OpenAttributeName(object, stored)
 	if err != nil {
 		return err
 	}
@@ -285,12 +287,12 @@ func (c *check) openAttribute(fd int, object [envelope.IDSize]byte, stored strin
 	if err != nil {
 		return err
 	}
-	_, err = c.sealed.OpenAttribute(object, name, value)
+	_, err = c.Sealed.OpenAttribute(object, name, value)
 	return err
 }
 
 func readAttribute(fd int, stored string) ([]byte, error) {
-	value := make([]byte, maxAttribute+envelope.AttributeOverhead)
+	value := make([]byte, disk.MaxAttribute+envelope.AttributeOverhead)
 	n, err := unix.Fgetxattr(fd, stored, value)
 	if err != nil {
 		return nil, err

@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	"kmsfs/fs/keys"
+	disk "kmsfs/fs/volume"
 	"kmsfs/policy"
 )
 
@@ -42,7 +44,7 @@ type content struct {
 	opener   atomic.Pointer[policy.Caller]
 	watched  atomic.Bool
 	in       *inode // for whom it was opened
-	storage  *storage
+	storage  *disk.Storage
 	writable bool
 	path     string // for messages: where it was opened
 }
@@ -121,7 +123,7 @@ func (c *content) close() error {
 	if !c.locked.Swap(false) {
 		err = c.closeFile()
 	}
-	if closed := unix.Close(c.storage.fd); err == nil {
+	if closed := unix.Close(c.storage.FD); err == nil {
 		err = closed
 	}
 	c.sealed.Store(nil)
@@ -158,7 +160,7 @@ type place struct {
 
 // open gives the content of the file at p to call's caller: authenticated, at its place, its owner's, and by leave of the
 // key service. The caller releases it.
-func (v *volume) open(call Call, in *inode, p place, write bool) (*content, error) {
+func (v *volume) open(call keys.Call, in *inode, p place, write bool) (*content, error) {
 	call.Path = v.seen(p.path)
 	c := v.contents.acquire(v, in)
 	if err := c.openFor(call, in, p, write); err != nil {
@@ -169,7 +171,7 @@ func (v *volume) open(call Call, in *inode, p place, write bool) (*content, erro
 }
 
 // openAgain gives the content of a file that has no name any more.
-func (v *volume) openAgain(call Call, in *inode, write bool) (*content, error) {
+func (v *volume) openAgain(call keys.Call, in *inode, write bool) (*content, error) {
 	c := v.contents.acquire(v, in)
 	c.mu.Lock()
 	call.Path = v.seen(c.path)
@@ -186,14 +188,14 @@ func (v *volume) openAgain(call Call, in *inode, write bool) (*content, error) {
 }
 
 // reopen opens what has no name any more, or asks for leave to use it as it is open. mu is held.
-func (c *content) reopen(call Call, in *inode) error {
+func (c *content) reopen(call keys.Call, in *inode) error {
 	v := c.v
 	if c.file() == nil {
 		o := in.takeOrphan()
 		if o == nil {
 			return unix.ESTALE
 		}
-		c.in, c.storage, c.writable, c.path = in, &storage{fd: o.fd}, !v.readOnly, o.place.path
+		c.in, c.storage, c.writable, c.path = in, &disk.Storage{FD: o.fd}, !v.readOnly, o.place.path
 		if err := c.setTime(func() error { return nil }); err != nil {
 			return err
 		}
@@ -214,21 +216,21 @@ func (c *content) reopen(call Call, in *inode) error {
 }
 
 // openStored opens the sealed file in c.storage, or closes that. mu is held.
-func (c *content) openStored(call Call, p place) error {
+func (c *content) openStored(call keys.Call, p place) error {
 	err := c.takeTurn(c.writable)
 	if err == nil {
 		err = c.openFile(call, p)
 		c.endTurn()
 	}
 	if err != nil {
-		unix.Close(c.storage.fd)
+		unix.Close(c.storage.FD)
 		c.sealed.Store(nil)
 	}
 	return err
 }
 
 // unlock opens a file anew that was locked, on call's caller's account. mu is held.
-func (c *content) unlock(call Call, p place) error {
+func (c *content) unlock(call keys.Call, p place) error {
 	if err := c.takeTurn(c.writable); err != nil {
 		return err
 	}
@@ -262,7 +264,7 @@ func (c *content) lastPlace() place {
 	return p
 }
 
-func (c *content) openFor(call Call, in *inode, p place, write bool) error {
+func (c *content) openFor(call keys.Call, in *inode, p place, write bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.file() == nil {
@@ -301,7 +303,7 @@ func (c *content) openStorage(p place) error {
 		fd, err = unix.Openat(p.dir, p.entry, unix.O_RDONLY|flags, 0)
 	}
 	if !c.writable && !c.v.readOnly && !c.v.multiUser {
-		if owned, forced := openOwned(p, flags); forced == nil {
+		if owned, forced := disk.OpenOwned(p.dir, p.entry, flags); forced == nil {
 			if err == nil {
 				unix.Close(fd)
 			}
@@ -321,45 +323,19 @@ func (c *content) openStorage(p place) error {
 		unix.Close(fd)
 		return unix.ESTALE // the kernel looks the name up again
 	}
-	c.storage = &storage{fd: fd}
+	c.storage = &disk.Storage{FD: fd}
 	c.path = p.path
 	return nil
 }
 
-// openOwned opens a file whose mode keeps its own owner out: a header changes when a read-only file is renamed, and the kernel has
-// asked the mode already whether the caller may read or write. The mode is put back at once.
-func openOwned(p place, flags int) (int, error) {
-	handle, err := unix.Openat(p.dir, p.entry, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, err
-	}
-	defer unix.Close(handle)
-	var st unix.Stat_t
-	if err := unix.Fstat(handle, &st); err != nil {
-		return -1, err
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return -1, unix.EACCES
-	}
-	if err := unix.Chmod(procPath(handle), st.Mode&0o7777|0o600); err != nil {
-		return -1, err
-	}
-	fd, err := unix.Open(procPath(handle), unix.O_RDWR|flags&^unix.O_NOFOLLOW, 0)
-	if back := unix.Chmod(procPath(handle), st.Mode&0o7777); back != nil && err == nil {
-		unix.Close(fd)
-		err = back
-	}
-	return fd, err
-}
-
 // openFile opens the sealed file in c.storage.
-func (c *content) openFile(call Call, p place) error {
+func (c *content) openFile(call keys.Call, p place) error {
 	v := c.v
 	var st unix.Stat_t
-	if err := unix.Fstat(c.storage.fd, &st); err != nil {
+	if err := unix.Fstat(c.storage.FD, &st); err != nil {
 		return err
 	}
-	tolerant := v.tolerance.covers(st.Ctim)
+	tolerant := v.tolerance.Covers(st.Ctim)
 	header, err := v.sealed.ReadHeader(c.storage, tolerant)
 	if errors.Is(err, envelope.ErrEmpty) {
 		return c.giveHeader(call, p, st.Uid)
@@ -370,7 +346,7 @@ func (c *content) openFile(call Call, p place) error {
 	current := header.Path == p.path && header.Owner == st.Uid
 	opener := call
 	if !current {
-		opener = call.bySelf()
+		opener = call.BySelf()
 	}
 	file, err := c.unseal(opener, header, tolerant)
 	if err != nil {
@@ -378,7 +354,7 @@ func (c *content) openFile(call Call, p place) error {
 	}
 	c.sealed.Store(file)
 	if tolerant && c.writable { // repairs are not the users' doing
-		if err := setModified(c.storage.fd, c.times.modified); err != nil {
+		if err := disk.SetModified(c.storage.FD, c.times.modified); err != nil {
 			return errors.Join(err, file.Close())
 		}
 	}
@@ -394,12 +370,12 @@ func (c *content) openFile(call Call, p place) error {
 }
 
 // unseal opens the sealed file in c.storage, whose header that is, with the key that the service unwraps for opener.
-func (c *content) unseal(opener Call, header *envelope.Header, tolerant bool) (*envelope.File, error) {
+func (c *content) unseal(opener keys.Call, header *envelope.Header, tolerant bool) (*envelope.File, error) {
 	v := c.v
 	if err := v.refuseIfLocked(); err != nil {
 		return nil, err
 	}
-	if !v.allows(header.KeyARN) {
+	if !v.disk.Allows(header.KeyARN) {
 		return nil, fmt.Errorf("header names the key %s, which is none of the volume's: %w", header.KeyARN, envelope.ErrAuthentication)
 	}
 	key, err := v.keys.Decrypt(context.Background(), opener, header.KeyARN, header.WrappedKey, header.Context(v.sealed.ID()))
@@ -423,7 +399,7 @@ func (c *content) reload() error {
 	if header.FileID != c.file().Header().FileID {
 		return fmt.Errorf("the header is another file's: %w", envelope.ErrAuthentication)
 	}
-	file, err := c.unseal(self("reload"), header, false)
+	file, err := c.unseal(keys.Self("reload"), header, false)
 	if err != nil {
 		return err
 	}
@@ -434,7 +410,7 @@ func (c *content) reload() error {
 
 // explain makes a wrapped key that doesn't open a fault of the file.
 func (c *content) explain(err error) error {
-	if errors.Is(err, ErrRefused) {
+	if errors.Is(err, keys.ErrDenied) {
 		return err
 	}
 	return fmt.Errorf("data key doesn't open: %w", err)
@@ -447,13 +423,13 @@ func (c *content) options(tolerant bool) envelope.FileOptions {
 		ReadOnly: !c.writable,
 		Repaired: func(block int64, what string) {
 			v.log.Warn("accepted after an unclean end", "path", c.path, "block", block, "what", what)
-			event := Event{Name: EventRepaired, Details: map[string]string{"path": c.path, "block": fmt.Sprint(block), "what": what}}
-			if err := v.keys.Record(context.Background(), self("repair"), event); err != nil {
+			event := keys.Event{Name: keys.EventRepaired, Details: map[string]string{"path": c.path, "block": fmt.Sprint(block), "what": what}}
+			if err := v.keys.Record(context.Background(), keys.Self("repair"), event); err != nil {
 				v.log.Error("can't record a repair", "path", c.path, "error", err)
 			}
 		},
 		Fresh: func(old envelope.Header) (envelope.Header, []byte, error) {
-			key, err := v.keys.GenerateDataKey(context.Background(), self("truncate"), old.KeyARN, old.Context(v.sealed.ID()))
+			key, err := v.keys.GenerateDataKey(context.Background(), keys.Self("truncate"), old.KeyARN, old.Context(v.sealed.ID()))
 			if err != nil {
 				return envelope.Header{}, nil, err
 			}
@@ -464,7 +440,7 @@ func (c *content) options(tolerant bool) envelope.FileOptions {
 }
 
 // check refuses a file that is not where, or not whose, its header says.
-func (c *content) check(call Call, header *envelope.Header, p place, st unix.Stat_t) error {
+func (c *content) check(call keys.Call, header *envelope.Header, p place, st unix.Stat_t) error {
 	v := c.v
 	lies, owned := v.sealed.LiesAt(header, p.location), header.OwnedBy(st.Uid)
 	if st.Nlink == 0 && len(header.Locations) == 0 && len(header.LinkDigests) == 0 { // made with O_TMPFILE
@@ -473,15 +449,15 @@ func (c *content) check(call Call, header *envelope.Header, p place, st unix.Sta
 	if lies && owned {
 		return nil
 	}
-	event := Event{
-		Name: EventContextMismatch, KeyARN: header.KeyARN, Context: header.Context(v.sealed.ID()),
+	event := keys.Event{
+		Name: keys.EventContextMismatch, KeyARN: header.KeyARN, Context: header.Context(v.sealed.ID()),
 		Details: places(header.Locations, p.location, p.path),
 	}
-	event.Details["foundOwner"] = ownerName(st.Uid)
-	if owned && v.tolerance.rebooted && v.tolerance.covers(st.Ctim) {
-		event.Name = EventRepaired
+	event.Details["foundOwner"] = disk.OwnerName(st.Uid)
+	if owned && v.tolerance.Rebooted && v.tolerance.Covers(st.Ctim) {
+		event.Name = keys.EventRepaired
 		v.log.Warn("a file lay one rename behind its header: accepted after an unclean end", "path", p.path)
-		if err := v.keys.Record(context.Background(), call.bySelf(), event); err != nil || !c.writable {
+		if err := v.keys.Record(context.Background(), call.BySelf(), event); err != nil || !c.writable {
 			return err
 		}
 		return c.changeHeader(func(h *envelope.Header) error {
@@ -489,18 +465,16 @@ func (c *content) check(call Call, header *envelope.Header, p place, st unix.Sta
 			return nil
 		})
 	}
-	event.Error = errMismatch
-	return errors.Join(errMismatch, v.keys.Record(context.Background(), call.bySelf(), event))
+	event.Error = disk.ErrMismatch
+	return errors.Join(disk.ErrMismatch, v.keys.Record(context.Background(), call.BySelf(), event))
 }
-
-func ownerName(uid uint32) string { return fmt.Sprintf("uid:%d", uid) }
 
 // authorize asks the key service whether call's caller may use the file at p, where and whose it has been found to be. A wrap that is
 // bound to another path or owner is renewed by the file system itself; the caller is judged by what is true now. c.mu is held.
-func (c *content) authorize(call Call, p place) error {
+func (c *content) authorize(call keys.Call, p place) error {
 	v := c.v
 	var st unix.Stat_t
-	if err := unix.Fstat(c.storage.fd, &st); err != nil {
+	if err := unix.Fstat(c.storage.FD, &st); err != nil {
 		return err
 	}
 	h := c.file().Header()
@@ -525,7 +499,7 @@ func (c *content) authorize(call Call, p place) error {
 }
 
 // allowWrite refuses a caller who may not encrypt where the file is, and ends its use then. What it may decrypt, opening it has decided.
-func (c *content) allowWrite(call Call, path string) (err error) {
+func (c *content) allowWrite(call keys.Call, path string) (err error) {
 	v := c.v
 	defer func() {
 		if err != nil {
@@ -535,37 +509,37 @@ func (c *content) allowWrite(call Call, path string) (err error) {
 	h := c.file().Header()
 	h.Path = path
 	call.Path = v.seen(path)
-	use := Use{Caller: call.Caller, Action: ActionGenerateDataKey, Wrap: Wrap{h.KeyARN, h.Context(v.sealed.ID())}}
-	answers, err := v.keys.Check(context.Background(), []Use{use})
-	if err != nil || answers[0].Refusal == nil {
+	use := keys.Use{Caller: call.Caller, Action: keys.ActionGenerateDataKey, Wrap: keys.Wrap{Key: h.KeyARN, Context: h.Context(v.sealed.ID())}}
+	answers, err := v.keys.Check(context.Background(), []keys.Use{use})
+	if err != nil || answers[0].Denied == nil {
 		return err
 	}
 	return v.mayGenerate(call, use.Wrap) // which has the refusal recorded
 }
 
 // mayGenerate refuses a caller who may not make data keys under a KMS key (ID, alias or ARN), by making one.
-func (v *volume) mayGenerate(call Call, w Wrap) error {
+func (v *volume) mayGenerate(call keys.Call, w keys.Wrap) error {
 	key, err := v.keys.GenerateDataKey(context.Background(), call, w.Key, w.Context)
 	clear(key.Plaintext)
 	return err
 }
 
 // rewrap binds the data key to a KMS key, a path and an owner, and returns the header that says so. With store it becomes the file's. c.mu is held.
-func (c *content) rewrap(call Call, key, path string, owner uint32, store bool) (envelope.Header, error) {
+func (c *content) rewrap(call keys.Call, key, path string, owner uint32, store bool) (envelope.Header, error) {
 	v := c.v
 	call.Path = v.seen(path)
 	for {
 		h := c.file().Header()
-		from, old := h.WrappedKey, Wrap{h.KeyARN, h.Context(v.sealed.ID())}
+		from, old := h.WrappedKey, keys.Wrap{Key: h.KeyARN, Context: h.Context(v.sealed.ID())}
 		h.Path, h.Owner = path, owner
 		if h.NextOwner != nil && *h.NextOwner == owner {
 			h.NextOwner = nil
 		}
-		made, err := v.keys.ReEncrypt(context.Background(), call.bySelf(), from, old, Wrap{key, h.Context(v.sealed.ID())})
+		made, err := v.keys.ReEncrypt(context.Background(), call.BySelf(), from, old, keys.Wrap{Key: key, Context: h.Context(v.sealed.ID())})
 		if err != nil {
 			return h, c.explain(err)
 		}
-		if err := v.allow(made.KeyARN); err != nil {
+		if err := v.disk.Allow(made.KeyARN); err != nil {
 			return h, err
 		}
 		h.KeyARN, h.WrappedKey = made.KeyARN, made.Wrapped
@@ -589,7 +563,7 @@ func (c *content) rewrap(call Call, key, path string, owner uint32, store bool) 
 var errRekeyed = errors.New("the file has another data key by now")
 
 // giveHeader makes a file that an unclean end left without a header an empty one.
-func (c *content) giveHeader(call Call, p place, owner uint32) error {
+func (c *content) giveHeader(call keys.Call, p place, owner uint32) error {
 	if !c.writable {
 		return fmt.Errorf("an unclean end left it without a header, and it can't be written: %w", envelope.ErrFormat)
 	}
@@ -597,8 +571,8 @@ func (c *content) giveHeader(call Call, p place, owner uint32) error {
 		return err
 	}
 	c.v.log.Warn("empty after an unclean end", "path", p.path)
-	event := Event{Name: EventRepaired, Details: map[string]string{"path": p.path, "what": "no header: made empty"}}
-	if err := c.v.keys.Record(context.Background(), self("repair"), event); err != nil {
+	event := keys.Event{Name: keys.EventRepaired, Details: map[string]string{"path": p.path, "what": "no header: made empty"}}
+	if err := c.v.keys.Record(context.Background(), keys.Self("repair"), event); err != nil {
 		return err
 	}
 	parent := c.v.root
@@ -613,7 +587,7 @@ func (c *content) giveHeader(call Call, p place, owner uint32) error {
 }
 
 // makeFile gives the empty storage a header with a new data key, as the policy says.
-func (c *content) makeFile(call Call, under governing, path string, owner uint32, id envelope.FileID, locations ...envelope.Location) error {
+func (c *content) makeFile(call keys.Call, under governing, path string, owner uint32, id envelope.FileID, locations ...envelope.Location) error {
 	v := c.v
 	h := &envelope.Header{FileID: id, Owner: owner, Path: path, Locations: locations, Compression: under.compression}
 	call.Path = v.seen(path)
@@ -625,7 +599,7 @@ func (c *content) makeFile(call Call, under governing, path string, owner uint32
 		return err
 	}
 	defer clear(key.Plaintext)
-	if err := v.allow(key.KeyARN); err != nil {
+	if err := v.disk.Allow(key.KeyARN); err != nil {
 		return err
 	}
 	h.KeyARN, h.WrappedKey = key.KeyARN, key.Wrapped

@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	"kmsfs/fs/keys"
+	disk "kmsfs/fs/volume"
 )
 
 // directory is what an inode has if it is a directory: a descriptor, which is closed when too many are open, and its
@@ -199,7 +201,7 @@ func (v *volume) recordOf(in *inode, fd int) (*envelope.Directory, error) {
 	if in.record != nil {
 		return in.record, nil
 	}
-	record, err := v.readDirectory(fd)
+	record, err := v.disk.ReadDirectory(fd)
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +209,7 @@ func (v *volume) recordOf(in *inode, fd int) (*envelope.Directory, error) {
 	if err != nil {
 		return nil, err
 	}
-	owner, err := ownerOf(fd)
+	owner, err := disk.OwnerOf(fd)
 	if err != nil {
 		return nil, err
 	}
@@ -221,13 +223,6 @@ func (v *volume) recordOf(in *inode, fd int) (*envelope.Directory, error) {
 	}
 	in.record, in.dirID = record, record.ID
 	return record, nil
-}
-
-// ownerOf returns whose an open directory is.
-func ownerOf(fd int) (uint32, error) {
-	var st unix.Stat_t
-	err := unix.Fstat(fd, &st)
-	return st.Uid, err
 }
 
 // mayBe says whether a directory may have that ID.
@@ -264,16 +259,16 @@ func (v *volume) locationOf(in *inode) (envelope.Location, error) {
 // acceptDirectory decides on a directory that was found elsewhere, or somebody else's, than its record says: it is refused, unless a power
 // failure may have left the record behind a rename.
 func (v *volume) acceptDirectory(fd int, in *inode, record *envelope.Directory, found envelope.Location, owner uint32) error {
-	event := Event{Name: EventContextMismatch, Details: places(record.Locations, found, in.path())}
-	event.Details["foundOwner"] = ownerName(owner)
+	event := keys.Event{Name: keys.EventContextMismatch, Details: places(record.Locations, found, in.path())}
+	event.Details["foundOwner"] = disk.OwnerName(owner)
 	var st unix.Stat_t
 	err := unix.Fstatat(fd, envelope.DirectoryName, &st, unix.AT_SYMLINK_NOFOLLOW)
-	if err != nil || !record.OwnedBy(owner) || !v.tolerance.rebooted || !v.tolerance.covers(st.Ctim) {
-		event.Error = errMismatch
-		return errors.Join(errMismatch, v.keys.Record(context.Background(), self("lookup"), event))
+	if err != nil || !record.OwnedBy(owner) || !v.tolerance.Rebooted || !v.tolerance.Covers(st.Ctim) {
+		event.Error = disk.ErrMismatch
+		return errors.Join(disk.ErrMismatch, v.keys.Record(context.Background(), keys.Self("lookup"), event))
 	}
-	event.Name = EventRepaired
-	if err := v.keys.Record(context.Background(), self("lookup"), event); err != nil {
+	event.Name = keys.EventRepaired
+	if err := v.keys.Record(context.Background(), keys.Self("lookup"), event); err != nil {
 		return err
 	}
 	v.log.Warn("a directory lay one rename behind its record: accepted after an unclean end", "path", in.path())
@@ -281,15 +276,15 @@ func (v *volume) acceptDirectory(fd int, in *inode, record *envelope.Directory, 
 	if v.readOnly {
 		return nil
 	}
-	return v.writeDirectory(fd, record, true)
+	return v.disk.WriteDirectory(fd, record, true)
 }
 
 // places describes a mismatch for the audit log.
 func places(sealed []envelope.Location, found envelope.Location, path string) map[string]string {
-	details := map[string]string{"foundPath": path, "foundDirectory": found.Directory.String(), "foundName": textPath(found.Name)}
+	details := map[string]string{"foundPath": path, "foundDirectory": found.Directory.String(), "foundName": disk.TextPath(found.Name)}
 	for i, l := range sealed {
 		details[fmt.Sprintf("sealedDirectory%d", i)] = l.Directory.String()
-		details[fmt.Sprintf("sealedName%d", i)] = textPath(l.Name)
+		details[fmt.Sprintf("sealedName%d", i)] = disk.TextPath(l.Name)
 	}
 	return details
 }
@@ -322,10 +317,10 @@ func (v *volume) syncRecord(in *inode) error {
 		return err
 	}
 	defer u.release()
-	if err := syncControl(u.fd, envelope.DirectoryName); err != nil {
+	if err := disk.SyncControl(u.fd, envelope.DirectoryName); err != nil {
 		return err
 	}
-	if err := syncDir(u.fd); err != nil {
+	if err := disk.SyncDir(u.fd); err != nil {
 		return err
 	}
 	in.dirMu.Lock()
@@ -361,7 +356,7 @@ func (v *volume) syncDirectory(in *inode) error {
 		return err
 	}
 	defer u.release()
-	if err := syncDir(u.fd); err != nil {
+	if err := disk.SyncDir(u.fd); err != nil {
 		return err
 	}
 	return v.syncRecords(in)

@@ -8,6 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	"kmsfs/fs/keys"
+	disk "kmsfs/fs/volume"
 )
 
 // governing is what holds for the files that are made in a directory.
@@ -70,7 +72,7 @@ func (v *volume) resolve(key string, at link) (arn string, err error) {
 		return key, nil
 	}
 	header := envelope.Header{Path: at.path()}
-	made, err := v.keys.GenerateDataKey(context.Background(), self("resolve"), key, header.Context(v.sealed.ID()))
+	made, err := v.keys.GenerateDataKey(context.Background(), keys.Self("resolve"), key, header.Context(v.sealed.ID()))
 	clear(made.Plaintext)
 	return made.KeyARN, err
 }
@@ -97,7 +99,7 @@ func (v *volume) sameKey(a, b link) (same bool, under governing, err error) {
 }
 
 // setPolicy changes a directory's policy by edit, durably, on behalf of its owner or of root.
-func (v *volume) setPolicy(call Call, in *inode, edit func(d *envelope.Directory)) error {
+func (v *volume) setPolicy(call keys.Call, in *inode, edit func(d *envelope.Directory)) error {
 	u, err := v.use(in)
 	if err != nil {
 		return err
@@ -112,17 +114,17 @@ func (v *volume) setPolicy(call Call, in *inode, edit func(d *envelope.Directory
 	}
 	next := *present
 	edit(&next)
-	event := Event{Name: EventPolicySet, Details: map[string]string{
+	event := keys.Event{Name: keys.EventPolicySet, Details: map[string]string{
 		"path": in.path(), "key": next.Key, "compression": compressionName(next.Compression), "uid": fmt.Sprint(call.Caller.UID),
 	}}
-	if err := v.keys.Record(context.Background(), call.own(), event); err != nil {
+	if err := v.keys.Record(context.Background(), call.ForRecord(), event); err != nil {
 		return err
 	}
 	return v.replaceRecord(u, &next)
 }
 
 // checkOwner refuses a caller to whom a directory doesn't belong by its record.
-func checkOwner(call Call, record *envelope.Directory) error {
+func checkOwner(call keys.Call, record *envelope.Directory) error {
 	if !record.OwnedBy(call.Caller.UID) && call.Caller.UID != 0 {
 		return unix.EPERM
 	}
@@ -133,11 +135,11 @@ func checkOwner(call Call, record *envelope.Directory) error {
 func (v *volume) replaceRecord(u use, next *envelope.Directory) error {
 	u.in.dirMu.Lock()
 	defer u.in.dirMu.Unlock()
-	if err := v.writeDirectory(u.fd, next, true); err != nil {
+	if err := v.disk.WriteDirectory(u.fd, next, true); err != nil {
 		return err
 	}
 	u.in.record = next
-	return syncControl(u.fd, envelope.DirectoryName)
+	return disk.SyncControl(u.fd, envelope.DirectoryName)
 }
 
 // compressionNames are how users write compressions. A policy that inherits has none.

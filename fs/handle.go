@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	"kmsfs/fs/keys"
 )
 
 var (
@@ -35,7 +36,7 @@ type handle struct {
 	inode *gofs.Inode
 	write bool
 	// call is who opened it, and link by which name.
-	call Call
+	call keys.Call
 	link link
 	// revoked says that its opener may not use it any more. Changed by the watch, and at its release.
 	revoked atomic.Bool
@@ -71,7 +72,7 @@ func (n *node) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32,
 // sharedUnwatched says whether the caller is about to share with another one a file whose attributes the kernel may believe for long: then it wouldn't ask before it
 // serves the one what it has read for the other, once one of them loses access. The caller of open gets ESTALE, for which the kernel looks the file up again, and
 // is told its attributes anew.
-func (n *node) sharedUnwatched(call Call) bool {
+func (n *node) sharedUnwatched(call keys.Call) bool {
 	v := n.v
 	if !v.allowOther || v.shared() {
 		return false
@@ -98,7 +99,7 @@ func (v *volume) openFlags() uint32 {
 }
 
 // newHandle gives the watch a new handle, whole: of a file that was opened by that name, if it has any.
-func (n *node) newHandle(call Call, c *content, in *inode, at link, known *gofs.Inode, flags uint32) *handle {
+func (n *node) newHandle(call keys.Call, c *content, in *inode, at link, known *gofs.Inode, flags uint32) *handle {
 	h := &handle{call: call, c: c, in: in, parent: n.in, link: at, inode: known, write: flags&unix.O_ACCMODE != unix.O_RDONLY}
 	if at.parent != nil {
 		h.parent = at.parent
@@ -161,7 +162,7 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, sys
 		})
 	})
 	if err == nil && ok && caller.Pid != 0 && caller.Uid != 0 {
-		err = target{fd: h.c.storage.fd}.dropPrivileges() // the kernel has left it to the file system
+		err = target{fd: h.c.storage.FD}.dropPrivileges() // the kernel has left it to the file system
 	}
 	if err != nil {
 		if errors.Is(err, errLocked) { // only the kernel comes so far; it tells those who close the file or sync it

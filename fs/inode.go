@@ -1,18 +1,16 @@
 package fs
 
 import (
-	"crypto/sha256"
-	"fmt"
 	"path"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	disk "kmsfs/fs/volume"
 )
 
 // inode is what is known of a backing inode: shared by all nodes that the kernel has for it.
@@ -113,46 +111,7 @@ func (l link) path() string {
 		b.WriteByte('/')
 		b.WriteString(names[i])
 	}
-	return shorten(textPath(b.String()))
-}
-
-const (
-	// maxPath is the longest path in an encryption context, in bytes. The context may have 8192 in all; headers and ext4's
-	// attributes hold less.
-	maxPath = 3072
-	// keptPath is how much of either end is kept of a longer path.
-	keptPath = 1024
-)
-
-// shorten replaces the middle of a path that is too long by a hash of the whole, so that what policies say of its
-// beginning holds, and no two paths become one.
-func shorten(p string) string {
-	if len(p) <= maxPath {
-		return p
-	}
-	head, tail := p[:keptPath], p[len(p)-keptPath:]
-	return fmt.Sprintf("%s/#sha256:%x#/%s", strings.ToValidUTF8(head, ""), sha256.Sum256([]byte(p)), strings.ToValidUTF8(tail, ""))
-}
-
-// textPath writes bytes that are no UTF-8 as \xNN.
-func textPath(p string) string {
-	if utf8.ValidString(p) {
-		return p
-	}
-	var b strings.Builder
-	for len(p) > 0 {
-		r, n := utf8.DecodeRuneInString(p)
-		if r == utf8.RuneError && n == 1 {
-			const hex = "0123456789abcdef"
-			b.WriteString(`\x`)
-			b.WriteByte(hex[p[0]>>4])
-			b.WriteByte(hex[p[0]&15])
-		} else {
-			b.WriteString(p[:n])
-		}
-		p = p[n:]
-	}
-	return b.String()
+	return disk.ShortenPath(disk.TextPath(b.String()))
 }
 
 // path returns a path of the inode, for messages. The caller holds volume.tree.

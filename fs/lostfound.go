@@ -8,11 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	disk "kmsfs/fs/volume"
 )
 
 // lostDirectory is lost+found, or a directory made in it.
 type lostDirectory struct {
-	b    *backing
+	b    *disk.Volume
 	fd   int
 	id   envelope.DirectoryID
 	path string
@@ -34,11 +35,11 @@ func (r *repairer) openLost() (*lostDirectory, error) {
 	if r.lost != nil {
 		return r.lost, nil
 	}
-	record, err := r.readDirectory(r.backing.root)
+	record, err := r.ReadDirectory(r.Volume.Root)
 	if err != nil {
 		return nil, err
 	}
-	root := &lostDirectory{b: r.backing, fd: r.backing.root, id: record.ID}
+	root := &lostDirectory{b: r.Volume, fd: r.Volume.Root, id: record.ID}
 	for i := 1; i < mostTries; i++ {
 		name, err := root.nameOf(numbered(lostAndFound, i))
 		if err != nil {
@@ -48,7 +49,7 @@ func (r *repairer) openLost() (*lostDirectory, error) {
 		err = unix.Fstatat(root.fd, name.Entry, &st, unix.AT_SYMLINK_NOFOLLOW)
 		switch {
 		case errors.Is(err, unix.ENOENT):
-			r.lost, err = root.make(name, 0o700, int(r.owner), -1)
+			r.lost, err = root.make(name, 0o700, int(r.Owner), -1)
 			return r.lost, err
 		case err != nil:
 			return nil, err
@@ -72,8 +73,8 @@ func numbered(base string, i int) string {
 
 // nameOf returns a name in the directory.
 func (d *lostDirectory) nameOf(name string) (lostName, error) {
-	backing, err := d.b.sealed.EncryptName(d.id, name)
-	return lostName{backing, envelope.Location{Directory: d.id, Name: name}, shorten(d.path + "/" + textPath(name))}, err
+	backing, err := d.b.Sealed.EncryptName(d.id, name)
+	return lostName{backing, envelope.Location{Directory: d.id, Name: name}, disk.ShortenPath(d.path + "/" + disk.TextPath(name))}, err
 }
 
 // freeName returns a name like base that nothing has.
@@ -104,7 +105,7 @@ func (d *lostDirectory) open(name lostName) *lostDirectory {
 	if err != nil {
 		return nil
 	}
-	record, err := d.b.readDirectory(fd)
+	record, err := d.b.ReadDirectory(fd)
 	if err != nil || !record.LiesAt(name.location) {
 		unix.Close(fd)
 		return nil
@@ -118,7 +119,7 @@ func (d *lostDirectory) inner(fd int, name lostName, id envelope.DirectoryID) *l
 
 // make makes a directory in this one, durably: whole, with its record, under a temporary name, which it then leaves.
 func (d *lostDirectory) make(name lostName, mode uint32, uid, gid int) (*lostDirectory, error) {
-	temp := newTempName()
+	temp := disk.NewTempName()
 	if err := unix.Mkdirat(d.fd, temp, 0o700); err != nil {
 		return nil, err
 	}
@@ -126,16 +127,16 @@ func (d *lostDirectory) make(name lostName, mode uint32, uid, gid int) (*lostDir
 	if err != nil {
 		return nil, err
 	}
-	owner := d.b.uid
+	owner := d.b.UID
 	if owner == 0 {
 		owner = uint32(uid)
 	}
 	record := &envelope.Directory{ID: envelope.NewDirectoryID(), Owners: []uint32{owner}, Locations: []envelope.Location{name.location}}
-	err = d.b.writeDirectory(fd, record, false)
+	err = d.b.WriteDirectory(fd, record, false)
 	if err == nil {
-		err = syncControl(fd, envelope.DirectoryName)
+		err = disk.SyncControl(fd, envelope.DirectoryName)
 	}
-	if err == nil && d.b.uid == 0 {
+	if err == nil && d.b.UID == 0 {
 		err = unix.Fchown(fd, uid, gid)
 	}
 	if err == nil {
@@ -146,7 +147,7 @@ func (d *lostDirectory) make(name lostName, mode uint32, uid, gid int) (*lostDir
 	}
 	if err != nil {
 		unix.Close(fd)
-		return nil, errors.Join(err, d.b.dismantle(d.fd, temp))
+		return nil, errors.Join(err, d.b.Dismantle(d.fd, temp))
 	}
 	return d.inner(fd, name, record.ID), nil
 }
@@ -159,15 +160,15 @@ func (d *lostDirectory) take(dir int, entry string, name lostName) error {
 	if err := unix.Renameat(dir, entry, d.fd, name.Entry); err != nil { // the name is free, and nobody else is there to take it
 		return err
 	}
-	return errors.Join(syncDir(d.fd), syncDir(dir))
+	return errors.Join(disk.SyncDir(d.fd), disk.SyncDir(dir))
 }
 
 func (d *lostDirectory) prepareName(name lostName) error {
 	if name.Long == "" {
 		return nil
 	}
-	if err := writeControl(d.fd, envelope.LongFile(name.Entry), []byte(name.Long), true); err != nil {
+	if err := disk.WriteControl(d.fd, envelope.LongFile(name.Entry), []byte(name.Long), true); err != nil {
 		return err
 	}
-	return syncControl(d.fd, envelope.LongFile(name.Entry))
+	return disk.SyncControl(d.fd, envelope.LongFile(name.Entry))
 }

@@ -1,13 +1,11 @@
 // Package fs is the file system: it maps POSIX operations, as FUSE brings them, to sealed files in a volume.
 //
-//   - mount.go, create.go: a volume's life
-//   - backing.go, control.go, mark.go, list.go, storage.go: the volume's directory and files as they lie on the disk
+//   - mount.go: a mount's life
 //   - volume.go, inode.go, directory.go, content.go: what a mounted volume knows of its inodes, directories and open files
-//   - shared.go: how mounts of one volume take turns
+//   - shared.go: what is done otherwise if other mounts use the volume too
 //   - node.go and what begins with node_: the operations
 //   - handle.go: reading and writing
 //   - recover.go: the search for what an unclean end left behind
-//   - walk.go, progress.go: going through a volume in parallel, mounted or not
 //   - check.go and what begins with check_, linked.go: what is wrong with a volume
 //   - repair.go and what begins with repair_, survey.go, lostfound.go: what is done about it
 //   - usage.go: what depends on a KMS key
@@ -28,6 +26,9 @@ import (
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"kmsfs/fs/keys"
+	disk "kmsfs/fs/volume"
 )
 
 // MountOptions say what to mount, where and how.
@@ -35,7 +36,7 @@ type MountOptions struct {
 	// Volume and Mountpoint are directories; the mountpoint must be empty.
 	Volume, Mountpoint string
 	// Keys is the key service that wraps the volume's keys.
-	Keys KeyService
+	Keys keys.Service
 	// AllowOther lets other users in, with the kernel checking mode bits.
 	AllowOther bool
 	// ReadOnly mounts for reading: nothing in the volume is changed.
@@ -77,10 +78,10 @@ func Mount(o MountOptions) (*Mounted, error) {
 	}
 	m := &Mounted{volume: v, log: o.Log, finished: make(chan struct{})}
 	if err := m.start(o); err != nil {
-		return nil, errors.Join(err, v.end(v.tolerance.since.IsZero()))
+		return nil, errors.Join(err, v.end(v.tolerance.Since.IsZero()))
 	}
-	event := Event{Name: EventMounted, Details: map[string]string{"volume": v.path, "mountpoint": o.Mountpoint}}
-	if err := v.keys.Record(context.Background(), self("mount"), event); err != nil {
+	event := keys.Event{Name: keys.EventMounted, Details: map[string]string{"volume": v.path, "mountpoint": o.Mountpoint}}
+	if err := v.keys.Record(context.Background(), keys.Self("mount"), event); err != nil {
 		return nil, errors.Join(err, m.Unmount())
 	}
 	return m, nil
@@ -196,7 +197,7 @@ func checkMountpoint(path string) error {
 		return fmt.Errorf("mountpoint %s: %w", path, err)
 	}
 	defer unix.Close(dir)
-	entries, err := listEntries(dir)
+	entries, err := disk.ListEntries(dir)
 	if err != nil {
 		return fmt.Errorf("mountpoint %s: %w", path, err)
 	}

@@ -3,7 +3,6 @@ package fs
 import (
 	"context"
 	"errors"
-	"fmt"
 	"syscall"
 	"time"
 
@@ -13,6 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	"kmsfs/fs/keys"
+	disk "kmsfs/fs/volume"
 	"kmsfs/policy"
 )
 
@@ -26,10 +27,10 @@ var (
 
 // callOf names the process behind a request. Where there may be other users than the mount's own, it is looked up now, with its groups: what it opens, it may
 // give to others, who use it with its rights.
-func (v *volume) callOf(ctx context.Context, operation string) Call {
+func (v *volume) callOf(ctx context.Context, operation string) keys.Call {
 	requester, ok := fuse.FromContext(ctx)
 	if !ok {
-		return self(operation)
+		return keys.Self(operation)
 	}
 	caller := policy.Caller{UID: requester.Uid, GID: requester.Gid, PID: int32(requester.Pid)}
 	if v.allowOther {
@@ -39,12 +40,8 @@ func (v *volume) callOf(ctx context.Context, operation string) Call {
 		}
 		caller.Groups = append([]uint32{}, groups...) // not nil, as the number may be another process's one day
 	}
-	return Call{Caller: caller, Operation: operation, ID: uuid.New()}
+	return keys.Call{Caller: caller, Operation: operation, ID: uuid.New()}
 }
-
-// procPath names an open file for system calls that take no descriptor. It leads to that very file, whatever happens to its
-// name.
-func procPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
 // spot is a name in a directory that is in use: both as users and as the volume have it.
 type spot struct {
@@ -93,14 +90,14 @@ func (s spot) place() place {
 }
 
 // atProc is the spot's entry for system calls that take a path and don't follow links.
-func (s spot) atProc() string { return procPath(s.fd) + "/" + s.entry() }
+func (s spot) atProc() string { return disk.ProcPath(s.fd) + "/" + s.entry() }
 
 // prepareName writes the file that holds a long name. It comes before the entry.
 func (s spot) prepareName() error {
 	if s.backing.Long == "" {
 		return nil
 	}
-	return writeControl(s.fd, envelope.LongFile(s.entry()), []byte(s.backing.Long), true)
+	return disk.WriteControl(s.fd, envelope.LongFile(s.entry()), []byte(s.backing.Long), true)
 }
 
 // dropName removes the file of a long name after its entry is gone. One that stays behind means nothing.
@@ -172,8 +169,8 @@ func (v *volume) foundDirectory(in *inode, s spot) *inode {
 		return v.inodes.apart(in)
 	}
 	defer unix.Close(fd)
-	record, err := v.readDirectory(fd)
-	owner, failed := ownerOf(fd)
+	record, err := v.disk.ReadDirectory(fd)
+	owner, failed := disk.OwnerOf(fd)
 	switch {
 	case err != nil || failed != nil || !record.LiesAt(s.location()) || !record.OwnedBy(owner):
 		return v.inodes.apart(in)
@@ -192,22 +189,22 @@ func (v *volume) planted(in *inode, s spot, st unix.Stat_t) bool {
 	}
 	fd, err := unix.Openat(s.fd, s.entry(), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.EACCES) {
-		fd, err = openOwned(s.place(), unix.O_CLOEXEC)
+		fd, err = disk.OpenOwned(s.fd, s.entry(), unix.O_CLOEXEC)
 	}
 	if err != nil {
 		return true
 	}
 	defer unix.Close(fd)
-	h, err := v.sealed.ReadHeader(&storage{fd: fd}, false)
+	h, err := v.sealed.ReadHeader(&disk.Storage{FD: fd}, false)
 	return err != nil || !v.sealed.LiesAt(h, s.location())
 }
 
 // settle opens a file that an unclean end may have left behind, which repairs it, before its size is told.
 func (v *volume) settle(in *inode, s spot, st unix.Stat_t) {
-	if in.kind != unix.S_IFREG || v.readOnly || !v.tolerance.covers(st.Ctim) || !time.Unix(st.Ctim.Unix()).Before(v.started) {
+	if in.kind != unix.S_IFREG || v.readOnly || !v.tolerance.Covers(st.Ctim) || !time.Unix(st.Ctim.Unix()).Before(v.started) {
 		return
 	}
-	if c, err := v.open(self("repair"), in, s.place(), false); err == nil {
+	if c, err := v.open(keys.Self("repair"), in, s.place(), false); err == nil {
 		_ = c.release() // what is wrong with it, those who open it will see
 	}
 }
@@ -258,8 +255,8 @@ func (n *node) getattr(out *fuse.Attr) error {
 }
 
 func (n *node) describe() string {
-	n.v.tree.mu.RLock()
-	defer n.v.tree.mu.RUnlock()
+	n.v.tree.RLockLocal()
+	defer n.v.tree.RUnlockLocal()
 	return n.in.path()
 }
 
@@ -334,7 +331,7 @@ func (n *node) Readlink(context.Context) ([]byte, syscall.Errno) {
 // Statfs is that of the file system on which the volume lies.
 func (n *node) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
 	var st syscall.Statfs_t
-	if err := syscall.Fstatfs(n.v.backing.root, &st); err != nil {
+	if err := syscall.Fstatfs(n.v.disk.Root, &st); err != nil {
 		return n.v.errno(err, "statfs", n.v.path)
 	}
 	out.FromStatfsT(&st)

@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	"kmsfs/fs/keys"
+	disk "kmsfs/fs/volume"
 	"kmsfs/policy"
 )
 
@@ -49,7 +51,7 @@ func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out 
 }
 
 // createFile makes a regular file, open and in use.
-func (v *volume) createFile(call Call, l link, mode uint32) (*content, *inode, error) {
+func (v *volume) createFile(call keys.Call, l link, mode uint32) (*content, *inode, error) {
 	s, err := v.spot(l)
 	if err != nil {
 		return nil, nil, err
@@ -73,7 +75,7 @@ func (v *volume) createFile(call Call, l link, mode uint32) (*content, *inode, e
 }
 
 // fillFile gives the new and empty file fd, made in dir, an owner and a header. It closes fd if it fails.
-func (v *volume) fillFile(call Call, fd int, dir use, path string, mode uint32, locations ...envelope.Location) (*content, *inode, error) {
+func (v *volume) fillFile(call keys.Call, fd int, dir use, path string, mode uint32, locations ...envelope.Location) (*content, *inode, error) {
 	var st unix.Stat_t
 	under, err := v.governing(dir.in)
 	if err != nil {
@@ -92,7 +94,7 @@ func (v *volume) fillFile(call Call, fd int, dir use, path string, mode uint32, 
 	in := v.inodes.create(st.Ino, st.Mode)
 	c := v.contents.acquire(v, in)
 	c.mu.Lock()
-	c.in, c.storage, c.writable, c.path = in, &storage{fd: fd}, true, path
+	c.in, c.storage, c.writable, c.path = in, &disk.Storage{FD: fd}, true, path
 	err = c.makeFile(call, under, path, st.Uid, envelope.NewFileID(), locations...)
 	if err == nil {
 		err = c.setTime(func() error { return nil })
@@ -134,7 +136,7 @@ func (v *volume) own(caller policy.Caller, dir int, mode uint32, chown func(uid,
 
 // attributes fills in those of an open file.
 func (c *content) attributes(out *fuse.Attr, in *inode) error {
-	return c.v.attr(out, in, target{fd: c.storage.fd, content: c})
+	return c.v.attr(out, in, target{fd: c.storage.FD, content: c})
 }
 
 // Tmpfile makes a regular file that has no name.
@@ -156,7 +158,7 @@ func (n *node) Tmpfile(ctx context.Context, flags, mode uint32, out *fuse.EntryO
 	return known, n.newHandle(call, c, in, link{}, known, flags), v.openFlags(), 0
 }
 
-func (v *volume) createTemporary(call Call, dir *inode, flags, mode uint32) (*content, *inode, error) {
+func (v *volume) createTemporary(call keys.Call, dir *inode, flags, mode uint32) (*content, *inode, error) {
 	u, err := v.use(dir)
 	if err != nil {
 		return nil, nil, err
@@ -187,7 +189,7 @@ func (n *node) Mkdir(ctx context.Context, name string, mode uint32, out *fuse.En
 	return n.newNode(ctx, in), 0
 }
 
-func (v *volume) makeDirectory(call Call, l link, mode uint32, out *fuse.Attr) (*inode, error) {
+func (v *volume) makeDirectory(call keys.Call, l link, mode uint32, out *fuse.Attr) (*inode, error) {
 	s, err := v.spot(l)
 	if err != nil {
 		return nil, err
@@ -196,7 +198,7 @@ func (v *volume) makeDirectory(call Call, l link, mode uint32, out *fuse.Attr) (
 	if _, err := s.stat(); err == nil {
 		return nil, unix.EEXIST
 	}
-	temp := newTempName()
+	temp := disk.NewTempName()
 	if err := unix.Mkdirat(s.fd, temp, modeIn(s.fd, mode)&0o7777); err != nil {
 		return nil, err
 	}
@@ -209,7 +211,7 @@ func (v *volume) makeDirectory(call Call, l link, mode uint32, out *fuse.Attr) (
 		err = s.rename(temp)
 	}
 	if err != nil {
-		return nil, errors.Join(err, v.dismantle(s.fd, temp))
+		return nil, errors.Join(err, v.disk.Dismantle(s.fd, temp))
 	}
 	in := v.inodes.create(st.Ino, st.Mode)
 	in.record, in.dirID, in.unsynced = record, record.ID, true
@@ -230,7 +232,7 @@ func (s spot) rename(temp string) error {
 }
 
 // fillDirectory gives a new directory its owner and its record.
-func (v *volume) fillDirectory(call Call, s spot, temp string, mode uint32, record *envelope.Directory) (st unix.Stat_t, err error) {
+func (v *volume) fillDirectory(call keys.Call, s spot, temp string, mode uint32, record *envelope.Directory) (st unix.Stat_t, err error) {
 	fd, err := unix.Openat(s.fd, temp, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.EACCES) { // mode lets nobody read it, but its owner may still get hold of it
 		fd, err = unix.Openat(s.fd, temp, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
@@ -256,19 +258,19 @@ func (v *volume) fillDirectory(call Call, s spot, temp string, mode uint32, reco
 // writeNewRecord writes a new directory's record, though its mode may forbid its owner to write in it.
 func (v *volume) writeNewRecord(fd int, mode uint32, record *envelope.Directory) error {
 	if v.multiUser || mode&0o300 == 0o300 {
-		return v.writeDirectory(fd, record, false)
+		return v.disk.WriteDirectory(fd, record, false)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
-	if err := unix.Chmod(procPath(fd), 0o700); err != nil {
+	if err := unix.Chmod(disk.ProcPath(fd), 0o700); err != nil {
 		return err
 	}
-	if err := v.writeDirectory(fd, record, false); err != nil {
+	if err := v.disk.WriteDirectory(fd, record, false); err != nil {
 		return err
 	}
-	return unix.Chmod(procPath(fd), st.Mode&0o7777)
+	return unix.Chmod(disk.ProcPath(fd), st.Mode&0o7777)
 }
 
 // Mknod makes a FIFO, a socket, a device, or an empty regular file.

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	disk "kmsfs/fs/volume"
 )
 
 var (
@@ -75,7 +76,7 @@ func (l *listing) load() error {
 		return err
 	}
 	defer unix.Close(dir)
-	entries, err := listEntries(dir)
+	entries, err := disk.ListEntries(dir)
 	if err != nil {
 		return err
 	}
@@ -88,7 +89,7 @@ func (l *listing) load() error {
 	for _, e := range entries {
 		name, ok := v.nameOf(u.fd, u.id, e, l.n.in)
 		if ok {
-			shown = append(shown, fuse.DirEntry{Name: name, Mode: uint32(e.kind) << 12, Ino: e.ino}) // S_IFMT is DT_ << 12
+			shown = append(shown, fuse.DirEntry{Name: name, Mode: uint32(e.Kind) << 12, Ino: e.Ino}) // S_IFMT is DT_ << 12
 		}
 	}
 	for i := range shown {
@@ -99,13 +100,13 @@ func (l *listing) load() error {
 }
 
 // nameOf returns the name that users see for a backing entry; none if it isn't theirs, or doesn't open.
-func (v *volume) nameOf(dir int, id envelope.DirectoryID, e entry, in *inode) (string, bool) {
-	if v.isControl(e.name) {
+func (v *volume) nameOf(dir int, id envelope.DirectoryID, e disk.Entry, in *inode) (string, bool) {
+	if v.disk.IsControl(e.Name) {
 		return "", false
 	}
-	name, err := v.nameIn(dir, id, e)
+	name, err := v.disk.NameOf(dir, id, e)
 	if err != nil {
-		v.log.Error("an entry's name doesn't open: it is not shown", "directory", in.path(), "entry", e.name, "error", err)
+		v.log.Error("an entry's name doesn't open: it is not shown", "directory", in.path(), "entry", e.Name, "error", err)
 		return "", false
 	}
 	return name, true

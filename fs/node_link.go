@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	"kmsfs/fs/keys"
+	disk "kmsfs/fs/volume"
 )
 
 // Link gives a file another name; a file made with O_TMPFILE its first.
@@ -32,7 +34,7 @@ func (n *node) Link(ctx context.Context, target gofs.InodeEmbedder, name string,
 	return n.newNode(ctx, old.in), 0
 }
 
-func (v *volume) link(call Call, in *inode, l link, out *fuse.Attr) error {
+func (v *volume) link(call keys.Call, in *inode, l link, out *fuse.Attr) error {
 	s, err := v.spot(l)
 	if err != nil {
 		return err
@@ -75,11 +77,11 @@ func (v *volume) linkSpecial(in *inode, s spot) error {
 
 // linkFile adds the place to the file's header before the link is there. All of a file's links lie under one KMS key. A file without a name is linked by
 // who has it open already.
-func (v *volume) linkFile(call Call, in *inode, s spot) error {
+func (v *volume) linkFile(call keys.Call, in *inode, s spot) error {
 	opener := call
 	known, named := in.link()
 	if !named {
-		opener = call.bySelf()
+		opener = call.BySelf()
 	} else if same, _, err := v.sameKey(known, s.link); err != nil || !same {
 		return errors.Join(err, unix.EXDEV)
 	}
@@ -101,14 +103,14 @@ func (v *volume) linkFile(call Call, in *inode, s spot) error {
 	case err != nil:
 		return errors.Join(err, c.release())
 	}
-	if err = unix.Linkat(unix.AT_FDCWD, procPath(c.storage.fd), s.fd, s.entry(), unix.AT_SYMLINK_FOLLOW); err != nil {
+	if err = unix.Linkat(unix.AT_FDCWD, disk.ProcPath(c.storage.FD), s.fd, s.entry(), unix.AT_SYMLINK_FOLLOW); err != nil {
 		err = errors.Join(err, c.change(func(h *envelope.Header) { v.sealed.RemoveLocation(h, location) }))
 	}
 	return errors.Join(err, c.release())
 }
 
 // nameFirst brings a file that is about to get its first name under the KMS key that holds there, if it was made under another one.
-func (v *volume) nameFirst(call Call, c *content, s spot) error {
+func (v *volume) nameFirst(call keys.Call, c *content, s spot) error {
 	under, err := v.governing(s.in)
 	if err != nil {
 		return err
@@ -122,7 +124,7 @@ func (v *volume) nameFirst(call Call, c *content, s spot) error {
 
 // openKnown opens a file by that of its known names by which the caller may use it, which it returns, or as it is open already: the kernel doesn't say which name
 // was used. With encrypt, the caller needs leave to write. The caller holds volume.tree.
-func (v *volume) openKnown(call Call, in *inode, write, encrypt bool) (c *content, by link, err error) {
+func (v *volume) openKnown(call keys.Call, in *inode, write, encrypt bool) (c *content, by link, err error) {
 	names := in.names()
 	if len(names) == 0 {
 		c, err = v.openAgain(call, in, write)
@@ -132,7 +134,7 @@ func (v *volume) openKnown(call Call, in *inode, write, encrypt bool) (c *conten
 		return c, link{}, err
 	}
 	for _, by = range names {
-		if c, err = v.openBy(call, in, by, write, encrypt); !errors.Is(err, ErrRefused) {
+		if c, err = v.openBy(call, in, by, write, encrypt); !errors.Is(err, keys.ErrDenied) {
 			break
 		}
 	}
@@ -140,7 +142,7 @@ func (v *volume) openKnown(call Call, in *inode, write, encrypt bool) (c *conten
 }
 
 // openBy is openKnown for one name.
-func (v *volume) openBy(call Call, in *inode, by link, write, encrypt bool) (*content, error) {
+func (v *volume) openBy(call keys.Call, in *inode, by link, write, encrypt bool) (*content, error) {
 	s, err := v.spot(by)
 	if err != nil {
 		return nil, err
@@ -160,7 +162,7 @@ func (v *volume) openBy(call Call, in *inode, by link, write, encrypt bool) (*co
 
 // openHeld is openKnown for what the file system does by itself, which in a shared volume goes on with a file that is open when another mount has
 // renamed or removed it.
-func (v *volume) openHeld(call Call, in *inode, write bool) (*content, error) {
+func (v *volume) openHeld(call keys.Call, in *inode, write bool) (*content, error) {
 	c, _, err := v.openKnown(call, in, write, false)
 	if errors.Is(err, unix.ESTALE) && v.shared() {
 		return v.openAgain(call, in, write)

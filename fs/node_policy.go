@@ -10,6 +10,7 @@ import (
 
 	"kmsfs/envelope"
 	"kmsfs/fs/control"
+	"kmsfs/fs/keys"
 )
 
 // maxKeyName bounds the name of a KMS key, in bytes: AWS's bound of identifiers.
@@ -86,7 +87,7 @@ func (n *node) setControl(ctx context.Context, name string, value []byte) error 
 }
 
 // setKey sets, or with "" removes, the KMS key of a directory's policy. Whoever sets it must be allowed to make files under it there.
-func (n *node) setKey(call Call, key string) error {
+func (n *node) setKey(call keys.Call, key string) error {
 	v := n.v
 	if len(key) > maxKeyName || strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return unix.EINVAL
@@ -104,7 +105,7 @@ func (n *node) setKey(call Call, key string) error {
 }
 
 // admitPolicy has the key service decide whether the caller may have files in a directory made under a KMS key, and notes the key.
-func (v *volume) admitPolicy(call Call, in *inode, key string) error {
+func (v *volume) admitPolicy(call keys.Call, in *inode, key string) error {
 	u, err := v.use(in)
 	if err != nil {
 		return err
@@ -130,11 +131,11 @@ func (v *volume) admitPolicy(call Call, in *inode, key string) error {
 	if err != nil {
 		return err
 	}
-	return v.allow(made.KeyARN)
+	return v.disk.Allow(made.KeyARN)
 }
 
 // setCompression sets, or with "" removes, the compression of a directory's policy.
-func (n *node) setCompression(call Call, text string) error {
+func (n *node) setCompression(call keys.Call, text string) error {
 	compression, ok := compressionNames[text]
 	if !ok && text != "" {
 		return unix.EINVAL
@@ -157,6 +158,6 @@ func (n *node) controlErrno(err error, op string) syscall.Errno {
 }
 
 // isAdministrator says whether a caller may do to the volume what nobody else may: it is root, or the user whose mount it is.
-func (v *volume) isAdministrator(call Call) bool {
-	return call.Caller.UID == 0 || call.Caller.UID == v.uid
+func (v *volume) isAdministrator(call keys.Call) bool {
+	return call.Caller.UID == 0 || call.Caller.UID == v.disk.UID
 }

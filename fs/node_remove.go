@@ -9,6 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	"kmsfs/fs/keys"
+	disk "kmsfs/fs/volume"
 )
 
 var (
@@ -24,10 +26,10 @@ func (n *node) Unlink(ctx context.Context, name string) syscall.Errno {
 	}
 	defer v.tree.Unlock()
 	l := link{n.in, name}
-	return v.errno(v.unlink(v.callOf(ctx, "unlink").bySelf(), l), "remove", l.path())
+	return v.errno(v.unlink(v.callOf(ctx, "unlink").BySelf(), l), "remove", l.path())
 }
 
-func (v *volume) unlink(call Call, l link) error {
+func (v *volume) unlink(call keys.Call, l link) error {
 	s, err := v.spot(l)
 	if err != nil {
 		return err
@@ -63,7 +65,7 @@ func (v *volume) unlink(call Call, l link) error {
 }
 
 // openForRemoval opens a file with several links, one of which goes. A file that can't be opened can still be removed.
-func (v *volume) openForRemoval(call Call, s spot, st unix.Stat_t) *content {
+func (v *volume) openForRemoval(call keys.Call, s spot, st unix.Stat_t) *content {
 	c, err := v.open(call, v.inodes.get(st.Ino, st.Mode), s.place(), true)
 	if err != nil {
 		v.log.Warn("a link is removed of a file that can't be opened", "path", s.link.path(), "error", err)
@@ -143,13 +145,13 @@ func (v *volume) removeDirectory(l link) error {
 		}
 		return err
 	}
-	temp := newTempName()
+	temp := disk.NewTempName()
 	if err := unix.Renameat(s.fd, s.entry(), s.fd, temp); err != nil {
 		return err
 	}
 	s.dropName()
 	v.unlinked(l, st, nil)
-	if err := v.dismantle(s.fd, temp); err != nil {
+	if err := v.disk.Dismantle(s.fd, temp); err != nil {
 		v.log.Warn("a removed directory's remains stay in the volume", "path", l.path(), "error", err)
 	}
 	return nil
@@ -162,12 +164,12 @@ func (v *volume) checkEmpty(s spot) error {
 		return err
 	}
 	defer unix.Close(dir)
-	entries, err := listEntries(dir)
+	entries, err := disk.ListEntries(dir)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if !v.isControl(e.name) {
+		if !v.disk.IsControl(e.Name) {
 			return unix.ENOTEMPTY
 		}
 	}

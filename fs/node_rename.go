@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	"kmsfs/fs/keys"
 )
 
 var (
@@ -31,7 +32,7 @@ func (n *node) Rename(ctx context.Context, name string, newParent gofs.InodeEmbe
 	return v.errno(v.rename(v.callOf(ctx, "rename"), from, link{to.in, newName}, flags), "rename", from.path())
 }
 
-func (v *volume) rename(call Call, from, to link, flags uint32) error {
+func (v *volume) rename(call keys.Call, from, to link, flags uint32) error {
 	if flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 {
 		return unix.EINVAL
 	}
@@ -84,7 +85,7 @@ func (v *volume) rename(call Call, from, to link, flags uint32) error {
 }
 
 // move renames in, which is at a, to b. exists says that b is there, as target, and no directory.
-func (v *volume) move(call Call, in *inode, a, b spot, target unix.Stat_t, exists bool) error {
+func (v *volume) move(call keys.Call, in *inode, a, b spot, target unix.Stat_t, exists bool) error {
 	m, err := v.announce(call, in, a, b)
 	if err != nil {
 		return err
@@ -114,7 +115,7 @@ func (v *volume) move(call Call, in *inode, a, b spot, target unix.Stat_t, exist
 }
 
 // exchange swaps in, which is at a, and other, which is at b.
-func (v *volume) exchange(call Call, in, other *inode, a, b spot) error {
+func (v *volume) exchange(call keys.Call, in, other *inode, a, b spot) error {
 	m, err := v.announce(call, in, a, b)
 	if err != nil {
 		return err
@@ -156,7 +157,7 @@ type moving struct {
 // mayMove refuses to move a directory from a to b where that would bring what is beneath under another KMS key, as programs copy then; and a caller who may not
 // use what is beneath: by its new path, he might. What is deeper may be under any of the volume's keys; where one of them would let him have more by
 // the new path, programs copy too. Of files, each is asked for when it is opened to be moved.
-func (v *volume) mayMove(call Call, in *inode, a, b spot, st unix.Stat_t) error {
+func (v *volume) mayMove(call keys.Call, in *inode, a, b spot, st unix.Stat_t) error {
 	if in.kind != unix.S_IFDIR {
 		return nil
 	}
@@ -176,11 +177,11 @@ func (v *volume) mayMove(call Call, in *inode, a, b spot, st unix.Stat_t) error 
 	if err != nil {
 		return err
 	}
-	at := func(key string, place spot) Use {
+	at := func(key string, place spot) keys.Use {
 		beneath := envelope.Header{Path: place.link.path() + "/", Owner: st.Uid}
-		return Use{Caller: call.Caller, Action: ActionDecrypt, Wrap: Wrap{key, beneath.Context(v.sealed.ID())}}
+		return keys.Use{Caller: call.Caller, Action: keys.ActionDecrypt, Wrap: keys.Wrap{Key: key, Context: beneath.Context(v.sealed.ID())}}
 	}
-	uses := []Use{at(under.key, a)}
+	uses := []keys.Use{at(under.key, a)}
 	for _, key := range v.sealed.Config().KeyARNs {
 		uses = append(uses, at(key, a), at(key, b))
 	}
@@ -188,12 +189,12 @@ func (v *volume) mayMove(call Call, in *inode, a, b spot, st unix.Stat_t) error 
 	if err != nil {
 		return err
 	}
-	if refusal := answers[0].Refusal; refusal != nil {
-		event := Event{Name: EventRenameRefused, Context: uses[0].Context, Error: refusal}
-		return errors.Join(refusal, v.keys.Record(context.Background(), call.own(), event))
+	if refusal := answers[0].Denied; refusal != nil {
+		event := keys.Event{Name: keys.EventRenameRefused, Context: uses[0].Context, Error: refusal}
+		return errors.Join(refusal, v.keys.Record(context.Background(), call.ForRecord(), event))
 	}
 	for pair := answers[1:]; len(pair) > 0; pair = pair[2:] {
-		if pair[0].Refusal != nil && pair[1].Refusal == nil {
+		if pair[0].Denied != nil && pair[1].Denied == nil {
 			return unix.EXDEV
 		}
 	}
@@ -201,7 +202,7 @@ func (v *volume) mayMove(call Call, in *inode, a, b spot, st unix.Stat_t) error 
 }
 
 // announce adds the new place of in, which lies at a, to its header or record.
-func (v *volume) announce(call Call, in *inode, a, b spot) (moving, error) {
+func (v *volume) announce(call keys.Call, in *inode, a, b spot) (moving, error) {
 	m := moving{v: v, in: in}
 	switch m.in.kind {
 	case unix.S_IFREG:
@@ -235,7 +236,7 @@ func (v *volume) announce(call Call, in *inode, a, b spot) (moving, error) {
 
 // changeKey wraps a file's data key under the KMS key of the directory that it is about to lie in, if that is another one. A file with other links
 // stays under the key that it has there: programs copy it then.
-func (m *moving) changeKey(call Call, a, b spot) error {
+func (m *moving) changeKey(call keys.Call, a, b spot) error {
 	same, under, err := m.v.sameKey(a.link, b.link)
 	if err != nil || same {
 		return err
@@ -252,17 +253,17 @@ func (m *moving) changeKey(call Call, a, b spot) error {
 }
 
 // bringUnder wraps the data key under the KMS key of the directory where the file is about to lie. The caller needs leave to make files there.
-func (c *content) bringUnder(call Call, key, path string) error {
+func (c *content) bringUnder(call keys.Call, key, path string) error {
 	h := c.file().Header()
 	h.Path = path
-	if err := c.v.mayGenerate(call, Wrap{key, h.Context(c.v.sealed.ID())}); err != nil {
+	if err := c.v.mayGenerate(call, keys.Wrap{Key: key, Context: h.Context(c.v.sealed.ID())}); err != nil {
 		return err
 	}
 	return c.wrapUnder(call, key, path)
 }
 
 // wrapUnder wraps the data key anew.
-func (c *content) wrapUnder(call Call, key, path string) error {
+func (c *content) wrapUnder(call keys.Call, key, path string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.writable {
@@ -275,7 +276,7 @@ func (c *content) wrapUnder(call Call, key, path string) error {
 }
 
 // stay undoes announce: what was to be moved from a to b has stayed.
-func (m *moving) stay(call Call, a, b spot) error {
+func (m *moving) stay(call keys.Call, a, b spot) error {
 	var err error
 	if m.former != "" {
 		err = m.c.wrapUnder(call, m.former, a.link.path())
@@ -289,7 +290,7 @@ func (m *moving) place(locations ...envelope.Location) error {
 	defer m.in.dirMu.Unlock()
 	next := *m.record
 	next.Locations = locations
-	if err := m.v.writeDirectory(m.dir.fd, &next, true); err != nil {
+	if err := m.v.disk.WriteDirectory(m.dir.fd, &next, true); err != nil {
 		return err
 	}
 	m.in.record, m.record = &next, &next

@@ -8,11 +8,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	"kmsfs/fs/keys"
+	disk "kmsfs/fs/volume"
 )
 
 // rewrap wraps the data key of the file of that name in the directory anew: under the KMS key that holds there, its current material, and the path where the
 // file is. What is wrapped so already is left alone, and directories have no data key. "" on the root is the volume's metadata key.
-func (n *node) rewrap(call Call, name string) error {
+func (n *node) rewrap(call keys.Call, name string) error {
 	v := n.v
 	if err := v.tree.RLock(); err != nil {
 		return err
@@ -44,16 +46,16 @@ func (n *node) rewrap(call Call, name string) error {
 	return errors.Join(c.rewrapUnder(call, under.key, s.link.path()), c.release())
 }
 
-func (c *content) rewrapUnder(call Call, key, path string) error {
+func (c *content) rewrapUnder(call keys.Call, key, path string) error {
 	v := c.v
 	call.Path = v.seen(path)
 	h := c.file().Header()
 	wanted := h
 	wanted.Path = path
-	to := Wrap{key, wanted.Context(v.sealed.ID())}
+	to := keys.Wrap{Key: key, Context: wanted.Context(v.sealed.ID())}
 	if h.Path == path {
-		use := Use{Caller: call.Caller, Action: ActionDecrypt, Wrap: to, Wrapped: h.WrappedKey}
-		if answers, err := v.keys.Check(context.Background(), []Use{use}); err != nil || answers[0].Current {
+		use := keys.Use{Caller: call.Caller, Action: keys.ActionDecrypt, Wrap: to, Wrapped: h.WrappedKey}
+		if answers, err := v.keys.Check(context.Background(), []keys.Use{use}); err != nil || answers[0].Current {
 			return err
 		}
 	}
@@ -64,7 +66,7 @@ func (c *content) rewrapUnder(call Call, key, path string) error {
 }
 
 // rewrapMetadata wraps the volume's metadata key under the KMS key that holds in the root, which is from then on the one of the volume.
-func (v *volume) rewrapMetadata(call Call, in *inode) error {
+func (v *volume) rewrapMetadata(call keys.Call, in *inode) error {
 	if in != v.root {
 		return unix.EINVAL
 	}
@@ -76,18 +78,18 @@ func (v *volume) rewrapMetadata(call Call, in *inode) error {
 		return err
 	}
 	config := v.sealed.Config()
-	to := Wrap{under.key, config.Context()}
+	to := keys.Wrap{Key: under.key, Context: config.Context()}
 	if err := v.mayGenerate(call, to); err != nil {
 		return err
 	}
-	made, err := v.keys.ReEncrypt(context.Background(), call.bySelf(), config.MetadataKey, Wrap{config.MetadataKeyARN, config.Context()}, to)
+	made, err := v.keys.ReEncrypt(context.Background(), call.BySelf(), config.MetadataKey, keys.Wrap{Key: config.MetadataKeyARN, Context: config.Context()}, to)
 	if err != nil {
 		return err
 	}
-	if err := v.allow(made.KeyARN); err != nil {
+	if err := v.disk.Allow(made.KeyARN); err != nil {
 		return err
 	}
-	return v.changeConfig(func(c *envelope.Config) error {
+	return v.disk.ChangeConfig(func(c *envelope.Config) error {
 		c.KeyARN, c.MetadataKeyARN, c.MetadataKey = made.KeyARN, made.KeyARN, made.Wrapped
 		return nil
 	})
@@ -95,7 +97,7 @@ func (v *volume) rewrapMetadata(call Call, in *inode) error {
 
 // adopt accepts a file or directory that lies elsewhere, or belongs to somebody else, than its header or record says: an administrator has put it there. What
 // isn't authentic is refused as ever.
-func (n *node) adopt(call Call, name string) error {
+func (n *node) adopt(call keys.Call, name string) error {
 	v := n.v
 	if !v.isAdministrator(call) {
 		return unix.EPERM
@@ -124,12 +126,12 @@ func (n *node) adopt(call Call, name string) error {
 }
 
 // adoptFile makes the place where the file is its own, the only one if it has no other links, and its owner the one that the header names.
-func (v *volume) adoptFile(call Call, s spot) error {
+func (v *volume) adoptFile(call keys.Call, s spot) error {
 	c, st, err := v.openDisowned(s)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(c.fd)
+	defer unix.Close(c.FD)
 	header, err := v.sealed.ReadHeader(c, false)
 	if err != nil {
 		return err
@@ -137,7 +139,7 @@ func (v *volume) adoptFile(call Call, s spot) error {
 	if v.sealed.LiesAt(header, s.location()) && header.OwnedBy(st.Uid) {
 		return nil
 	}
-	if !v.allows(header.KeyARN) {
+	if !v.disk.Allows(header.KeyARN) {
 		return fmt.Errorf("header names the key %s, which is none of the volume's: %w", header.KeyARN, envelope.ErrAuthentication)
 	}
 	key, err := v.keys.Decrypt(context.Background(), call, header.KeyARN, header.WrappedKey, header.Context(v.sealed.ID()))
@@ -149,28 +151,28 @@ func (v *volume) adoptFile(call Call, s spot) error {
 	if err != nil {
 		return err
 	}
-	event := Event{
-		Name: EventAdopted, KeyARN: header.KeyARN, Context: header.Context(v.sealed.ID()),
+	event := keys.Event{
+		Name: keys.EventAdopted, KeyARN: header.KeyARN, Context: header.Context(v.sealed.ID()),
 		Details: places(header.Locations, s.location(), s.link.path()),
 	}
-	event.Details["foundOwner"] = ownerName(st.Uid)
-	err = v.keys.Record(context.Background(), call.own(), event)
+	event.Details["foundOwner"] = disk.OwnerName(st.Uid)
+	err = v.keys.Record(context.Background(), call.ForRecord(), event)
 	if err == nil {
 		err = v.settleAdopted(call, file, s, st)
 	}
 	if err == nil {
-		err = errors.Join(file.Sync(), setModified(c.fd, st.Mtim))
+		err = errors.Join(file.Sync(), disk.SetModified(c.FD, st.Mtim))
 	}
 	return errors.Join(err, file.Close())
 }
 
 // settleAdopted has the file's header say where and whose it is.
-func (v *volume) settleAdopted(call Call, file *envelope.File, s spot, st unix.Stat_t) error {
+func (v *volume) settleAdopted(call keys.Call, file *envelope.File, s spot, st unix.Stat_t) error {
 	h := file.Header()
 	now := h
 	now.Path, now.Owner, now.NextOwner = s.link.path(), st.Uid, nil
-	made, err := v.keys.ReEncrypt(context.Background(), call.bySelf(), h.WrappedKey,
-		Wrap{h.KeyARN, h.Context(v.sealed.ID())}, Wrap{h.KeyARN, now.Context(v.sealed.ID())})
+	made, err := v.keys.ReEncrypt(context.Background(), call.BySelf(), h.WrappedKey,
+		keys.Wrap{Key: h.KeyARN, Context: h.Context(v.sealed.ID())}, keys.Wrap{Key: h.KeyARN, Context: now.Context(v.sealed.ID())})
 	if err != nil {
 		return err
 	}
@@ -185,7 +187,7 @@ func (v *volume) settleAdopted(call Call, file *envelope.File, s spot, st unix.S
 }
 
 // openDisowned opens a file that may be nobody's, for writing. Nobody may have it open through the mount.
-func (v *volume) openDisowned(s spot) (*storage, unix.Stat_t, error) {
+func (v *volume) openDisowned(s spot) (*disk.Storage, unix.Stat_t, error) {
 	st, err := s.stat()
 	if err != nil {
 		return nil, st, err
@@ -195,37 +197,37 @@ func (v *volume) openDisowned(s spot) (*storage, unix.Stat_t, error) {
 	}
 	fd, err := unix.Openat(s.fd, s.entry(), unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
 	if errors.Is(err, unix.EACCES) {
-		fd, err = openOwned(s.place(), unix.O_CLOEXEC)
+		fd, err = disk.OpenOwned(s.fd, s.entry(), unix.O_CLOEXEC)
 	}
 	if err != nil {
 		return nil, st, err
 	}
-	return &storage{fd: fd}, st, nil
+	return &disk.Storage{FD: fd}, st, nil
 }
 
 // adoptDirectory makes the place where the directory is its only one, and its owner the one that the record names.
-func (v *volume) adoptDirectory(call Call, s spot) error {
+func (v *volume) adoptDirectory(call keys.Call, s spot) error {
 	fd, err := unix.Openat(s.fd, s.entry(), unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	record, err := v.readDirectory(fd)
+	record, err := v.disk.ReadDirectory(fd)
 	if err != nil {
 		return err
 	}
-	owner, err := ownerOf(fd)
+	owner, err := disk.OwnerOf(fd)
 	if err != nil || record.LiesAt(s.location()) && record.OwnedBy(owner) {
 		return err
 	}
-	event := Event{Name: EventAdopted, Details: places(record.Locations, s.location(), s.link.path())}
-	event.Details["foundOwner"] = ownerName(owner)
-	if err := v.keys.Record(context.Background(), call.own(), event); err != nil {
+	event := keys.Event{Name: keys.EventAdopted, Details: places(record.Locations, s.location(), s.link.path())}
+	event.Details["foundOwner"] = disk.OwnerName(owner)
+	if err := v.keys.Record(context.Background(), call.ForRecord(), event); err != nil {
 		return err
 	}
 	record.Locations, record.Owners = []envelope.Location{s.location()}, []uint32{owner}
-	if err := v.writeDirectory(fd, record, true); err != nil {
+	if err := v.disk.WriteDirectory(fd, record, true); err != nil {
 		return err
 	}
-	return syncControl(fd, envelope.DirectoryName)
+	return disk.SyncControl(fd, envelope.DirectoryName)
 }

@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	"kmsfs/fs/keys"
+	disk "kmsfs/fs/volume"
 )
 
 var _ gofs.NodeSetattrer = (*node)(nil)
@@ -116,7 +118,7 @@ func (v *volume) fileTarget(in *inode, entry func() (target, error)) (target, er
 	c.mu.Lock()
 	if c.file() != nil {
 		c.mu.Unlock()
-		return target{fd: c.storage.fd, content: c, release: func() { _ = c.release() }}, nil
+		return target{fd: c.storage.FD, content: c, release: func() { _ = c.release() }}, nil
 	}
 	t, err := entry()
 	if err != nil {
@@ -162,14 +164,14 @@ func (t target) stat() (st unix.Stat_t, err error) {
 
 func (t target) chmod(mode uint32) error {
 	if t.fd >= 0 {
-		return unix.Chmod(procPath(t.fd), mode)
+		return unix.Chmod(disk.ProcPath(t.fd), mode)
 	}
 	return unix.Fchmodat(t.spot.fd, t.spot.entry(), mode, unix.AT_SYMLINK_NOFOLLOW)
 }
 
 func (t target) chown(uid, gid int) error {
 	if t.fd >= 0 {
-		return unix.Chown(procPath(t.fd), uid, gid)
+		return unix.Chown(disk.ProcPath(t.fd), uid, gid)
 	}
 	return t.spot.chown(uid, gid)
 }
@@ -225,23 +227,23 @@ func (v *volume) chownDirectory(in *inode, uid uint32, gid int) error {
 	if err != nil {
 		return err
 	}
-	owner, err := ownerOf(u.fd)
+	owner, err := disk.OwnerOf(u.fd)
 	if err != nil || owner == uid {
-		return errors.Join(err, unix.Chown(procPath(u.fd), int(uid), gid))
+		return errors.Join(err, unix.Chown(disk.ProcPath(u.fd), int(uid), gid))
 	}
 	both, one := *present, *present
 	both.Owners, one.Owners = []uint32{owner, uid}, []uint32{uid}
 	if err := v.replaceRecord(u, &both); err != nil {
 		return err
 	}
-	err = unix.Chown(procPath(u.fd), int(uid), gid)
+	err = unix.Chown(disk.ProcPath(u.fd), int(uid), gid)
 	if err != nil {
 		one.Owners = []uint32{owner}
 	}
 	return errors.Join(err, v.replaceRecord(u, &one))
 }
 
-func (n *node) chownFile(call Call, uid uint32, gid int) error {
+func (n *node) chownFile(call keys.Call, uid uint32, gid int) error {
 	c, err := n.v.openHeld(call, n.in, false)
 	if err != nil {
 		return err
@@ -249,13 +251,13 @@ func (n *node) chownFile(call Call, uid uint32, gid int) error {
 	return errors.Join(c.chown(call, uid, gid), c.release())
 }
 
-func (c *content) chown(call Call, uid uint32, gid int) error {
+func (c *content) chown(call keys.Call, uid uint32, gid int) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.use(c.writable, func(f *envelope.File) error {
 		h := f.Header()
 		if h.Owner == uid {
-			return unix.Fchown(c.storage.fd, int(uid), gid)
+			return unix.Fchown(c.storage.FD, int(uid), gid)
 		}
 		if !c.writable {
 			return unix.EACCES
@@ -263,7 +265,7 @@ func (c *content) chown(call Call, uid uint32, gid int) error {
 		if err := c.nameNextOwner(&uid); err != nil {
 			return err
 		}
-		if err := unix.Fchown(c.storage.fd, int(uid), gid); err != nil {
+		if err := unix.Fchown(c.storage.FD, int(uid), gid); err != nil {
 			return errors.Join(err, c.nameNextOwner(nil))
 		}
 		_, err := c.rewrap(call, h.KeyARN, h.Path, uid, true)
@@ -297,10 +299,10 @@ func (t target) setTimes(in *fuse.SetAttrIn) error {
 		return nil
 	}
 	if t.content != nil {
-		return t.content.setTime(func() error { return unix.UtimesNanoAt(unix.AT_FDCWD, procPath(t.fd), times, 0) })
+		return t.content.setTime(func() error { return unix.UtimesNanoAt(unix.AT_FDCWD, disk.ProcPath(t.fd), times, 0) })
 	}
 	if t.fd >= 0 {
-		return unix.UtimesNanoAt(unix.AT_FDCWD, procPath(t.fd), times, 0)
+		return unix.UtimesNanoAt(unix.AT_FDCWD, disk.ProcPath(t.fd), times, 0)
 	}
 	return unix.UtimesNanoAt(t.spot.fd, t.spot.entry(), times, unix.AT_SYMLINK_NOFOLLOW)
 }

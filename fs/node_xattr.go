@@ -11,6 +11,7 @@ import (
 
 	"kmsfs/envelope"
 	"kmsfs/fs/control"
+	disk "kmsfs/fs/volume"
 )
 
 var (
@@ -44,7 +45,7 @@ func (n *node) withAttribute(name string, do func(a attribute, sealed bool) erro
 		return err
 	}
 	defer v.tree.RUnlock()
-	a, sealed := attribute{name: name, stored: name}, name != accessACL && name != defaultACL
+	a, sealed := attribute{name: name, stored: name}, name != accessACL && name != disk.DefaultACL
 	if sealed {
 		if err := n.sealName(&a); err != nil {
 			return err
@@ -93,7 +94,7 @@ type attributePath struct {
 
 func (t target) attributePath() attributePath {
 	if t.fd >= 0 {
-		return attributePath{procPath(t.fd), true}
+		return attributePath{disk.ProcPath(t.fd), true}
 	}
 	return attributePath{t.spot.atProc(), false}
 }
@@ -180,12 +181,12 @@ func (n *node) readHeader() (*envelope.Header, error) {
 		}
 		defer unix.Close(fd)
 	}
-	h, err := n.v.sealed.ReadHeader(&storage{fd: fd}, false)
+	h, err := n.v.sealed.ReadHeader(&disk.Storage{FD: fd}, false)
 	if err != nil {
 		return nil, err
 	}
 	if t.fd < 0 && !n.v.sealed.LiesAt(h, t.spot.location()) {
-		return nil, errMismatch
+		return nil, disk.ErrMismatch
 	}
 	return h, nil
 }
@@ -238,8 +239,8 @@ func (a attribute) get() ([]byte, error) {
 	value := make([]byte, 512)
 	for {
 		n, err := a.at.get(a.stored, value)
-		if errors.Is(err, unix.ERANGE) && len(value) < maxAttribute+envelope.AttributeOverhead {
-			value = make([]byte, maxAttribute+envelope.AttributeOverhead)
+		if errors.Is(err, unix.ERANGE) && len(value) < disk.MaxAttribute+envelope.AttributeOverhead {
+			value = make([]byte, disk.MaxAttribute+envelope.AttributeOverhead)
 			continue
 		}
 		if err != nil {
@@ -293,7 +294,7 @@ func (n *node) attributes() ([]byte, error) {
 		return nil, err
 	}
 	defer v.tree.RUnlock()
-	stored := make([]byte, maxAttribute)
+	stored := make([]byte, disk.MaxAttribute)
 	size, err := n.storedAttributes(stored)
 	if err != nil || size == 0 {
 		return nil, err
@@ -301,7 +302,7 @@ func (n *node) attributes() ([]byte, error) {
 	var list []byte
 	for name := range strings.SplitSeq(string(stored[:size]), "\x00") {
 		switch {
-		case name == accessACL || name == defaultACL:
+		case name == accessACL || name == disk.DefaultACL:
 		case strings.HasPrefix(name, envelope.AttributePrefix):
 			object, err := n.object()
 			if err != nil {

@@ -3,6 +3,8 @@ package fs
 import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	disk "kmsfs/fs/volume"
 )
 
 // raw passes on what go-fuse's node API has no argument for.
@@ -42,7 +44,7 @@ func modeIn(dir int, combined uint32) uint32 {
 }
 
 func hasDefaultACL(dir int) bool {
-	_, err := unix.Getxattr(procPath(dir), defaultACL, nil)
+	_, err := unix.Getxattr(disk.ProcPath(dir), disk.DefaultACL, nil)
 	return err == nil
 }
 

@@ -9,6 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	"kmsfs/fs/keys"
+	disk "kmsfs/fs/volume"
 )
 
 // recovery goes through a volume that was not unmounted cleanly and opens every file that may be one step behind, so that
@@ -25,7 +27,7 @@ type recovery struct {
 func (v *volume) startRecovery() *recovery {
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &recovery{v: v, before: time.Now(), cancel: cancel}
-	if v.tolerance.since.IsZero() || v.readOnly {
+	if v.tolerance.Since.IsZero() || v.readOnly {
 		r.whole = true
 		return r
 	}
@@ -84,23 +86,23 @@ func (r *recovery) children(in *inode) (found []child, whole bool) {
 		return nil, v.gone(err, "look through", in.path())
 	}
 	defer unix.Close(dir)
-	entries, err := listEntries(dir)
+	entries, err := disk.ListEntries(dir)
 	if err != nil {
 		return nil, v.gone(err, "look through", in.path())
 	}
 	for _, e := range entries {
 		var st unix.Stat_t
-		if unix.Fstatat(u.fd, e.name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		if unix.Fstatat(u.fd, e.Name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
 			continue
 		}
 		kind := st.Mode & unix.S_IFMT
-		changed := kind == unix.S_IFREG && v.tolerance.covers(st.Ctim) && time.Unix(st.Ctim.Unix()).Before(r.before)
+		changed := kind == unix.S_IFREG && v.tolerance.Covers(st.Ctim) && time.Unix(st.Ctim.Unix()).Before(r.before)
 		if kind != unix.S_IFDIR && !changed {
 			continue
 		}
 		if name, ok := v.nameOf(u.fd, u.id, e, in); ok {
 			l := link{in, name}
-			at := spot{u, l, envelope.BackingName{Entry: e.name}}
+			at := spot{u, l, envelope.BackingName{Entry: e.Name}}
 			found = append(found, child{in: v.found(at, st), link: l})
 		}
 	}
@@ -114,7 +116,7 @@ func (v *volume) gone(err error, op, path string) bool {
 	}
 	_ = v.errno(err, op, path)
 	// What is not authentic stays so with tolerance or without.
-	return errors.Is(err, envelope.ErrAuthentication) || errors.Is(err, envelope.ErrFormat) || errors.Is(err, errMismatch)
+	return errors.Is(err, envelope.ErrAuthentication) || errors.Is(err, envelope.ErrFormat) || errors.Is(err, disk.ErrMismatch)
 }
 
 // file opens and reads a file, which repairs it.
@@ -123,7 +125,7 @@ func (r *recovery) file(c child) bool {
 	if err := v.tree.RLock(); err != nil {
 		return v.gone(err, "check", c.link.name)
 	}
-	content, _, err := v.openKnown(self("repair"), c.in, false, false)
+	content, _, err := v.openKnown(keys.Self("repair"), c.in, false, false)
 	path := c.link.path()
 	v.tree.RUnlock()
 	if err != nil {

@@ -12,6 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	"kmsfs/fs/keys"
+	disk "kmsfs/fs/volume"
 )
 
 // repairer mends what a check has found. Nobody else has the volume mounted, and it works alone.
@@ -65,8 +67,8 @@ func (r *repairer) close() error {
 	if r.lost != nil {
 		unix.Close(r.lost.fd)
 	}
-	if err := unix.Syncfs(r.backing.root); err != nil {
-		return fmt.Errorf("syncing %s: %w", r.path, err)
+	if err := unix.Syncfs(r.Volume.Root); err != nil {
+		return fmt.Errorf("syncing %s: %w", r.Path, err)
 	}
 	return nil
 }
@@ -104,12 +106,12 @@ func (r *repairer) mend(s suspect) {
 // lookAfter looks at a file again that could not be opened before: what else is wrong with it is seen only now.
 func (m *mending) lookAfter(done []outcome) {
 	var st unix.Stat_t
-	if m.entry.kind != unix.DT_REG || unix.Fstatat(m.dir, m.entry.name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+	if m.entry.Kind != unix.DT_REG || unix.Fstatat(m.dir, m.entry.Name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
 		return // it has been moved
 	}
 	for i, f := range m.found {
 		if done[i].err == nil && slices.Contains([]FaultClass{FaultSize, FaultUncleanEnd}, f.class) {
-			m.again(postponed{dirs: m.dirs, path: path.Dir(m.path), entry: m.entry, file: &fileCheck{c: m.check, entry: m.entry.name, strict: true}})
+			m.again(postponed{dirs: m.dirs, path: path.Dir(m.path), entry: m.entry, file: &fileCheck{c: m.check, entry: m.entry.Name, strict: true}})
 			return
 		}
 	}
@@ -125,14 +127,14 @@ var errRootRecord = errors.New("the root directory can't be repaired: restore it
 
 // open opens the directory of the suspect.
 func (m *mending) open() error {
-	if m.entry.name == "" {
+	if m.entry.Name == "" {
 		return errRootRecord
 	}
-	dir, err := openBeneath(m.backing.root, m.dirs)
+	dir, err := openBeneath(m.Volume.Root, m.dirs)
 	if err != nil {
 		return err
 	}
-	record, err := m.readDirectory(dir)
+	record, err := m.ReadDirectory(dir)
 	if err != nil {
 		unix.Close(dir)
 		return err
@@ -187,14 +189,14 @@ func (m *mending) movingClass(moving []int) FaultClass {
 func (m *mending) inPlace(f finding) (o outcome, ok bool) {
 	switch f.class {
 	case FaultOwner:
-		if m.entry.kind == unix.DT_DIR {
+		if m.entry.Kind == unix.DT_DIR {
 			return m.giveBackDirectory(), true
 		}
 		return m.giveBack(), true
 	case FaultStaleLocation:
 		return m.dropLocations(), true
 	case FaultStaleOwner:
-		if m.entry.kind == unix.DT_DIR {
+		if m.entry.Kind == unix.DT_DIR {
 			return m.dropDirectoryOwner(), true
 		}
 		return m.dropOwner(), true
@@ -203,10 +205,10 @@ func (m *mending) inPlace(f finding) (o outcome, ok bool) {
 	case FaultAttribute:
 		return m.moveAttributes(), true
 	case FaultOrphanName:
-		if m.entry.kind == unix.DT_DIR {
+		if m.entry.Kind == unix.DT_DIR {
 			return outcome{}, false
 		}
-		return m.remove("removed", func() error { return unix.Unlinkat(m.dir, m.entry.name, 0) }), true
+		return m.remove("removed", func() error { return unix.Unlinkat(m.dir, m.entry.Name, 0) }), true
 	case FaultLeftover:
 		return m.removeLeftover()
 	case FaultLongName:
@@ -221,10 +223,10 @@ func (m *mending) inPlace(f finding) (o outcome, ok bool) {
 
 // note has the audit log tell what is about to be done.
 func (m *mending) note(class FaultClass, what string) error {
-	event := Event{Name: EventRepaired, Details: map[string]string{
-		"volume": m.backing.path, "path": m.path, "entry": m.inVolume(), "class": string(class), "what": what,
+	event := keys.Event{Name: keys.EventRepaired, Details: map[string]string{
+		"volume": m.Volume.Path, "path": m.path, "entry": m.inVolume(), "class": string(class), "what": what,
 	}}
-	return m.keys.Record(m.ctx, self("fsck"), event)
+	return m.Volume.Keys.Record(m.ctx, keys.Self("fsck"), event)
 }
 
 // remove does what the audit log has been told.
@@ -237,13 +239,13 @@ func (m *mending) remove(what string, do func() error) outcome {
 
 // removeLeftover removes a half made or half removed directory that holds nothing.
 func (m *mending) removeLeftover() (outcome, bool) {
-	if m.entry.kind != unix.DT_DIR {
+	if m.entry.Kind != unix.DT_DIR {
 		return outcome{}, false
 	}
 	if err := m.note(FaultLeftover, "removed"); err != nil {
 		return outcome{err: err}, true
 	}
-	err := m.dismantle(m.dir, m.entry.name)
+	err := m.Dismantle(m.dir, m.entry.Name)
 	if errors.Is(err, unix.ENOTEMPTY) {
 		return outcome{}, false
 	}
@@ -253,19 +255,19 @@ func (m *mending) removeLeftover() (outcome, bool) {
 // writeLongName writes the file of a long name anew, if the entry tells its name.
 func (m *mending) writeLongName() (outcome, bool) {
 	for _, l := range m.listed(m.dir, m.entry) {
-		name, err := m.sealed.EncryptName(m.id, l.Name)
-		if l.Directory != m.id || err != nil || name.Entry != m.entry.name {
+		name, err := m.Sealed.EncryptName(m.id, l.Name)
+		if l.Directory != m.id || err != nil || name.Entry != m.entry.Name {
 			continue
 		}
 		return m.remove("the name is written anew", func() error {
 			if err := m.dropLongFile(); err != nil {
 				return err
 			}
-			file := envelope.LongFile(m.entry.name)
-			if err := writeControl(m.dir, file, []byte(name.Long), false); err != nil {
+			file := envelope.LongFile(m.entry.Name)
+			if err := disk.WriteControl(m.dir, file, []byte(name.Long), false); err != nil {
 				return err
 			}
-			return errors.Join(syncControl(m.dir, file), syncDir(m.dir))
+			return errors.Join(disk.SyncControl(m.dir, file), disk.SyncDir(m.dir))
 		}), true
 	}
 	return outcome{}, false
@@ -273,10 +275,10 @@ func (m *mending) writeLongName() (outcome, bool) {
 
 // dropLongFile removes the file of the entry's long name, which means nothing any more; what is no file there goes to lost+found.
 func (m *mending) dropLongFile() error {
-	if !envelope.IsLong(m.entry.name) {
+	if !envelope.IsLong(m.entry.Name) {
 		return nil
 	}
-	file := envelope.LongFile(m.entry.name)
+	file := envelope.LongFile(m.entry.Name)
 	err := unix.Unlinkat(m.dir, file, 0)
 	switch {
 	case errors.Is(err, unix.ENOENT):
@@ -295,8 +297,8 @@ func (m *mending) base() string {
 	for _, l := range m.listed(m.dir, m.entry) {
 		return l.Name
 	}
-	if m.isControl(m.entry.name) {
-		return m.entry.name
+	if m.IsControl(m.entry.Name) {
+		return m.entry.Name
 	}
 	return "unknown"
 }
@@ -318,14 +320,14 @@ func (m *mending) move(class FaultClass) outcome {
 	switch {
 	case class == FaultBlock || class == FaultSize:
 		what, err = m.salvage(lost, name)
-	case m.entry.kind == unix.DT_DIR && (class == FaultRecord || class == FaultForeignRecord):
+	case m.entry.Kind == unix.DT_DIR && (class == FaultRecord || class == FaultForeignRecord):
 		what, err = m.rebuild(lost, name)
-	case m.entry.kind == unix.DT_DIR && !m.isControl(m.entry.name):
-		what, err = m.moveDirectory(m.dir, m.entry.name, lost, name)
-	case m.entry.kind == unix.DT_REG && slices.Contains([]FaultClass{FaultMisplaced, FaultPlantedLink, FaultName, FaultLongName}, class):
-		what, err = m.moveFile(m.dir, m.entry.name, lost, name)
+	case m.entry.Kind == unix.DT_DIR && !m.IsControl(m.entry.Name):
+		what, err = m.moveDirectory(m.dir, m.entry.Name, lost, name)
+	case m.entry.Kind == unix.DT_REG && slices.Contains([]FaultClass{FaultMisplaced, FaultPlantedLink, FaultName, FaultLongName}, class):
+		what, err = m.moveFile(m.dir, m.entry.Name, lost, name)
 	default:
-		err = lost.take(m.dir, m.entry.name, name)
+		err = lost.take(m.dir, m.entry.Name, name)
 	}
 	if err == nil {
 		err = m.dropLongFile()

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	disk "kmsfs/fs/volume"
 )
 
 // moveDirectory moves a directory, so that it opens in its new place. One that is a copy of another stays unopened.
@@ -16,7 +17,7 @@ func (m *mending) moveDirectory(dir int, entry string, to *lostDirectory, name l
 		return "", err
 	}
 	defer unix.Close(fd)
-	record, err := m.readDirectory(fd)
+	record, err := m.ReadDirectory(fd)
 	if isFault(err) {
 		return "moved as it is to " + name.path, to.take(dir, entry, name)
 	}
@@ -28,26 +29,19 @@ func (m *mending) moveDirectory(dir int, entry string, to *lostDirectory, name l
 	}
 	next := *record
 	next.Locations = []envelope.Location{record.Locations[0], name.location}
-	if err := m.rewriteRecord(fd, &next); err != nil {
+	if err := m.ReplaceDirectory(fd, &next); err != nil {
 		return "", err
 	}
 	if err := to.take(dir, entry, name); err != nil {
 		return "", err
 	}
 	next.Locations = []envelope.Location{name.location}
-	return "moved to " + name.path, m.rewriteRecord(fd, &next)
-}
-
-func (b *backing) rewriteRecord(fd int, record *envelope.Directory) error {
-	if err := b.writeDirectory(fd, record, true); err != nil {
-		return err
-	}
-	return syncControl(fd, envelope.DirectoryName)
+	return "moved to " + name.path, m.ReplaceDirectory(fd, &next)
 }
 
 // rebuild makes a new directory of what can be identified in one whose record is lost. The rest stays in the old one, which is moved too.
 func (m *mending) rebuild(lost *lostDirectory, name lostName) (string, error) {
-	fd, err := unix.Openat(m.dir, m.entry.name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(m.dir, m.entry.Name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return "", err
 	}
@@ -56,13 +50,13 @@ func (m *mending) rebuild(lost *lostDirectory, name lostName) (string, error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return "", err
 	}
-	entries, err := listEntries(fd)
+	entries, err := disk.ListEntries(fd)
 	if err != nil {
 		return "", err
 	}
 	id, known := m.identify(fd, entries)
 	if !known {
-		return "nothing in it can be identified: moved as it is to " + name.path, lost.take(m.dir, m.entry.name, name)
+		return "nothing in it can be identified: moved as it is to " + name.path, lost.take(m.dir, m.entry.Name, name)
 	}
 	fresh, err := lost.make(name, st.Mode&0o7777, int(st.Uid), int(st.Gid))
 	if err != nil {
@@ -72,7 +66,7 @@ func (m *mending) rebuild(lost *lostDirectory, name lostName) (string, error) {
 	moved, left := 0, 0
 	var failed error
 	for _, e := range entries {
-		if m.isControl(e.name) {
+		if m.IsControl(e.Name) {
 			continue
 		}
 		if err := m.moveInto(fresh, fd, id, e); err != nil {
@@ -87,21 +81,21 @@ func (m *mending) rebuild(lost *lostDirectory, name lostName) (string, error) {
 		return what, failed
 	}
 	if left == 0 && m.dismantleRecordless(fd) {
-		return what, unix.Unlinkat(m.dir, m.entry.name, unix.AT_REMOVEDIR)
+		return what, unix.Unlinkat(m.dir, m.entry.Name, unix.AT_REMOVEDIR)
 	}
-	rest, err := m.moveRaw(m.dir, m.entry.name, name.location.Name+".remains")
+	rest, err := m.moveRaw(m.dir, m.entry.Name, name.location.Name+".remains")
 	return fmt.Sprintf("%s; the directory, with %d entries that can't be, %s", what, left, rest), err
 }
 
 // identify finds out the ID that a directory had: an entry that names it, and whose own name opens by it, proves it.
-func (m *mending) identify(fd int, entries []entry) (envelope.DirectoryID, bool) {
+func (m *mending) identify(fd int, entries []disk.Entry) (envelope.DirectoryID, bool) {
 	for _, e := range entries {
-		if m.isControl(e.name) {
+		if m.IsControl(e.Name) {
 			continue
 		}
 		for _, l := range m.listed(fd, e) {
-			name, err := m.sealed.EncryptName(l.Directory, l.Name)
-			if err == nil && name.Entry == e.name {
+			name, err := m.Sealed.EncryptName(l.Directory, l.Name)
+			if err == nil && name.Entry == e.Name {
 				return l.Directory, true
 			}
 		}
@@ -110,8 +104,8 @@ func (m *mending) identify(fd int, entries []entry) (envelope.DirectoryID, bool)
 }
 
 // moveInto moves an entry of a directory that had that ID.
-func (m *mending) moveInto(to *lostDirectory, dir int, id envelope.DirectoryID, e entry) error {
-	plain, err := m.nameIn(dir, id, e)
+func (m *mending) moveInto(to *lostDirectory, dir int, id envelope.DirectoryID, e disk.Entry) error {
+	plain, err := m.NameOf(dir, id, e)
 	if err != nil {
 		return err
 	}
@@ -119,39 +113,39 @@ func (m *mending) moveInto(to *lostDirectory, dir int, id envelope.DirectoryID, 
 	if err != nil {
 		return err
 	}
-	switch e.kind {
+	switch e.Kind {
 	case unix.DT_DIR:
 		if !m.lists(dir, e, envelope.Location{Directory: id, Name: plain}) {
-			return errMismatch
+			return disk.ErrMismatch
 		}
-		_, err = m.moveDirectory(dir, e.name, to, name)
+		_, err = m.moveDirectory(dir, e.Name, to, name)
 	case unix.DT_REG:
 		if !m.lists(dir, e, envelope.Location{Directory: id, Name: plain}) {
-			return errMismatch
+			return disk.ErrMismatch
 		}
-		_, err = m.moveFile(dir, e.name, to, name)
+		_, err = m.moveFile(dir, e.Name, to, name)
 	default:
-		err = to.take(dir, e.name, name)
+		err = to.take(dir, e.Name, name)
 	}
-	if err == nil && envelope.IsLong(e.name) {
-		err = unix.Unlinkat(dir, envelope.LongFile(e.name), 0)
+	if err == nil && envelope.IsLong(e.Name) {
+		err = unix.Unlinkat(dir, envelope.LongFile(e.Name), 0)
 	}
 	return err
 }
 
 // lists says whether an entry's header or record lists that location.
-func (c *check) lists(dir int, e entry, l envelope.Location) bool {
-	fd, err := unix.Openat(dir, e.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+func (c *check) lists(dir int, e disk.Entry, l envelope.Location) bool {
+	fd, err := unix.Openat(dir, e.Name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return false
 	}
 	defer unix.Close(fd)
-	if e.kind == unix.DT_DIR {
-		record, err := c.readDirectory(fd)
+	if e.Kind == unix.DT_DIR {
+		record, err := c.ReadDirectory(fd)
 		return err == nil && record.LiesAt(l)
 	}
-	header, err := c.sealed.ReadHeader(&storage{fd: fd}, false)
-	return err == nil && c.sealed.LiesAt(header, l)
+	header, err := c.Sealed.ReadHeader(&disk.Storage{FD: fd}, false)
+	return err == nil && c.Sealed.LiesAt(header, l)
 }
 
 // dismantleRecordless empties a directory that has nothing in it but the remains of kmsfs's own, and no record that somebody may want to look at.
@@ -165,7 +159,7 @@ func (m *mending) dismantleRecordless(fd int) bool {
 		return false
 	}
 	defer unix.Close(dir)
-	entries, err := listEntries(dir)
+	entries, err := disk.ListEntries(dir)
 	return err == nil && len(entries) == 0
 }
 
@@ -173,7 +167,7 @@ func (m *mending) dismantleRecordless(fd int) bool {
 func (m *mending) giveBackDirectory() outcome {
 	var what string
 	err := m.withRecord(func(fd int, record *envelope.Directory) error {
-		what = "given back to " + ownerName(record.Owners[0])
+		what = "given back to " + disk.OwnerName(record.Owners[0])
 		if err := m.note(FaultOwner, what); err != nil {
 			return err
 		}
@@ -193,25 +187,25 @@ func (m *mending) giveBackDirectory() outcome {
 func (m *mending) dropDirectoryOwner() outcome {
 	return m.remove("dropped", func() error {
 		return m.withRecord(func(fd int, record *envelope.Directory) error {
-			owner, err := ownerOf(fd)
+			owner, err := disk.OwnerOf(fd)
 			if err != nil {
 				return err
 			}
 			next := *record
 			next.Owners = []uint32{owner}
-			return m.rewriteRecord(fd, &next)
+			return m.ReplaceDirectory(fd, &next)
 		})
 	})
 }
 
 // withRecord calls do with the entry, a directory, open, and its record.
 func (m *mending) withRecord(do func(fd int, record *envelope.Directory) error) error {
-	fd, err := unix.Openat(m.dir, m.entry.name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(m.dir, m.entry.Name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	record, err := m.readDirectory(fd)
+	record, err := m.ReadDirectory(fd)
 	if err != nil {
 		return err
 	}

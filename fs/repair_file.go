@@ -10,12 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	"kmsfs/fs/keys"
+	disk "kmsfs/fs/volume"
 )
 
 // opened is a regular file under repair.
 type opened struct {
 	*envelope.File
-	storage *storage
+	storage *disk.Storage
 	header  *envelope.Header
 	st      unix.Stat_t
 }
@@ -25,26 +27,26 @@ type opened struct {
 func (m *mending) withFile(dir int, entry string, accepted *acceptances, do func(f opened) error) error {
 	fd, err := unix.Openat(dir, entry, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.EACCES) {
-		fd, err = openOwned(place{dir: dir, entry: entry}, unix.O_CLOEXEC)
+		fd, err = disk.OpenOwned(dir, entry, unix.O_CLOEXEC)
 	}
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	f := opened{storage: &storage{fd: fd}}
+	f := opened{storage: &disk.Storage{FD: fd}}
 	if err := unix.Fstat(fd, &f.st); err != nil {
 		return err
 	}
 	if f.st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return unix.EINVAL
 	}
-	if f.header, err = m.sealed.ReadHeader(f.storage, false); err != nil {
+	if f.header, err = m.Sealed.ReadHeader(f.storage, false); err != nil {
 		return err
 	}
-	if !m.sealed.Allows(f.header.KeyARN) {
+	if !m.Sealed.Allows(f.header.KeyARN) {
 		return fmt.Errorf("the header names the key %s, which is none of the volume's: %w", f.header.KeyARN, envelope.ErrAuthentication)
 	}
-	key, err := m.keys.Decrypt(m.ctx, self("fsck"), f.header.KeyARN, f.header.WrappedKey, f.header.Context(m.sealed.ID()))
+	key, err := m.Volume.Keys.Decrypt(m.ctx, keys.Self("fsck"), f.header.KeyARN, f.header.WrappedKey, f.header.Context(m.Sealed.ID()))
 	if err != nil {
 		return fmt.Errorf("its data key: %w", err)
 	}
@@ -53,11 +55,11 @@ func (m *mending) withFile(dir int, entry string, accepted *acceptances, do func
 	if accepted != nil {
 		options.Tolerant, options.Repaired = true, accepted.add
 	}
-	if f.File, err = m.sealed.OpenFile(f.storage, f.header, key, options); err != nil {
+	if f.File, err = m.Sealed.OpenFile(f.storage, f.header, key, options); err != nil {
 		return err
 	}
 	err = errors.Join(do(f), f.Close())
-	return errors.Join(err, setModified(fd, f.st.Mtim), unix.Fsync(fd))
+	return errors.Join(err, disk.SetModified(fd, f.st.Mtim), unix.Fsync(fd))
 }
 
 // editHeader changes the header of the suspect.
@@ -65,7 +67,7 @@ func (m *mending) editHeader(class FaultClass, what string, edit func(f opened, 
 	if err := m.note(class, what); err != nil {
 		return outcome{err: err}
 	}
-	err := m.withFile(m.dir, m.entry.name, nil, func(f opened) error {
+	err := m.withFile(m.dir, m.entry.Name, nil, func(f opened) error {
 		return f.ChangeHeader(func(h *envelope.Header) error { return edit(f, h) })
 	})
 	return outcome{what, err}
@@ -74,7 +76,7 @@ func (m *mending) editHeader(class FaultClass, what string, edit func(f opened, 
 // dropLocations has the header or record list only those places where the file or directory lies by right.
 func (m *mending) dropLocations() outcome {
 	const what = "dropped"
-	if m.entry.kind == unix.DT_DIR {
+	if m.entry.Kind == unix.DT_DIR {
 		return m.dropPlace(what)
 	}
 	return m.editHeader(FaultStaleLocation, what, func(f opened, h *envelope.Header) error {
@@ -84,7 +86,7 @@ func (m *mending) dropLocations() outcome {
 		}
 		h.Locations, h.LinkDigests = nil, nil
 		for _, l := range right {
-			m.sealed.AddLocation(h, l)
+			m.Sealed.AddLocation(h, l)
 		}
 		return nil
 	})
@@ -94,13 +96,13 @@ func (m *mending) dropLocations() outcome {
 func (m *mending) dropPlace(what string) outcome {
 	return m.remove(what, func() error {
 		return m.withRecord(func(fd int, record *envelope.Directory) error {
-			name, err := m.nameIn(m.dir, m.id, m.entry)
+			name, err := m.NameOf(m.dir, m.id, m.entry)
 			if err != nil {
 				return err
 			}
 			next := *record
 			next.Locations = []envelope.Location{{Directory: m.id, Name: name}}
-			return m.rewriteRecord(fd, &next)
+			return m.ReplaceDirectory(fd, &next)
 		})
 	})
 }
@@ -114,24 +116,24 @@ func (m *mending) dropOwner() outcome {
 
 func (m *mending) dropOverflow() outcome {
 	return m.remove("removed", func() error {
-		return m.withFile(m.dir, m.entry.name, nil, func(f opened) error { return f.storage.SetOverflow(nil) })
+		return m.withFile(m.dir, m.entry.Name, nil, func(f opened) error { return f.storage.SetOverflow(nil) })
 	})
 }
 
 // giveBack gives a file to the owner that its header names.
 func (m *mending) giveBack() outcome {
 	var owner uint32
-	err := m.withFile(m.dir, m.entry.name, nil, func(f opened) error {
+	err := m.withFile(m.dir, m.entry.Name, nil, func(f opened) error {
 		owner = f.header.Owner
-		if err := m.note(FaultOwner, "given back to "+ownerName(owner)); err != nil {
+		if err := m.note(FaultOwner, "given back to "+disk.OwnerName(owner)); err != nil {
 			return err
 		}
-		if err := unix.Fchown(f.storage.fd, int(owner), -1); err != nil {
+		if err := unix.Fchown(f.storage.FD, int(owner), -1); err != nil {
 			return err
 		}
-		return unix.Fchmod(f.storage.fd, f.st.Mode&0o7777) // a change of owner clears bits
+		return unix.Fchmod(f.storage.FD, f.st.Mode&0o7777) // a change of owner clears bits
 	})
-	return outcome{"given back to " + ownerName(owner), err}
+	return outcome{"given back to " + disk.OwnerName(owner), err}
 }
 
 // tolerate accepts what an unclean end may have left, and says whether that mends the file.
@@ -144,7 +146,7 @@ func (m *mending) tolerate(f finding) (outcome, bool) {
 	if m.lacksHeader() {
 		return m.giveHeader(), true
 	}
-	err = m.withFile(m.dir, m.entry.name, accepted, func(f opened) error {
+	err = m.withFile(m.dir, m.entry.Name, accepted, func(f opened) error {
 		var bad []envelope.Span
 		err := f.Verify(envelope.Everything(), func([]byte, int64) error { return m.ctx.Err() }, func(s envelope.Span) error {
 			bad = append(bad, s)
@@ -167,17 +169,17 @@ func (m *mending) tolerate(f finding) (outcome, bool) {
 // lacksHeader says whether an unclean end has left the file without a header.
 func (m *mending) lacksHeader() bool {
 	var st unix.Stat_t
-	err := unix.Fstatat(m.dir, m.entry.name, &st, unix.AT_SYMLINK_NOFOLLOW)
-	return err == nil && st.Size == 0 && m.tolerance.covers(st.Ctim)
+	err := unix.Fstatat(m.dir, m.entry.Name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	return err == nil && st.Size == 0 && m.tolerance.Covers(st.Ctim)
 }
 
 // giveHeader makes such a file an empty one.
 func (m *mending) giveHeader() outcome {
-	name, err := m.nameIn(m.dir, m.id, m.entry)
+	name, err := m.NameOf(m.dir, m.id, m.entry)
 	if err != nil {
 		return outcome{err: err}
 	}
-	fd, err := unix.Openat(m.dir, m.entry.name, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(m.dir, m.entry.Name, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return outcome{err: err}
 	}
@@ -186,17 +188,17 @@ func (m *mending) giveHeader() outcome {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return outcome{err: err}
 	}
-	h := &envelope.Header{FileID: envelope.NewFileID(), Owner: st.Uid, Path: shorten(m.path), Locations: []envelope.Location{{Directory: m.id, Name: name}}}
-	err = m.fill(fd, h, m.sealed.Config().KeyARN, func(*envelope.File) error { return nil })
-	return outcome{"it has a header now, as an empty file", errors.Join(err, setModified(fd, st.Mtim), unix.Fsync(fd))}
+	h := &envelope.Header{FileID: envelope.NewFileID(), Owner: st.Uid, Path: disk.ShortenPath(m.path), Locations: []envelope.Location{{Directory: m.id, Name: name}}}
+	err = m.fill(fd, h, m.Sealed.Config().KeyARN, func(*envelope.File) error { return nil })
+	return outcome{"it has a header now, as an empty file", errors.Join(err, disk.SetModified(fd, st.Mtim), unix.Fsync(fd))}
 }
 
 // acceptPlace has the header list the place where a file was found after an unclean end.
 func (m *mending) acceptPlace() outcome {
 	return m.editHeader(FaultUncleanEnd, "its place is accepted, as after an unclean end", func(_ opened, h *envelope.Header) error {
-		name, err := m.nameIn(m.dir, m.id, m.entry)
+		name, err := m.NameOf(m.dir, m.id, m.entry)
 		if err == nil {
-			m.sealed.AddLocation(h, envelope.Location{Directory: m.id, Name: name})
+			m.Sealed.AddLocation(h, envelope.Location{Directory: m.id, Name: name})
 		}
 		return err
 	})
@@ -208,12 +210,12 @@ func (m *mending) moveFile(dir int, entry string, to *lostDirectory, name lostNa
 		if f.st.Nlink == 1 && !m.survey.claimFile(f.header.FileID) {
 			return errCopy
 		}
-		return f.move(m.sealed, dir, entry, to, name)
+		return f.move(m.Sealed, dir, entry, to, name)
 	})
 	switch {
 	case errors.Is(err, errCopy):
 		return "it is a copy of a file that there is: moved as it is to " + name.path, to.take(dir, entry, name)
-	case isFault(err), errors.Is(err, ErrUnopened):
+	case isFault(err), errors.Is(err, keys.ErrUnopened):
 		return "moved as it is to " + name.path, to.take(dir, entry, name)
 	}
 	return "moved to " + name.path, err
@@ -248,7 +250,7 @@ func (f opened) move(v *envelope.Volume, dir int, entry string, to *lostDirector
 // salvage copies what opens of a file to lost+found, with zeros in place of the rest, and moves the file there too.
 func (m *mending) salvage(lost *lostDirectory, name lostName) (string, error) {
 	var missing int64
-	err := m.withFile(m.dir, m.entry.name, nil, func(f opened) error {
+	err := m.withFile(m.dir, m.entry.Name, nil, func(f opened) error {
 		return m.create(lost, name, f.header.KeyARN, f.st, func(to *envelope.File) error {
 			err := f.Verify(envelope.Everything(), func(p []byte, off int64) error {
 				_, err := to.WriteAt(p, off)
@@ -261,7 +263,7 @@ func (m *mending) salvage(lost *lostDirectory, name lostName) (string, error) {
 		})
 	})
 	if isFault(err) {
-		return "moved as it is to " + name.path, lost.take(m.dir, m.entry.name, name)
+		return "moved as it is to " + name.path, lost.take(m.dir, m.entry.Name, name)
 	}
 	if err != nil {
 		return "", err
@@ -270,7 +272,7 @@ func (m *mending) salvage(lost *lostDirectory, name lostName) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	moved, err := m.moveFile(m.dir, m.entry.name, lost, rest)
+	moved, err := m.moveFile(m.dir, m.entry.Name, lost, rest)
 	return fmt.Sprintf("copied to %s, with %d zeros for what doesn't open; the file itself: %s", name.path, missing, moved), err
 }
 
@@ -289,8 +291,8 @@ func (m *mending) create(lost *lostDirectory, name lostName, keyARN string, st u
 			err = errors.Join(err, unix.Unlinkat(lost.fd, name.Entry, 0))
 		}
 	}()
-	owner := m.uid
-	if m.uid == 0 {
+	owner := m.UID
+	if m.UID == 0 {
 		owner = st.Uid
 		if err := unix.Fchown(fd, int(st.Uid), int(st.Gid)); err != nil {
 			return err
@@ -300,18 +302,18 @@ func (m *mending) create(lost *lostDirectory, name lostName, keyARN string, st u
 	if err := m.fill(fd, h, keyARN, fill); err != nil {
 		return err
 	}
-	return errors.Join(unix.Fchmod(fd, st.Mode&0o777), setModified(fd, st.Mtim), unix.Fsync(fd), syncDir(lost.fd))
+	return errors.Join(unix.Fchmod(fd, st.Mode&0o777), disk.SetModified(fd, st.Mtim), unix.Fsync(fd), disk.SyncDir(lost.fd))
 }
 
 // fill gives an empty file a header, under a data key of its own, and a content.
 func (m *mending) fill(fd int, h *envelope.Header, keyARN string, content func(f *envelope.File) error) error {
-	key, err := m.keys.GenerateDataKey(m.ctx, self("fsck"), keyARN, h.Context(m.sealed.ID()))
+	key, err := m.Volume.Keys.GenerateDataKey(m.ctx, keys.Self("fsck"), keyARN, h.Context(m.Sealed.ID()))
 	if err != nil {
 		return err
 	}
 	defer clear(key.Plaintext)
 	h.KeyARN, h.WrappedKey = key.KeyARN, key.Wrapped
-	f, err := m.sealed.CreateFile(&storage{fd: fd}, h, key.Plaintext, envelope.FileOptions{})
+	f, err := m.Sealed.CreateFile(&disk.Storage{FD: fd}, h, key.Plaintext, envelope.FileOptions{})
 	if err != nil {
 		return err
 	}
@@ -327,7 +329,7 @@ type lostAttribute struct {
 
 // moveAttributes moves all attributes of the entry that don't open into a file in lost+found.
 func (m *mending) moveAttributes() outcome {
-	fd, err := unix.Openat(m.dir, m.entry.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(m.dir, m.entry.Name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return outcome{err: err}
 	}
@@ -370,7 +372,7 @@ func (m *mending) moveAttributesTo(lost *lostDirectory, name lostName, fd int, b
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
-	err := m.create(lost, name, m.sealed.Config().KeyARN, st, func(f *envelope.File) error {
+	err := m.create(lost, name, m.Sealed.Config().KeyARN, st, func(f *envelope.File) error {
 		_, err := f.WriteAt(text.Bytes(), 0)
 		return err
 	})
@@ -384,14 +386,14 @@ func (m *mending) moveAttributesTo(lost *lostDirectory, name lostName, fd int, b
 
 // object returns the ID that the attributes of an open file or directory are sealed with.
 func (m *mending) object(fd int) (id [envelope.IDSize]byte, err error) {
-	if m.entry.kind == unix.DT_DIR {
-		record, err := m.readDirectory(fd)
+	if m.entry.Kind == unix.DT_DIR {
+		record, err := m.ReadDirectory(fd)
 		if err != nil {
 			return id, err
 		}
 		return record.ID, nil
 	}
-	header, err := m.sealed.ReadHeader(&storage{fd: fd}, false)
+	header, err := m.Sealed.ReadHeader(&disk.Storage{FD: fd}, false)
 	if err != nil {
 		return id, err
 	}

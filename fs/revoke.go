@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"kmsfs/fs/keys"
 	"kmsfs/policy"
 )
 
@@ -93,7 +94,7 @@ func (v *volume) stopWatch() {
 // asked is what one process does with one file: the same for all handles that it has opened for the same.
 type asked struct {
 	c *content
-	Use
+	keys.Use
 	handles []*handle
 }
 
@@ -144,7 +145,7 @@ func (v *volume) refusedHandles(ctx context.Context, open map[*content][]*handle
 	for c, all := range open {
 		questions = append(questions, c.questions(all)...)
 	}
-	uses := make([]Use, len(questions))
+	uses := make([]keys.Use, len(questions))
 	for i := range questions {
 		uses[i] = questions[i].Use
 	}
@@ -154,8 +155,8 @@ func (v *volume) refusedHandles(ctx context.Context, open map[*content][]*handle
 	}
 	for i, q := range questions {
 		for _, h := range q.handles {
-			if answers[i].Refusal != nil && refused[h] == nil {
-				refused[h] = answers[i].Refusal
+			if answers[i].Denied != nil && refused[h] == nil {
+				refused[h] = answers[i].Denied
 			}
 		}
 	}
@@ -170,7 +171,7 @@ func (c *content) questions(all []*handle) []asked {
 	}
 	h := f.Header()
 	var found []asked
-	add := func(holder *handle, action Action, path string) {
+	add := func(holder *handle, action keys.Action, path string) {
 		for i := range found {
 			if q := &found[i]; q.Action == action && q.Context["kmsfs:path"] == path && sameCaller(&q.Caller, &holder.call.Caller) {
 				q.handles = append(q.handles, holder)
@@ -179,14 +180,14 @@ func (c *content) questions(all []*handle) []asked {
 		}
 		at := h
 		at.Path = path
-		use := Use{Caller: holder.call.Caller, Action: action, Wrap: Wrap{h.KeyARN, at.Context(c.v.sealed.ID())}, Wrapped: h.WrappedKey}
+		use := keys.Use{Caller: holder.call.Caller, Action: action, Wrap: keys.Wrap{Key: h.KeyARN, Context: at.Context(c.v.sealed.ID())}, Wrapped: h.WrappedKey}
 		found = append(found, asked{c, use, []*handle{holder}})
 	}
 	for _, holder := range all {
 		path := holder.path()
-		add(holder, ActionDecrypt, path)
+		add(holder, keys.ActionDecrypt, path)
 		if holder.write {
-			add(holder, ActionGenerateDataKey, path)
+			add(holder, keys.ActionGenerateDataKey, path)
 		}
 	}
 	return found
@@ -198,9 +199,9 @@ func sameCaller(a, b *policy.Caller) bool {
 
 // path is where the handle's file lies now: under the name by which it was opened, if it still has that.
 func (h *handle) path() string {
-	tree := &h.c.v.tree
-	tree.mu.RLock()
-	defer tree.mu.RUnlock()
+	tree := h.c.v.tree
+	tree.RLockLocal()
+	defer tree.RUnlockLocal()
 	if h.in.knows(h.link) {
 		return h.link.path()
 	}
@@ -279,13 +280,13 @@ func (c *content) restore(h *handle) {
 		return
 	}
 	if err := c.unlockFor(h); err != nil {
-		if !errors.Is(err, ErrRefused) {
+		if !errors.Is(err, keys.ErrDenied) {
 			c.v.log.Error("can't open again", "path", c.path, "error", err)
 		}
 		return
 	}
 	if h.unrevoke() {
-		c.record(EventRestored, h, nil)
+		c.record(keys.EventRestored, h, nil)
 	}
 }
 
@@ -332,13 +333,13 @@ func (c *content) reportLost(lost []*handle, refused map[*handle]error) {
 		}
 		reported = append(reported, h)
 		c.v.log.Warn("access to an open file is revoked", "path", c.path, "uid", h.call.Caller.UID, "pid", h.call.Caller.PID, "reason", refused[h])
-		c.record(EventRevoked, h, refused[h])
+		c.record(keys.EventRevoked, h, refused[h])
 	}
 }
 
 // record writes an event about a handle into the audit log.
 func (c *content) record(name string, h *handle, reason error) {
-	event := Event{
+	event := keys.Event{
 		Name: name, Error: reason,
 		Details: map[string]string{"path": c.path, "uid": fmt.Sprint(h.call.Caller.UID), "pid": fmt.Sprint(h.call.Caller.PID)},
 	}
@@ -346,13 +347,13 @@ func (c *content) record(name string, h *handle, reason error) {
 		header := f.Header()
 		event.KeyARN, event.Context = header.KeyARN, header.Context(c.v.sealed.ID())
 	}
-	if err := c.v.keys.Record(context.Background(), self("revoke"), event); err != nil {
+	if err := c.v.keys.Record(context.Background(), keys.Self("revoke"), event); err != nil {
 		c.v.log.Error("can't record a revocation", "path", c.path, "error", err)
 	}
 }
 
 // errLockedByHand says that the mount is locked.
-var errLockedByHand = fmt.Errorf("the mount is locked: %w", ErrRefused)
+var errLockedByHand = fmt.Errorf("the mount is locked: %w", keys.ErrDenied)
 
 // refuseIfLocked refuses to use data keys while the mount is locked by hand.
 func (v *volume) refuseIfLocked() error {
@@ -363,7 +364,7 @@ func (v *volume) refuseIfLocked() error {
 }
 
 // lockByHand drops all data keys and refuses to use any, or ends that. It has taken hold when it returns.
-func (v *volume) lockByHand(call Call, lock bool) error {
+func (v *volume) lockByHand(call keys.Call, lock bool) error {
 	if !v.isAdministrator(call) {
 		return unix.EPERM
 	}
@@ -371,11 +372,11 @@ func (v *volume) lockByHand(call Call, lock bool) error {
 		return nil
 	}
 	v.enforce(context.Background())
-	event := Event{Name: EventUnlocked, Details: map[string]string{"volume": v.path, "uid": fmt.Sprint(call.Caller.UID)}}
+	event := keys.Event{Name: keys.EventUnlocked, Details: map[string]string{"volume": v.path, "uid": fmt.Sprint(call.Caller.UID)}}
 	if lock {
-		event.Name = EventLocked
+		event.Name = keys.EventLocked
 	}
-	return v.keys.Record(context.Background(), call.own(), event)
+	return v.keys.Record(context.Background(), call.ForRecord(), event)
 }
 
 // attributeLife tells the kernel how long it may believe a file's attributes, if others than the mount's user may have the file open: a moment, and

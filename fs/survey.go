@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	disk "kmsfs/fs/volume"
 )
 
 // survey is what a repair has to know of the whole volume: where links of files lie that are said to lie elsewhere too, and whether what lies
@@ -38,23 +39,23 @@ func (r *repairer) look(suspects []suspect) error {
 	if len(s.files)+len(s.directories)+len(s.links) == 0 {
 		return nil
 	}
-	record, err := r.readDirectory(r.backing.root)
+	record, err := r.ReadDirectory(r.Volume.Root)
 	if isFault(err) {
 		return nil // nothing can be repaired
 	}
 	if err != nil {
 		return err
 	}
-	newWalk(r.ctx).through(&surveyed{s, r.backing.root, record.ID})
+	disk.NewWalk(r.ctx).Through(&surveyed{s, r.Volume.Root, record.ID})
 	return context.Cause(r.ctx)
 }
 
 // want notes what is to be known for the repair of a suspect.
 func (s *survey) want(each suspect) error {
-	if each.entry.name == "" {
+	if each.entry.Name == "" {
 		return nil
 	}
-	dir, err := openBeneath(s.c.backing.root, each.dirs)
+	dir, err := openBeneath(s.c.Volume.Root, each.dirs)
 	if err != nil {
 		return err
 	}
@@ -64,8 +65,8 @@ func (s *survey) want(each suspect) error {
 		return s.wantChildren(dir, each.entry)
 	case each.has(FaultMisplaced, FaultName, FaultLongName):
 		s.wantEntry(dir, each.entry)
-	case each.has(FaultStaleLocation) && each.entry.kind == unix.DT_REG:
-		s.links[each.entry.ino] = nil
+	case each.has(FaultStaleLocation) && each.entry.Kind == unix.DT_REG:
+		s.links[each.entry.Ino] = nil
 	}
 	return nil
 }
@@ -75,26 +76,26 @@ func (s suspect) has(classes ...FaultClass) bool {
 }
 
 // wantEntry asks whether an entry is a copy.
-func (s *survey) wantEntry(dir int, e entry) {
-	fd, err := unix.Openat(dir, e.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+func (s *survey) wantEntry(dir int, e disk.Entry) {
+	fd, err := unix.Openat(dir, e.Name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return
 	}
 	defer unix.Close(fd)
-	if e.kind == unix.DT_DIR {
-		if record, err := s.c.readDirectory(fd); err == nil {
+	if e.Kind == unix.DT_DIR {
+		if record, err := s.c.ReadDirectory(fd); err == nil {
 			s.directories[record.ID] = false
 		}
 		return
 	}
-	if header, err := s.c.sealed.ReadHeader(&storage{fd: fd}, false); err == nil {
+	if header, err := s.c.Sealed.ReadHeader(&disk.Storage{FD: fd}, false); err == nil {
 		s.files[header.FileID] = false
 	}
 }
 
 // wantChildren asks that for all that lies in a directory.
-func (s *survey) wantChildren(dir int, e entry) error {
-	fd, err := unix.Openat(dir, e.name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+func (s *survey) wantChildren(dir int, e disk.Entry) error {
+	fd, err := unix.Openat(dir, e.Name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		return nil
 	}
@@ -102,9 +103,9 @@ func (s *survey) wantChildren(dir int, e entry) error {
 		return err
 	}
 	defer unix.Close(fd)
-	return eachBatch(fd, func(entries []entry) error {
+	return disk.EachBatch(fd, func(entries []disk.Entry) error {
 		for _, e := range entries {
-			if !s.c.isControl(e.name) && (e.kind == unix.DT_DIR || e.kind == unix.DT_REG) {
+			if !s.c.IsControl(e.Name) && (e.Kind == unix.DT_DIR || e.Kind == unix.DT_REG) {
 				s.wantEntry(fd, e)
 			}
 		}
@@ -133,21 +134,21 @@ type surveyed struct {
 	id envelope.DirectoryID
 }
 
-func (d *surveyed) descriptor() int { return d.fd }
+func (d *surveyed) Descriptor() int { return d.fd }
 
 // failed leaves out what can't be read: a check has told of it.
-func (d *surveyed) failed(entry, error) {}
+func (d *surveyed) Failed(disk.Entry, error) {}
 
-func (d *surveyed) location(e entry) (envelope.Location, bool) {
-	name, err := d.s.c.nameIn(d.fd, d.id, e)
+func (d *surveyed) location(e disk.Entry) (envelope.Location, bool) {
+	name, err := d.s.c.NameOf(d.fd, d.id, e)
 	return envelope.Location{Directory: d.id, Name: name}, err == nil
 }
 
-func (d *surveyed) enter(fd int, e entry) branch {
-	if d.s.c.isControl(e.name) {
+func (d *surveyed) Enter(fd int, e disk.Entry) disk.Branch {
+	if d.s.c.IsControl(e.Name) {
 		return nil
 	}
-	record, err := d.s.c.readDirectory(fd)
+	record, err := d.s.c.ReadDirectory(fd)
 	if err != nil {
 		return nil
 	}
@@ -160,12 +161,12 @@ func (d *surveyed) enter(fd int, e entry) branch {
 	return &surveyed{d.s, fd, record.ID}
 }
 
-func (d *surveyed) see(e entry) {
+func (d *surveyed) See(e disk.Entry) {
 	s := d.s
-	if e.kind != unix.DT_REG || s.c.isControl(e.name) {
+	if e.Kind != unix.DT_REG || s.c.IsControl(e.Name) {
 		return
 	}
-	_, linked := s.links[e.ino] // no key is added during the walk
+	_, linked := s.links[e.Ino] // no key is added during the walk
 	if !linked && len(s.files) == 0 {
 		return
 	}
@@ -173,19 +174,19 @@ func (d *surveyed) see(e entry) {
 	if !ok {
 		return
 	}
-	fd, err := unix.Openat(d.fd, e.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(d.fd, e.Name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return
 	}
 	defer unix.Close(fd)
-	header, err := s.c.sealed.ReadHeader(&storage{fd: fd}, false)
-	if err != nil || !s.c.sealed.LiesAt(header, l) {
+	header, err := s.c.Sealed.ReadHeader(&disk.Storage{FD: fd}, false)
+	if err != nil || !s.c.Sealed.LiesAt(header, l) {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if linked {
-		s.links[e.ino] = append(s.links[e.ino], l)
+		s.links[e.Ino] = append(s.links[e.Ino], l)
 	}
 	if _, wanted := s.files[header.FileID]; wanted {
 		s.files[header.FileID] = true

@@ -4,6 +4,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	disk "kmsfs/fs/volume"
 )
 
 // times is the modification time of an open file, which is the kernel's to decide: with its writeback cache it writes
@@ -21,7 +23,7 @@ func (c *content) keepTime(change func() error) error {
 	}
 	c.times.mu.Lock()
 	defer c.times.mu.Unlock()
-	return setModified(c.storage.fd, c.times.modified)
+	return disk.SetModified(c.storage.FD, c.times.modified)
 }
 
 // stamp makes a user's change to the backing file, of whose time the kernel tells by itself if it caches writes, as it does unless the volume
@@ -53,13 +55,9 @@ func (c *content) time() unix.Timespec {
 // noteTime takes the backing file's modification time for the right one. times.mu is held.
 func (c *content) noteTime() error {
 	var st unix.Stat_t
-	if err := unix.Fstat(c.storage.fd, &st); err != nil {
+	if err := unix.Fstat(c.storage.FD, &st); err != nil {
 		return err
 	}
 	c.times.modified = st.Mtim
 	return nil
-}
-
-func setModified(fd int, at unix.Timespec) error {
-	return unix.UtimesNanoAt(unix.AT_FDCWD, procPath(fd), []unix.Timespec{{Nsec: unix.UTIME_OMIT}, at}, 0)
 }

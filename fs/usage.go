@@ -10,16 +10,18 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	"kmsfs/fs/keys"
+	disk "kmsfs/fs/volume"
 )
 
 // UsageOptions say what uses of a KMS key to count, and where.
 type UsageOptions struct {
 	Volume string
-	Keys   KeyService
+	Keys   keys.Service
 	// IsKey says whether a name (an ARN, an ID or an alias) is that of the key.
 	IsKey func(name string) bool
 	// Progress, if not nil, is kept up to date.
-	Progress *Progress
+	Progress *disk.Progress
 }
 
 // KeyUsage is what in a volume depends on a KMS key. Its JSON names are stable.
@@ -42,27 +44,27 @@ type KeyUsage struct {
 // configuration says, which is not authenticated then.
 func CountKeyUsage(ctx context.Context, o UsageOptions) (KeyUsage, error) {
 	usage := KeyUsage{Volume: o.Volume}
-	b, err := openBacking(o.Volume, o.Keys, "key usage")
+	b, err := disk.Open(o.Volume, o.Keys, "key usage")
 	if err != nil {
-		if config, readErr := readConfig(o.Volume); readErr == nil {
+		if config, readErr := disk.ReadConfig(o.Volume); readErr == nil {
 			usage.configured(config, o.IsKey)
 		}
 		return usage, err
 	}
-	defer b.close()
-	config := b.sealed.Config()
+	defer b.Close()
+	config := b.Sealed.Config()
 	usage.configured(&config, o.IsKey)
 	ctx, stop := context.WithCancel(ctx)
 	var counting sync.WaitGroup
 	defer counting.Wait()
 	defer stop()
 	if o.Progress != nil {
-		o.Progress.count(ctx, b.root, &counting)
+		o.Progress.Count(ctx, b.Root, &counting)
 	}
-	c := &usageCount{backing: b, UsageOptions: o, inodes: newLinkedInodes()}
-	root := &usageDirectory{c, b.root}
+	c := &usageCount{Volume: b, UsageOptions: o, inodes: newLinkedInodes()}
+	root := &usageDirectory{c, b.Root}
 	root.record()
-	newWalk(ctx).through(root)
+	disk.NewWalk(ctx).Through(root)
 	usage.Files, usage.Directories, usage.Unknown = c.files.Load(), c.directories.Load(), c.unknown.Load()
 	return usage, ctx.Err()
 }
@@ -72,28 +74,9 @@ func (u *KeyUsage) configured(c *envelope.Config, isKey func(string) bool) {
 	u.Listed = u.Metadata || slices.ContainsFunc(c.KeyARNs, isKey)
 }
 
-// readConfig reads a volume's configuration without authenticating it.
-func readConfig(path string) (*envelope.Config, error) {
-	root, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(root)
-	var st unix.Stat_t
-	if err := unix.Fstat(root, &st); err != nil {
-		return nil, err
-	}
-	b := &backing{path: path, root: root, owner: st.Uid}
-	configuration, err := b.readControl(root, envelope.ConfigName, 1, envelope.MaxConfigSize)
-	if err != nil {
-		return nil, err
-	}
-	return envelope.ParseConfig(configuration)
-}
-
 // usageCount is a count under way.
 type usageCount struct {
-	*backing
+	*disk.Volume
 	UsageOptions
 	inodes                      linkedInodes
 	files, directories, unknown atomic.Int64
@@ -105,16 +88,16 @@ type usageDirectory struct {
 	fd int
 }
 
-func (d *usageDirectory) descriptor() int { return d.fd }
+func (d *usageDirectory) Descriptor() int { return d.fd }
 
-func (d *usageDirectory) failed(_ entry, err error) {
+func (d *usageDirectory) Failed(_ disk.Entry, err error) {
 	if !errors.Is(err, unix.ENOENT) {
 		d.c.unknown.Add(1)
 	}
 }
 
-func (d *usageDirectory) enter(fd int, e entry) branch {
-	if d.c.isControl(e.name) {
+func (d *usageDirectory) Enter(fd int, e disk.Entry) disk.Branch {
+	if d.c.IsControl(e.Name) {
 		return nil
 	}
 	in := &usageDirectory{d.c, fd}
@@ -124,7 +107,7 @@ func (d *usageDirectory) enter(fd int, e entry) branch {
 
 // record looks at the directory's policy.
 func (d *usageDirectory) record() {
-	record, err := d.c.readDirectory(d.fd)
+	record, err := d.c.ReadDirectory(d.fd)
 	switch {
 	case err != nil:
 		d.c.unknown.Add(1)
@@ -133,13 +116,13 @@ func (d *usageDirectory) record() {
 	}
 }
 
-func (d *usageDirectory) see(e entry) {
+func (d *usageDirectory) See(e disk.Entry) {
 	c := d.c
-	if c.isControl(e.name) {
+	if c.IsControl(e.Name) {
 		return
 	}
 	var st unix.Stat_t
-	if e.kind == unix.DT_REG {
+	if e.Kind == unix.DT_REG {
 		d.file(e, &st)
 	}
 	if c.Progress != nil {
@@ -149,18 +132,18 @@ func (d *usageDirectory) see(e entry) {
 }
 
 // file counts a file, once for all of its links.
-func (d *usageDirectory) file(e entry, st *unix.Stat_t) {
+func (d *usageDirectory) file(e disk.Entry, st *unix.Stat_t) {
 	c := d.c
-	fd, err := unix.Openat(d.fd, e.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(d.fd, e.Name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		d.failed(e, err)
+		d.Failed(e, err)
 		return
 	}
 	defer unix.Close(fd)
 	if unix.Fstat(fd, st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink > 1 && !c.inodes.visit(*st).mine {
 		return
 	}
-	header, err := c.sealed.ReadHeader(&storage{fd: fd}, false)
+	header, err := c.Sealed.ReadHeader(&disk.Storage{FD: fd}, false)
 	switch {
 	case err != nil:
 		c.unknown.Add(1)

@@ -91,7 +91,7 @@ func (o *fsckOptions) check(service dataKeys, volume string) error {
 	bar := startProgress(false)
 	var failed error
 	summary, err := fs.Check(ctx, fs.CheckOptions{
-		Volume: volume, Keys: keys{api: service}, ReadData: o.readData, Repair: o.repair, Progress: bar.counters(),
+		Volume: volume, Keys: keyAdapter{api: service}, ReadData: o.readData, Repair: o.repair, Progress: bar.counters(),
 		Report: func(f fs.Fault) { failed = errors.Join(failed, bar.above(func() error { return o.show(f) })) },
 	})
 	bar.end()

@@ -6,6 +6,8 @@ import (
 
 	"kmsfs/fs"
 	"kmsfs/fs/control"
+	"kmsfs/fs/keys"
+	disk "kmsfs/fs/volume"
 	"kmsfs/keyservice"
 	"kmsfs/keyservice/sealer"
 )
@@ -34,18 +36,18 @@ func hints() []hint {
 		{is(errKeyNotFound), "name another with --key, or leave --key out for " + defaultKeyAlias},
 		{is(errNoDirectory), "make it with mkdir"},
 		{is(errNoVolume), "make one with kmsfs init"},
-		{is(fs.ErrNotVolume), "make one with kmsfs init"},
-		{is(fs.ErrVolumeInUse), "unmount it there first; or mount it with --shared everywhere"},
+		{is(disk.ErrNotVolume), "make one with kmsfs init"},
+		{is(disk.ErrInUse), "unmount it there first; or mount it with --shared everywhere"},
 		{is(fs.ErrRepairMounted), "unmount it first, or check it without --repair"},
-		{is(fs.ErrVolumeDamaged), "restore " + volumeFile + " from a backup of the volume"},
-		{is(fs.ErrNotEmpty), "name an empty directory, or one that doesn't exist yet"},
+		{is(disk.ErrDamaged), "restore " + volumeFile + " from a backup of the volume"},
+		{is(disk.ErrNotEmpty), "name an empty directory, or one that doesn't exist yet"},
 		{is(fs.ErrMountpointInUse), "name an empty directory, or unmount what is there"},
 		{is(fs.ErrNoFusermount), "install the package fuse3, or run kmsfs as root"},
 		{refusedWith(keyservice.CodeNotFound), "name the key service home that has the KMS key with --home or KMSFS_HOME"},
 		{refusedWith(keyservice.CodeDisabled), "enable it with kmsfs key enable"},
 		{refusedWith(keyservice.CodeInvalidState), "cancel its deletion with kmsfs key cancel-deletion, or import its material with kmsfs key import"},
 		{refusedWith(keyservice.CodeInvalidCiphertext), "give the whole ciphertext, and each --context that it was encrypted with"},
-		{is(fs.ErrRefused), refusedHint},
+		{is(keys.ErrDenied), refusedHint},
 		{refusedWith(keyservice.CodeAccessDenied), refusedHint},
 		{is(control.ErrKeyDenied), "kmsfs key policy explain says who may use it, and the audit log what was refused"},
 		{is(control.ErrNotOwner), "have its owner or root do it"},

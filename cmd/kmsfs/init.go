@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
-	kmsfs "kmsfs/fs"
 	"kmsfs/fs/control"
+	disk "kmsfs/fs/volume"
 	"kmsfs/keyservice"
 	"kmsfs/keyservice/remote"
 )
@@ -148,8 +148,8 @@ func (o *initOptions) initRemote(volume, named string) (err error) {
 }
 
 func (o *initOptions) create(service dataKeys, volume, arn string, owner uint32) error {
-	return kmsfs.Create(kmsfs.CreateOptions{
-		Volume: volume, Keys: keys{api: service}, Key: arn, PlaintextNames: o.plaintextNames, Owner: owner,
+	return disk.Create(disk.CreateOptions{
+		Volume: volume, Keys: keyAdapter{api: service}, Key: arn, PlaintextNames: o.plaintextNames, Owner: owner,
 	})
 }
 
@@ -165,7 +165,7 @@ func checkNewVolume(volume, home string) error {
 	case err != nil:
 		return pathError(err)
 	case len(entries) > 0:
-		return fmt.Errorf("%s: %w", volume, kmsfs.ErrNotEmpty)
+		return fmt.Errorf("%s: %w", volume, disk.ErrNotEmpty)
 	}
 	return nil
 }

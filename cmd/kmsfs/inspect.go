@@ -13,8 +13,8 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"kmsfs/fs"
 	"kmsfs/fs/control"
+	disk "kmsfs/fs/volume"
 	"kmsfs/keyservice"
 )
 
@@ -54,7 +54,7 @@ type inspectOptions struct {
 
 // inspection is what the command shows of a file: the file system's report, and what only the key service can tell.
 type inspection struct {
-	*fs.Report
+	*disk.Report
 	KeyMaterialID string `json:"keyMaterialId"`
 }
 
@@ -73,7 +73,7 @@ func (o *inspectOptions) run(args []string) (err error) {
 
 // inspect shows what lies at the places, which the arguments name.
 func (o *inspectOptions) inspect(service dataKeys, args []string, places []place) (err error) {
-	inspectors := map[string]*fs.Inspector{}
+	inspectors := map[string]*disk.Inspector{}
 	defer func() {
 		for _, inspector := range inspectors {
 			inspector.Close()
@@ -83,7 +83,7 @@ func (o *inspectOptions) inspect(service dataKeys, args []string, places []place
 	for i, p := range places {
 		inspector := inspectors[p.volume]
 		if inspector == nil {
-			if inspector, err = fs.NewInspector(keys{api: service}, p.volume); err != nil {
+			if inspector, err = disk.NewInspector(keyAdapter{api: service}, p.volume); err != nil {
 				return err
 			}
 			inspectors[p.volume] = inspector
@@ -104,7 +104,7 @@ func (o *inspectOptions) inspect(service dataKeys, args []string, places []place
 }
 
 // show prints a report.
-func (o *inspectOptions) show(report *fs.Report) error {
+func (o *inspectOptions) show(report *disk.Report) error {
 	shown := inspection{Report: report}
 	if blob, err := keyservice.ParseBlob(report.WrappedKey); err == nil {
 		shown.KeyMaterialID = blob.MaterialID
@@ -152,7 +152,7 @@ func findPlace(path string) (place, error) {
 	}
 }
 
-func (p place) inspect(inspector *fs.Inspector) (*fs.Report, error) {
+func (p place) inspect(inspector *disk.Inspector) (*disk.Report, error) {
 	if p.sealed {
 		return inspector.InspectSealed(p.path)
 	}

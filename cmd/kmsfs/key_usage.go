@@ -16,6 +16,7 @@ import (
 
 	"kmsfs/fs"
 	"kmsfs/fs/control"
+	"kmsfs/fs/keys"
 	"kmsfs/keyservice"
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/remote"
@@ -158,7 +159,7 @@ func (h *home) loggedVolumes() (volumes []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	err = audit.Query(log.files, log.open, audit.Filter{Event: fs.EventMounted}, func(e *audit.Entry) error {
+	err = audit.Query(log.files, log.open, audit.Filter{Event: keys.EventMounted}, func(e *audit.Entry) error {
 		volume, ok := e.ServiceEventDetails["volume"].(string)
 		if !ok || slices.Contains(volumes, volume) {
 			return nil
@@ -180,7 +181,7 @@ func (u *keyUsage) count(service dataKeys, names, volumes []string) error {
 	}
 	for _, volume := range volumes {
 		bar := startProgress(false)
-		usage, err := fs.CountKeyUsage(ctx, fs.UsageOptions{Volume: volume, Keys: keys{api: service}, IsKey: isKey, Progress: bar.counters()})
+		usage, err := fs.CountKeyUsage(ctx, fs.UsageOptions{Volume: volume, Keys: keyAdapter{api: service}, IsKey: isKey, Progress: bar.counters()})
 		bar.end()
 		if ctx.Err() != nil {
 			return errInterrupted

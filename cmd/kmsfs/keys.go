@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"slices"
 
-	"kmsfs/fs"
+	"kmsfs/fs/keys"
 	"kmsfs/keyservice"
 	"kmsfs/keyservice/wire"
 )
@@ -20,14 +20,14 @@ type dataKeys interface {
 	RecordEvent(ctx context.Context, c keyservice.Caller, e keyservice.Event) error
 }
 
-// keys is a key service as the file system asks for it.
-type keys struct {
+// keyAdapter is a key service as the file system asks for it.
+type keyAdapter struct {
 	api dataKeys
 	// mounted says that the calls are a mount's, which acts of itself too, and not this program's user's.
 	mounted bool
 }
 
-var _ fs.KeyService = keys{}
+var _ keys.Service = keyAdapter{}
 
 // refusals are the codes by which the key service says that a key may not be used, now or by this caller.
 var refusals = []string{
@@ -38,17 +38,17 @@ var refusals = []string{
 	"ExpiredTokenException", wire.CodeIncompleteSignature, wire.CodeInvalidSignature, wire.CodeMissingAuthentication, wire.CodeUnrecognizedClient,
 }
 
-func (k keys) GenerateDataKey(ctx context.Context, call fs.Call, key string, encryptionContext map[string]string) (fs.DataKey, error) {
+func (k keyAdapter) GenerateDataKey(ctx context.Context, call keys.Call, key string, encryptionContext map[string]string) (keys.DataKey, error) {
 	out, err := k.api.GenerateDataKey(ctx, k.caller(call), &keyservice.GenerateDataKeyInput{
 		KeyId: key, KeySpec: "AES_256", EncryptionContext: encryptionContext,
 	})
 	if err != nil {
-		return fs.DataKey{}, refusal(err)
+		return keys.DataKey{}, refusal(err)
 	}
-	return fs.DataKey{KeyARN: out.KeyId, Plaintext: out.Plaintext, Wrapped: out.CiphertextBlob}, nil
+	return keys.DataKey{KeyARN: out.KeyId, Plaintext: out.Plaintext, Wrapped: out.CiphertextBlob}, nil
 }
 
-func (k keys) Decrypt(ctx context.Context, call fs.Call, keyARN string, wrapped []byte, encryptionContext map[string]string) ([]byte, error) {
+func (k keyAdapter) Decrypt(ctx context.Context, call keys.Call, keyARN string, wrapped []byte, encryptionContext map[string]string) ([]byte, error) {
 	out, err := k.api.Decrypt(ctx, k.caller(call), &keyservice.DecryptInput{
 		KeyId: keyARN, CiphertextBlob: wrapped, EncryptionContext: encryptionContext,
 	})
@@ -58,18 +58,18 @@ func (k keys) Decrypt(ctx context.Context, call fs.Call, keyARN string, wrapped 
 	return out.Plaintext, nil
 }
 
-func (k keys) ReEncrypt(ctx context.Context, call fs.Call, wrapped []byte, from, to fs.Wrap) (fs.DataKey, error) {
+func (k keyAdapter) ReEncrypt(ctx context.Context, call keys.Call, wrapped []byte, from, to keys.Wrap) (keys.DataKey, error) {
 	out, err := k.api.ReEncrypt(ctx, k.caller(call), &keyservice.ReEncryptInput{
 		SourceKeyId: from.Key, DestinationKeyId: to.Key, CiphertextBlob: wrapped,
 		SourceEncryptionContext: from.Context, DestinationEncryptionContext: to.Context,
 	})
 	if err != nil {
-		return fs.DataKey{}, refusal(err)
+		return keys.DataKey{}, refusal(err)
 	}
-	return fs.DataKey{KeyARN: out.KeyId, Wrapped: out.CiphertextBlob}, nil
+	return keys.DataKey{KeyARN: out.KeyId, Wrapped: out.CiphertextBlob}, nil
 }
 
-func (k keys) Check(ctx context.Context, uses []fs.Use) ([]fs.Answer, error) {
+func (k keyAdapter) Check(ctx context.Context, uses []keys.Use) ([]keys.Answer, error) {
 	in := &keyservice.CheckUsesInput{Uses: make([]keyservice.KeyUse, len(uses))}
 	for i, u := range uses {
 		in.Uses[i] = keyservice.KeyUse{
@@ -81,27 +81,27 @@ func (k keys) Check(ctx context.Context, uses []fs.Use) ([]fs.Answer, error) {
 		return nil, refusal(err)
 	}
 	if len(out.Uses) != len(uses) {
-		return nil, fmt.Errorf("%w: %d answers to %d questions", fs.ErrUnreachable, len(out.Uses), len(uses))
+		return nil, fmt.Errorf("%w: %d answers to %d questions", keys.ErrUnreachable, len(out.Uses), len(uses))
 	}
-	answers := make([]fs.Answer, len(uses))
+	answers := make([]keys.Answer, len(uses))
 	for i, v := range out.Uses {
 		answers[i].Current = v.Current
 		if v.Code == "" {
 			continue
 		}
 		err := refusal(&keyservice.Error{Code: v.Code, Message: v.Message})
-		if !errors.Is(err, fs.ErrRefused) {
+		if !errors.Is(err, keys.ErrDenied) {
 			if v.Code != keyservice.CodeInvalidCiphertext { // the service's own fault, which says nothing of leave
 				return nil, err
 			}
-			err = answered{err, fs.ErrRefused} // the material is gone
+			err = answered{err, keys.ErrDenied} // the material is gone
 		}
-		answers[i].Refusal = err
+		answers[i].Denied = err
 	}
 	return answers, nil
 }
 
-func (k keys) Record(ctx context.Context, call fs.Call, event fs.Event) error {
+func (k keyAdapter) Record(ctx context.Context, call keys.Call, event keys.Event) error {
 	e := keyservice.Event{Name: event.Name, KeyARN: event.KeyARN, EncryptionContext: event.Context, Details: event.Details}
 	if event.Error != nil {
 		e.ErrorCode, e.ErrorMessage = event.Name, event.Error.Error()
@@ -112,7 +112,7 @@ func (k keys) Record(ctx context.Context, call fs.Call, event fs.Event) error {
 	return nil
 }
 
-func (k keys) caller(call fs.Call) keyservice.Caller {
+func (k keyAdapter) caller(call keys.Call) keyservice.Caller {
 	return keyservice.Caller{
 		Caller: call.Caller, ViaFileSystem: true, Own: k.mounted && call.Own,
 		Operation: call.Operation, Path: call.Path, Behind: call.Behind, SharedEventID: call.ID,
@@ -124,11 +124,11 @@ func refusal(err error) error {
 	e, ok := errors.AsType[*keyservice.Error](err)
 	switch {
 	case !ok:
-		return fmt.Errorf("%w: %s", fs.ErrUnreachable, err.Error()) // its text alone
+		return fmt.Errorf("%w: %s", keys.ErrUnreachable, err.Error()) // its text alone
 	case slices.Contains(refusals, e.Code):
-		return answered{err, fs.ErrRefused}
+		return answered{err, keys.ErrDenied}
 	case slices.Contains(unopened, e.Code):
-		return answered{err, fs.ErrUnopened}
+		return answered{err, keys.ErrUnopened}
 	}
 	return err
 }

@@ -17,6 +17,7 @@ import (
 
 	kmsfs "kmsfs/fs"
 	"kmsfs/fs/control"
+	disk "kmsfs/fs/volume"
 	"kmsfs/keyservice"
 	"kmsfs/keyservice/remote"
 )
@@ -133,7 +134,7 @@ func (o *mountOptions) complete(args []string) error {
 		return err
 	}
 	if _, err := os.Lstat(filepath.Join(o.Volume, volumeFile)); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s: %w", o.Volume, kmsfs.ErrNotVolume)
+		return fmt.Errorf("%s: %w", o.Volume, disk.ErrNotVolume)
 	}
 	if control.Within(o.Volume, o.Mountpoint) {
 		return fmt.Errorf("mountpoint %s: %w", o.Mountpoint, errInsideVolume)
@@ -198,7 +199,7 @@ func (o mountOptions) readSecret() (*secret, error) {
 
 // serveMount mounts the volume, calls ready, and returns when it is unmounted.
 func (o mountOptions) serveMount(service dataKeys, signals <-chan os.Signal, log *slog.Logger, ready func() error) error {
-	mounted, err := o.mount(keys{api: service, mounted: true}, log)
+	mounted, err := o.mount(keyAdapter{api: service, mounted: true}, log)
 	if err != nil {
 		return err
 	}
@@ -228,7 +229,7 @@ func (o mountOptions) serveMount(service dataKeys, signals <-chan os.Signal, log
 }
 
 // mount mounts the volume. Why fusermount3 fails, it says on standard error only: that becomes the error.
-func (o mountOptions) mount(keys keys, log *slog.Logger) (*kmsfs.Mounted, error) {
+func (o mountOptions) mount(keys keyAdapter, log *slog.Logger) (*kmsfs.Mounted, error) {
 	stderr := os.Stderr
 	said, pipe, err := os.Pipe()
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/term"
 
-	"kmsfs/fs"
+	disk "kmsfs/fs/volume"
 )
 
 // progressInterval is how often a progress bar is drawn.
@@ -19,7 +19,7 @@ const progressInterval = 200 * time.Millisecond
 // progressBar shows on a terminal how far work on a volume has come.
 type progressBar struct {
 	w          io.Writer
-	progress   *fs.Progress
+	progress   *disk.Progress
 	width      func() int
 	begun      time.Time
 	stop, done chan struct{}
@@ -36,7 +36,7 @@ func startProgress(headersOnly bool) *progressBar {
 	if !term.IsTerminal(fd) {
 		return nil
 	}
-	b := &progressBar{w: os.Stderr, progress: new(fs.Progress), begun: time.Now(), stop: make(chan struct{}), done: make(chan struct{}), headersOnly: headersOnly}
+	b := &progressBar{w: os.Stderr, progress: new(disk.Progress), begun: time.Now(), stop: make(chan struct{}), done: make(chan struct{}), headersOnly: headersOnly}
 	b.width = func() int {
 		if width, _, err := term.GetSize(fd); err == nil {
 			return width
@@ -48,7 +48,7 @@ func startProgress(headersOnly bool) *progressBar {
 }
 
 // counters are what the work is to keep up to date; nil if nobody looks.
-func (b *progressBar) counters() *fs.Progress {
+func (b *progressBar) counters() *disk.Progress {
 	if b == nil {
 		return nil
 	}

@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"kmsfs/fs"
+	disk "kmsfs/fs/volume"
 )
 
 func TestProgressLine(t *testing.T) {
@@ -20,7 +20,7 @@ func TestProgressLine(t *testing.T) {
 		{0, 0, 10, 1 << 50, true, "[....................]   0 %  0 files  0 B  0 B/s  ? left"},
 		{3000, 4_000_000_000, 2000, 3_000_000_000, true, "[####################] 100 %  3000 files  4.0 GB  400.0 MB/s  0s left"}, // more came meanwhile
 	} {
-		b := progressBar{progress: new(fs.Progress)}
+		b := progressBar{progress: new(disk.Progress)}
 		b.progress.Files.Store(test.files)
 		b.progress.Bytes.Store(test.bytes)
 		b.progress.AllFiles.Store(test.allFiles)

@@ -9,8 +9,8 @@ import (
 
 	"github.com/spf13/pflag"
 
-	kmsfs "kmsfs/fs"
 	"kmsfs/fs/control"
+	disk "kmsfs/fs/volume"
 )
 
 // errInterrupted says that a signal ended the work on a volume.
@@ -66,7 +66,7 @@ func findVolume(path string) (string, error) {
 		return "", err
 	}
 	if _, err := os.Lstat(filepath.Join(abs, volumeFile)); errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("%s: %w", path, kmsfs.ErrNotVolume)
+		return "", fmt.Errorf("%s: %w", path, disk.ErrNotVolume)
 	}
 	return abs, nil
 }

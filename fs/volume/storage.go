@@ -1,4 +1,4 @@
-package fs
+package volume
 
 import (
 	"errors"
@@ -10,24 +10,21 @@ import (
 	"kmsfs/envelope"
 )
 
-// overflowAttribute holds a header's overflow (envelope's FORMAT.md, section 5).
-const overflowAttribute = "user.kmsfs.more"
-
 // maxOverflow bounds what is read of it: XATTR_SIZE_MAX of the kernel.
 const maxOverflow = 64 << 10
 
 // storage is a backing file as package envelope asks for it.
-type storage struct {
-	fd int
+type Storage struct {
+	FD int
 	// unsynced says that an attribute changed, which fdatasync(2) doesn't make durable.
 	unsynced atomic.Bool
 }
 
-var _ envelope.Storage = (*storage)(nil)
+var _ envelope.Storage = (*Storage)(nil)
 
-func (s *storage) ReadAt(p []byte, off int64) (done int, err error) {
+func (s *Storage) ReadAt(p []byte, off int64) (done int, err error) {
 	for done < len(p) {
-		n, err := retry(func() (int, error) { return unix.Pread(s.fd, p[done:], off+int64(done)) })
+		n, err := retry(func() (int, error) { return unix.Pread(s.FD, p[done:], off+int64(done)) })
 		if err != nil {
 			return done, err
 		}
@@ -39,9 +36,9 @@ func (s *storage) ReadAt(p []byte, off int64) (done int, err error) {
 	return done, nil
 }
 
-func (s *storage) WriteAt(p []byte, off int64) (done int, err error) {
+func (s *Storage) WriteAt(p []byte, off int64) (done int, err error) {
 	for done < len(p) {
-		n, err := retry(func() (int, error) { return unix.Pwrite(s.fd, p[done:], off+int64(done)) })
+		n, err := retry(func() (int, error) { return unix.Pwrite(s.FD, p[done:], off+int64(done)) })
 		if err != nil {
 			return done, err
 		}
@@ -50,20 +47,20 @@ func (s *storage) WriteAt(p []byte, off int64) (done int, err error) {
 	return done, nil
 }
 
-func (s *storage) Size() (int64, error) {
+func (s *Storage) Size() (int64, error) {
 	var st unix.Stat_t
-	err := unix.Fstat(s.fd, &st)
+	err := unix.Fstat(s.FD, &st)
 	return st.Size, err
 }
 
-func (s *storage) Truncate(size int64) error {
-	return ignoreEINTR(func() error { return unix.Ftruncate(s.fd, size) })
+func (s *Storage) Truncate(size int64) error {
+	return ignoreEINTR(func() error { return unix.Ftruncate(s.FD, size) })
 }
 
 // PunchHole writes zeros where the file system has no holes.
-func (s *storage) PunchHole(off, n int64) error {
+func (s *Storage) PunchHole(off, n int64) error {
 	err := ignoreEINTR(func() error {
-		return unix.Fallocate(s.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+		return unix.Fallocate(s.FD, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
 	})
 	if !errors.Is(err, unix.EOPNOTSUPP) {
 		return err
@@ -78,28 +75,28 @@ func (s *storage) PunchHole(off, n int64) error {
 	return nil
 }
 
-func (s *storage) Allocate(off, n int64, keepSize bool) error {
+func (s *Storage) Allocate(off, n int64, keepSize bool) error {
 	var mode uint32
 	if keepSize {
 		mode = unix.FALLOC_FL_KEEP_SIZE
 	}
-	return ignoreEINTR(func() error { return unix.Fallocate(s.fd, mode, off, n) })
+	return ignoreEINTR(func() error { return unix.Fallocate(s.FD, mode, off, n) })
 }
 
-func (s *storage) SeekData(off int64) (int64, error) { return unix.Seek(s.fd, off, unix.SEEK_DATA) }
+func (s *Storage) SeekData(off int64) (int64, error) { return unix.Seek(s.FD, off, unix.SEEK_DATA) }
 
-func (s *storage) SeekHole(off int64) (int64, error) { return unix.Seek(s.fd, off, unix.SEEK_HOLE) }
+func (s *Storage) SeekHole(off int64) (int64, error) { return unix.Seek(s.FD, off, unix.SEEK_HOLE) }
 
-func (s *storage) Sync() error {
+func (s *Storage) Sync() error {
 	if s.unsynced.Swap(false) {
-		return ignoreEINTR(func() error { return unix.Fsync(s.fd) })
+		return ignoreEINTR(func() error { return unix.Fsync(s.FD) })
 	}
-	return ignoreEINTR(func() error { return unix.Fdatasync(s.fd) })
+	return ignoreEINTR(func() error { return unix.Fdatasync(s.FD) })
 }
 
-func (s *storage) Overflow() ([]byte, error) {
+func (s *Storage) Overflow() ([]byte, error) {
 	value := make([]byte, maxOverflow)
-	n, err := unix.Fgetxattr(s.fd, overflowAttribute, value)
+	n, err := unix.Fgetxattr(s.FD, OverflowAttribute, value)
 	switch {
 	case errors.Is(err, unix.ENODATA), errors.Is(err, unix.EOPNOTSUPP):
 		return nil, nil
@@ -109,12 +106,12 @@ func (s *storage) Overflow() ([]byte, error) {
 	return value[:n], nil
 }
 
-func (s *storage) SetOverflow(value []byte) error {
+func (s *Storage) SetOverflow(value []byte) error {
 	s.unsynced.Store(true)
 	if value != nil {
-		return unix.Fsetxattr(s.fd, overflowAttribute, value, 0)
+		return unix.Fsetxattr(s.FD, OverflowAttribute, value, 0)
 	}
-	if err := unix.Fremovexattr(s.fd, overflowAttribute); !errors.Is(err, unix.ENODATA) {
+	if err := unix.Fremovexattr(s.FD, OverflowAttribute); !errors.Is(err, unix.ENODATA) {
 		return err
 	}
 	return nil

@@ -1,4 +1,4 @@
-package fs
+package volume
 
 import (
 	"context"
@@ -9,13 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	"kmsfs/fs/keys"
 )
 
 // CreateOptions say what volume to make, and where.
 type CreateOptions struct {
 	// Volume is an empty directory, or one to be made.
 	Volume string
-	Keys   KeyService
+	Keys   keys.Service
 	// Key is the KMS key of the volume: an ID, an alias or an ARN.
 	Key            string
 	PlaintextNames bool
@@ -42,7 +43,7 @@ func Create(o CreateOptions) (err error) {
 		return fmt.Errorf("opening %s: %w", o.Volume, err)
 	}
 	defer unix.Close(dir)
-	entries, err := listEntries(dir)
+	entries, err := ListEntries(dir)
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", o.Volume, err)
 	}
@@ -57,7 +58,7 @@ func (o CreateOptions) fill(dir int) (err error) {
 	config := envelope.Config{
 		Format: 1, VolumeID: envelope.NewVolumeID(), PlaintextNames: o.PlaintextNames, Owner: o.Owner,
 	}
-	key, err := o.Keys.GenerateDataKey(context.Background(), self("init"), o.Key, config.Context())
+	key, err := o.Keys.GenerateDataKey(context.Background(), keys.Self("init"), o.Key, config.Context())
 	if err != nil {
 		return fmt.Errorf("key %s: %w", o.Key, err)
 	}
@@ -77,7 +78,7 @@ func (o CreateOptions) fill(dir int) (err error) {
 	if err := unix.Fstat(dir, &st); err != nil {
 		return err
 	}
-	b := &backing{sealed: sealed}
+	b := &Volume{Sealed: sealed}
 	defer func() {
 		if err != nil {
 			_ = unix.Unlinkat(dir, envelope.ConfigName, 0)
@@ -85,17 +86,17 @@ func (o CreateOptions) fill(dir int) (err error) {
 		}
 	}()
 	root := &envelope.Directory{ID: envelope.NewDirectoryID(), Owners: []uint32{st.Uid}, Locations: []envelope.Location{{}}}
-	if err := b.writeDirectory(dir, root, false); err != nil {
+	if err := b.WriteDirectory(dir, root, false); err != nil {
 		return err
 	}
-	if err := syncControl(dir, envelope.DirectoryName); err != nil {
+	if err := SyncControl(dir, envelope.DirectoryName); err != nil {
 		return err
 	}
-	if err := writeControl(dir, envelope.ConfigName, configuration, false); err != nil {
+	if err := WriteControl(dir, envelope.ConfigName, configuration, false); err != nil {
 		return err
 	}
-	if err := syncControl(dir, envelope.ConfigName); err != nil {
+	if err := SyncControl(dir, envelope.ConfigName); err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return SyncDir(dir)
 }

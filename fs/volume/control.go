@@ -1,8 +1,6 @@
-package fs
+package volume
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -13,19 +11,9 @@ import (
 	"kmsfs/envelope"
 )
 
-// tempPrefix begins the names of directories that are prepared before they appear, or taken apart after they vanished. They lie
-// beside the place that they come from or go to, so that what directories inherit from their parent is the kernel's affair.
-const tempPrefix = envelope.TempName + "."
-
-func newTempName() string {
-	var random [16]byte
-	rand.Read(random[:])
-	return tempPrefix + hex.EncodeToString(random[:])
-}
-
 // readControl reads a control file of at least least and at most most bytes. It must be a regular file of the volume's owner,
 // of root or of this process's user, and not a link: control files are what an attacker would replace first.
-func (b *backing) readControl(dir int, name string, least, most int64) ([]byte, error) {
+func (b *Volume) readControl(dir int, name string, least, most int64) ([]byte, error) {
 	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {
 		return nil, fmt.Errorf("%s is not a regular file: %w", name, envelope.ErrFormat)
@@ -43,11 +31,11 @@ func (b *backing) readControl(dir int, name string, least, most int64) ([]byte, 
 		return nil, fmt.Errorf("%s is not a regular file: %w", name, envelope.ErrFormat)
 	case st.Size < least || st.Size > most:
 		return nil, fmt.Errorf("%s has %d bytes, want %d to %d: %w", name, st.Size, least, most, envelope.ErrFormat)
-	case st.Uid != 0 && st.Uid != b.owner && st.Uid != b.uid:
+	case st.Uid != 0 && st.Uid != b.Owner && st.Uid != b.UID:
 		return nil, fmt.Errorf("%s belongs to uid %d, who has no business with it: %w", name, st.Uid, envelope.ErrFormat)
 	}
 	content := make([]byte, st.Size)
-	s := storage{fd: fd}
+	s := Storage{FD: fd}
 	if n, err := s.ReadAt(content, 0); err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("reading %s: %w", name, err)
 	} else if n < len(content) {
@@ -57,7 +45,7 @@ func (b *backing) readControl(dir int, name string, least, most int64) ([]byte, 
 }
 
 // writeControl writes a new control file; with replace, over one that is there.
-func writeControl(dir int, name string, content []byte, replace bool) error {
+func WriteControl(dir int, name string, content []byte, replace bool) error {
 	flags := unix.O_WRONLY | unix.O_CREAT | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC // not to wait for a pipe's reader
 	if !replace {
 		flags |= unix.O_EXCL
@@ -71,7 +59,7 @@ func writeControl(dir int, name string, content []byte, replace bool) error {
 		err = envelope.ErrFormat
 	}
 	if err == nil {
-		_, err = (&storage{fd: fd}).WriteAt(content, 0)
+		_, err = (&Storage{FD: fd}).WriteAt(content, 0)
 	}
 	if closed := unix.Close(fd); err == nil {
 		err = closed
@@ -83,7 +71,7 @@ func writeControl(dir int, name string, content []byte, replace bool) error {
 }
 
 // syncControl makes a control file durable.
-func syncControl(dir int, name string) error {
+func SyncControl(dir int, name string) error {
 	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("opening %s: %w", name, err)
@@ -96,36 +84,27 @@ func syncControl(dir int, name string) error {
 }
 
 // syncDir makes a directory's entries durable. dir may be open with O_PATH.
-func syncDir(dir int) error { return syncControl(dir, ".") }
-
-// isControl says that an entry is never a user's: more than package envelope names, since all that begins like control
-// files is theirs.
-func (b *backing) isControl(entry string) bool {
-	if !strings.HasPrefix(entry, "kmsfs.") {
-		return false
-	}
-	return envelope.IsControl(entry) || !envelope.IsLong(entry) && !strings.HasPrefix(entry, "kmsfs.=")
-}
+func SyncDir(dir int) error { return SyncControl(dir, ".") }
 
 // dismantle removes a directory that holds control files only.
-func (b *backing) dismantle(parent int, entry string) error {
+func (b *Volume) Dismantle(parent int, entry string) error {
 	dir, err := unix.Openat(parent, entry, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(dir)
-	entries, err := listEntries(dir)
+	entries, err := ListEntries(dir)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
 		switch {
-		case !b.isControl(e.name):
+		case !b.IsControl(e.Name):
 			return unix.ENOTEMPTY
-		case e.kind == unix.DT_DIR && strings.HasPrefix(e.name, tempPrefix):
-			err = b.dismantle(dir, e.name)
+		case e.Kind == unix.DT_DIR && strings.HasPrefix(e.Name, TempPrefix):
+			err = b.Dismantle(dir, e.Name)
 		default:
-			err = unix.Unlinkat(dir, e.name, 0)
+			err = unix.Unlinkat(dir, e.Name, 0)
 		}
 		if err != nil {
 			return err

@@ -1,4 +1,4 @@
-package fs
+package volume
 
 import (
 	"context"
@@ -9,50 +9,50 @@ import (
 )
 
 // branch is a directory of the volume that a walk goes through. Its methods are called by several goroutines at once.
-type branch interface {
+type Branch interface {
 	// descriptor is the directory's.
-	descriptor() int
+	Descriptor() int
 	// enter returns the branch of the directory e in this one, which is open as fd as long as the walk goes through it; nil to leave it out.
-	enter(fd int, e entry) branch
+	Enter(fd int, e Entry) Branch
 	// see looks at an entry that is no directory.
-	see(e entry)
+	See(e Entry)
 	// failed is told of what can't be read: e, or with an empty one the directory itself.
-	failed(e entry, err error)
+	Failed(e Entry, err error)
 }
 
 // walk goes through a directory and all beneath it, in parallel, and with memory that doesn't grow with the number of entries.
-type walk struct {
+type Walk struct {
 	ctx context.Context
 	// more has room for each further goroutine that may work; who finds none works himself.
 	more chan struct{}
 }
 
 // newWalk returns a walk that ends early when ctx does.
-func newWalk(ctx context.Context) *walk {
-	return &walk{ctx, make(chan struct{}, 2*runtime.GOMAXPROCS(0)-1)} // the disk is waited for too
+func NewWalk(ctx context.Context) *Walk {
+	return &Walk{ctx, make(chan struct{}, 2*runtime.GOMAXPROCS(0)-1)} // the disk is waited for too
 }
 
 // through goes through b. It returns when everything has been seen.
-func (w *walk) through(b branch) {
-	dir, err := unix.Openat(b.descriptor(), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+func (w *Walk) Through(b Branch) {
+	dir, err := unix.Openat(b.Descriptor(), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		b.failed(entry{}, err)
+		b.Failed(Entry{}, err)
 		return
 	}
 	defer unix.Close(dir)
 	var parts sync.WaitGroup
 	defer parts.Wait()
-	err = eachBatch(dir, func(entries []entry) error {
+	err = EachBatch(dir, func(entries []Entry) error {
 		w.share(&parts, func() { w.entries(b, entries) })
 		return w.ctx.Err()
 	})
 	if err != nil && w.ctx.Err() == nil {
-		b.failed(entry{}, err)
+		b.Failed(Entry{}, err)
 	}
 }
 
 // share has another goroutine do the work, if there is room for one.
-func (w *walk) share(parts *sync.WaitGroup, work func()) {
+func (w *Walk) share(parts *sync.WaitGroup, work func()) {
 	select {
 	case w.more <- struct{}{}:
 		parts.Go(func() {
@@ -64,35 +64,35 @@ func (w *walk) share(parts *sync.WaitGroup, work func()) {
 	}
 }
 
-func (w *walk) entries(b branch, entries []entry) {
+func (w *Walk) entries(b Branch, entries []Entry) {
 	for _, e := range entries {
 		if w.ctx.Err() != nil {
 			return
 		}
-		if e.kind == unix.DT_UNKNOWN {
+		if e.Kind == unix.DT_UNKNOWN {
 			var st unix.Stat_t
-			if err := unix.Fstatat(b.descriptor(), e.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-				b.failed(e, err)
+			if err := unix.Fstatat(b.Descriptor(), e.Name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+				b.Failed(e, err)
 				continue
 			}
-			e.kind = uint8(st.Mode & unix.S_IFMT >> 12) // a DT_ constant
+			e.Kind = uint8(st.Mode & unix.S_IFMT >> 12) // a DT_ constant
 		}
-		if e.kind == unix.DT_DIR {
+		if e.Kind == unix.DT_DIR {
 			w.directory(b, e)
 		} else {
-			b.see(e)
+			b.See(e)
 		}
 	}
 }
 
-func (w *walk) directory(b branch, e entry) {
-	fd, err := unix.Openat(b.descriptor(), e.name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+func (w *Walk) directory(b Branch, e Entry) {
+	fd, err := unix.Openat(b.Descriptor(), e.Name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		b.failed(e, err)
+		b.Failed(e, err)
 		return
 	}
 	defer unix.Close(fd)
-	if inner := b.enter(fd, e); inner != nil {
-		w.through(inner)
+	if inner := b.Enter(fd, e); inner != nil {
+		w.Through(inner)
 	}
 }

@@ -1,8 +1,10 @@
-package fs
+// Package keys declares what the file system asks of a key service.
+package keys
 
 import (
 	"context"
 	"errors"
+	"os"
 
 	"github.com/google/uuid"
 
@@ -11,7 +13,7 @@ import (
 
 // ErrRefused is wrapped by a KeyService's error when the answer is no: the caller may not use the key, or the key is
 // disabled, pending deletion or gone. The file system answers EACCES to it, and EIO to every other error.
-var ErrRefused = errors.New("refused by the key service")
+var ErrDenied = errors.New("refused by the key service")
 
 // ErrUnreachable is wrapped by a KeyService's error when there was no answer. Such an error has nothing of the system's error numbers in it: those are
 // the connection's, and not the file's.
@@ -22,7 +24,7 @@ var ErrUnopened = errors.New("does not open")
 
 // KeyService is what the file system asks of a key service. Implementations are safe for concurrent use. The slices
 // that they return belong to the caller, who wipes plaintext keys.
-type KeyService interface {
+type Service interface {
 	// GenerateDataKey makes a 32-byte data key under a KMS key (ID, alias or ARN).
 	GenerateDataKey(ctx context.Context, call Call, key string, encryptionContext map[string]string) (DataKey, error)
 	// Decrypt unwraps a data key, which must be wrapped under that KMS key in that encryption context.
@@ -51,9 +53,19 @@ type Call struct {
 	Behind *policy.Caller
 }
 
+// self is the call that the file system makes on its own behalf.
+func Self(operation string) Call {
+	return Call{
+		Caller:    policy.Caller{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), PID: int32(os.Getpid())},
+		Operation: operation,
+		Own:       true,
+		ID:        uuid.New(),
+	}
+}
+
 // bySelf is a call that the file system makes as itself on the way.
-func (c Call) bySelf() Call {
-	own := self(c.Operation)
+func (c Call) BySelf() Call {
+	own := Self(c.Operation)
 	own.ID, own.Path, own.Behind = c.ID, c.Path, c.Behind
 	if own.Behind == nil && c.Caller.PID != own.Caller.PID {
 		own.Behind = &c.Caller
@@ -62,7 +74,7 @@ func (c Call) bySelf() Call {
 }
 
 // own is the call by which the file system records what the caller has done: the event names the caller, who needs no leave for it.
-func (c Call) own() Call {
+func (c Call) ForRecord() Call {
 	c.Own = true
 	return c
 }
@@ -95,7 +107,7 @@ type Use struct {
 // Answer is what became of a Use.
 type Answer struct {
 	// Refusal wraps ErrRefused; nil if the use is let through.
-	Refusal error
+	Denied error
 	// Current says that the data key is wrapped under that KMS key's current material: wrapping it anew would be of no use.
 	Current bool
 }

@@ -1,4 +1,4 @@
-package fs
+package volume
 
 import (
 	"context"
@@ -18,9 +18,9 @@ type Progress struct {
 }
 
 // count counts all there is, until the context ends. The caller waits for it.
-func (p *Progress) count(ctx context.Context, root int, done *sync.WaitGroup) {
+func (p *Progress) Count(ctx context.Context, root int, done *sync.WaitGroup) {
 	done.Go(func() {
-		newWalk(ctx).through(&countedDirectory{p, root})
+		NewWalk(ctx).Through(&countedDirectory{p, root})
 		p.Counted.Store(ctx.Err() == nil)
 	})
 }
@@ -31,20 +31,20 @@ type countedDirectory struct {
 	fd int
 }
 
-func (d *countedDirectory) descriptor() int { return d.fd }
+func (d *countedDirectory) Descriptor() int { return d.fd }
 
-func (d *countedDirectory) enter(fd int, _ entry) branch { return &countedDirectory{d.p, fd} }
+func (d *countedDirectory) Enter(fd int, _ Entry) Branch { return &countedDirectory{d.p, fd} }
 
-func (d *countedDirectory) see(e entry) {
+func (d *countedDirectory) See(e Entry) {
 	d.p.AllFiles.Add(1)
 	var st unix.Stat_t
-	if e.kind == unix.DT_REG && unix.Fstatat(d.fd, e.name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
+	if e.Kind == unix.DT_REG && unix.Fstatat(d.fd, e.Name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
 		d.p.AllBytes.Add(st.Size)
 	}
 }
 
 // failed leaves it to the work itself to say what can't be read.
-func (d *countedDirectory) failed(entry, error) {}
+func (d *countedDirectory) Failed(Entry, error) {}
 
 // fileCost is the work that a file makes besides its content, in bytes that take as long.
 const fileCost = 100_000

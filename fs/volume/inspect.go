@@ -1,4 +1,4 @@
-package fs
+package volume
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	"kmsfs/fs/keys"
 )
 
 // Report is what a file, directory or symlink in a volume says of itself. Its JSON names are stable.
@@ -56,11 +57,11 @@ const (
 )
 
 // Inspector examines what lies in a volume, mounted or not. It changes nothing.
-type Inspector struct{ *backing }
+type Inspector struct{ *Volume }
 
 // NewInspector opens the volume. Its errors are Mount's.
-func NewInspector(keys KeyService, volume string) (*Inspector, error) {
-	b, err := openBacking(volume, keys, "inspect")
+func NewInspector(keys keys.Service, volume string) (*Inspector, error) {
+	b, err := Open(volume, keys, "inspect")
 	if err != nil {
 		return nil, err
 	}
@@ -68,16 +69,16 @@ func NewInspector(keys KeyService, volume string) (*Inspector, error) {
 }
 
 // Close forgets the volume's keys.
-func (i *Inspector) Close() { i.close() }
+func (i *Inspector) Close() { i.Close() }
 
 // Inspect reports on what users see at path, which is relative to the volume's root.
 func (i *Inspector) Inspect(path string) (*Report, error) {
 	return i.inspect(path, func(dir int, name string) (string, error) {
-		record, err := i.readDirectory(dir)
+		record, err := i.ReadDirectory(dir)
 		if err != nil {
 			return "", err
 		}
-		backing, err := i.sealed.EncryptName(record.ID, name)
+		backing, err := i.Sealed.EncryptName(record.ID, name)
 		return backing.Entry, err
 	})
 }
@@ -89,9 +90,9 @@ func (i *Inspector) InspectSealed(path string) (*Report, error) {
 
 // inspect walks to path, whose elements entryOf translates, without ever following a link.
 func (i *Inspector) inspect(path string, entryOf func(dir int, name string) (string, error)) (*Report, error) {
-	dir, entry := i.root, "."
+	dir, entry := i.Root, "."
 	defer func() {
-		if dir != i.root {
+		if dir != i.Root {
 			unix.Close(dir)
 		}
 	}()
@@ -107,7 +108,7 @@ func (i *Inspector) inspect(path string, entryOf func(dir int, name string) (str
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", path, err)
 			}
-			if dir != i.root {
+			if dir != i.Root {
 				unix.Close(dir)
 			}
 			dir = next
@@ -159,7 +160,7 @@ func (i *Inspector) reportFile(r *Report, dir int, entry string) error {
 		return err
 	}
 	defer unix.Close(fd)
-	st := &storage{fd: fd}
+	st := &Storage{FD: fd}
 	size, err := st.Size()
 	if err != nil {
 		return err
@@ -167,11 +168,11 @@ func (i *Inspector) reportFile(r *Report, dir int, entry string) error {
 	// A file that is open, or was when a mount ended uncleanly, may have a size that none at rest has.
 	plainSize := envelope.TolerantPlainSize(size)
 	r.PlaintextSize = &plainSize
-	header, err := i.sealed.ReadHeader(st, true)
+	header, err := i.Sealed.ReadHeader(st, true)
 	if err != nil {
 		return r.fault(err)
 	}
-	id := i.sealed.ID()
+	id := i.Sealed.ID()
 	r.FormatVersion = 1 // the only one that ReadHeader reads
 	r.FileID, r.KeyARN, r.WrappedKey = header.FileID.String(), header.KeyARN, header.WrappedKey
 	r.EncryptionContext = header.Context(id)
@@ -180,15 +181,15 @@ func (i *Inspector) reportFile(r *Report, dir int, entry string) error {
 	if header.Sparse {
 		r.Flags = append(r.Flags, "sparse")
 	}
-	if !i.sealed.Config().PlaintextNames {
+	if !i.Sealed.Config().PlaintextNames {
 		r.Flags = append(r.Flags, "detailsSealed")
 	}
-	if !i.sealed.Allows(header.KeyARN) {
+	if !i.Sealed.Allows(header.KeyARN) {
 		r.Fault = "the KMS key is none of the volume's"
 		return nil
 	}
-	key, err := i.keys.Decrypt(context.Background(), self("inspect"), header.KeyARN, header.WrappedKey, header.Context(id))
-	if errors.Is(err, ErrRefused) {
+	key, err := i.Keys.Decrypt(context.Background(), keys.Self("inspect"), header.KeyARN, header.WrappedKey, header.Context(id))
+	if errors.Is(err, keys.ErrDenied) {
 		r.Refusal = err.Error()
 		return nil
 	}
@@ -197,7 +198,7 @@ func (i *Inspector) reportFile(r *Report, dir int, entry string) error {
 		return nil
 	}
 	defer clear(key)
-	file, err := i.sealed.OpenFile(st, header, key, envelope.FileOptions{Tolerant: true, ReadOnly: true})
+	file, err := i.Sealed.OpenFile(st, header, key, envelope.FileOptions{Tolerant: true, ReadOnly: true})
 	if err != nil {
 		return r.fault(err)
 	}
@@ -211,7 +212,7 @@ func (i *Inspector) reportDirectory(r *Report, dir int, entry string) error {
 		return err
 	}
 	defer unix.Close(fd)
-	record, err := i.readDirectory(fd)
+	record, err := i.ReadDirectory(fd)
 	if err != nil {
 		return r.fault(err)
 	}
@@ -227,7 +228,7 @@ func (i *Inspector) reportSymlink(r *Report, dir int, entry string, size int64) 
 	if err != nil {
 		return err
 	}
-	target, err := i.sealed.OpenTarget(string(sealed[:n]))
+	target, err := i.Sealed.OpenTarget(string(sealed[:n]))
 	if err != nil {
 		return r.fault(err)
 	}
@@ -238,7 +239,7 @@ func (i *Inspector) reportSymlink(r *Report, dir int, entry string, size int64) 
 
 func (r *Report) locate(locations []envelope.Location) {
 	for _, l := range locations {
-		r.Locations = append(r.Locations, ReportedLocation{l.Directory.String(), textPath(l.Name)})
+		r.Locations = append(r.Locations, ReportedLocation{l.Directory.String(), TextPath(l.Name)})
 	}
 }
 

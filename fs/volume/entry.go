@@ -1,4 +1,4 @@
-package fs
+package volume
 
 import (
 	"bytes"
@@ -8,10 +8,10 @@ import (
 )
 
 // entry is one entry of a backing directory.
-type entry struct {
-	name string
-	ino  uint64
-	kind uint8 // a DT_ constant
+type Entry struct {
+	Name string
+	Ino  uint64
+	Kind uint8 // a DT_ constant
 }
 
 // Offsets in struct linux_dirent64 (getdents64(2)), in bytes.
@@ -25,8 +25,8 @@ const (
 const direntBatch = 32 << 10
 
 // listEntries reads a directory from where its descriptor stands, without "." and "..".
-func listEntries(dir int) (all []entry, err error) {
-	err = eachBatch(dir, func(entries []entry) error {
+func ListEntries(dir int) (all []Entry, err error) {
+	err = EachBatch(dir, func(entries []Entry) error {
 		all = append(all, entries...)
 		return nil
 	})
@@ -37,7 +37,7 @@ func listEntries(dir int) (all []entry, err error) {
 }
 
 // eachBatch calls do with the entries of a directory, some at a time, from where its descriptor stands, without "." and "..". An error of do ends it.
-func eachBatch(dir int, do func([]entry) error) error {
+func EachBatch(dir int, do func([]Entry) error) error {
 	buffer := make([]byte, direntBatch)
 	for {
 		n, err := retry(func() (int, error) { return unix.Getdents(dir, buffer) })
@@ -54,7 +54,7 @@ func eachBatch(dir int, do func([]entry) error) error {
 	}
 }
 
-func parseEntries(b []byte) (entries []entry, err error) {
+func parseEntries(b []byte) (entries []Entry, err error) {
 	for len(b) > direntName {
 		length := int(binary.NativeEndian.Uint16(b[direntReclen:]))
 		if length <= direntName || length > len(b) {
@@ -62,7 +62,7 @@ func parseEntries(b []byte) (entries []entry, err error) {
 		}
 		name, _, _ := bytes.Cut(b[direntName:length], []byte{0})
 		if s := string(name); s != "." && s != ".." {
-			entries = append(entries, entry{s, binary.NativeEndian.Uint64(b), b[direntType]})
+			entries = append(entries, Entry{s, binary.NativeEndian.Uint64(b), b[direntType]})
 		}
 		b = b[length:]
 	}
