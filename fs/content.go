@@ -18,8 +18,8 @@ import (
 
 // content is an open regular file: one for each backing inode, shared by all handles.
 type content struct {
-	v   *volume
-	ino uint64
+	v  *volume
+	id identity
 
 	// uses counts those who hold the content; guarded by contents.mu, and falls with mu held.
 	uses int
@@ -49,19 +49,19 @@ type content struct {
 	path     string // for messages: where it was opened
 }
 
-// contents are the open regular files, by their inode number, which can't be reused while they are open.
+// contents are the open regular files, by their identity, which can't be reused while they are open.
 type contents struct {
 	mu   sync.Mutex // guards what follows, and uses; taken after content.mu; no other lock is taken under it
-	open map[uint64]*content
+	open map[identity]*content
 }
 
 func (t *contents) acquire(v *volume, in *inode) *content {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	c := t.open[in.ino]
+	c := t.open[in.identity]
 	if c == nil {
-		c = &content{v: v, ino: in.ino}
-		t.open[in.ino] = c
+		c = &content{v: v, id: in.identity}
+		t.open[in.identity] = c
 	}
 	c.uses++
 	return c
@@ -110,7 +110,7 @@ func (t *contents) forget(c *content) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if c.uses == 0 {
-		delete(t.open, c.ino)
+		delete(t.open, c.id)
 	}
 }
 
@@ -319,7 +319,7 @@ func (c *content) openStorage(p place) error {
 		return err
 	}
 	c.times.modified = st.Mtim
-	if st.Ino != c.ino || st.Mode&unix.S_IFMT != unix.S_IFREG {
+	if identityOf(&st) != c.id || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		unix.Close(fd)
 		return unix.ESTALE // the kernel looks the name up again
 	}

@@ -108,7 +108,7 @@ func (v *volume) descriptor(in *inode) (int, error) {
 		return -1, err
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || st.Ino != in.ino {
+	if err := unix.Fstat(fd, &st); err != nil || !in.is(&st) {
 		unix.Close(fd)
 		return -1, unix.ESTALE
 	}

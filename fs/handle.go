@@ -77,7 +77,7 @@ func (n *node) sharedUnwatched(call keys.Call) bool {
 	if !v.allowOther || v.shared() {
 		return false
 	}
-	c := v.contents.find(n.in)
+	c := v.contents.find(n.in.identity)
 	if c == nil || c.watched.Load() {
 		return false
 	}

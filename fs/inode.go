@@ -1,11 +1,14 @@
 package fs
 
 import (
+	"math"
 	"path"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"weak"
 
 	"golang.org/x/sys/unix"
 
@@ -13,11 +16,20 @@ import (
 	disk "kmsfs/fs/volume"
 )
 
-// inode is what is known of a backing inode: shared by all nodes that the kernel has for it.
+// identity names a backing inode while it exists. Parts of a volume may lie on several file systems.
+type identity struct{ dev, ino uint64 }
+
+func identityOf(st *unix.Stat_t) identity { return identity{st.Dev, st.Ino} }
+
+// inode is what is known of a backing inode. The kernel has one node for each: see inodeTable.
 type inode struct {
-	ino  uint64
-	gen  uint64 // tells a new file from an old one with the same number
-	kind uint32 // S_IFMT bits
+	identity
+	number uint64 // as users see it
+	gen    uint64 // differs between any two inodes
+	kind   uint32 // S_IFMT bits
+
+	node     node
+	announce sync.Once // makes go-fuse's part of node
 
 	// mu guards links. It is taken after volume.tree and no other lock is taken under it.
 	mu sync.Mutex
@@ -39,6 +51,11 @@ type inode struct {
 type link struct {
 	parent *inode
 	name   string
+}
+
+// is says whether that is the backing inode.
+func (in *inode) is(st *unix.Stat_t) bool {
+	return in.identity == identityOf(st) && in.kind == st.Mode&unix.S_IFMT
 }
 
 func (in *inode) addLink(l link) {
@@ -123,63 +140,117 @@ func (in *inode) path() string {
 	return path.Clean(l.path())
 }
 
-// inodes are the inodes that the kernel knows.
-type inodes struct {
-	mu    sync.Mutex // guards what follows; no other lock is taken under it
-	known map[uint64]*inode
-	last  uint64 // the last generation given to a new inode
+// inodeTable has one inode for each backing inode, for as long as anything refers to it: the
+// kernel (by go-fuse's tables), a request under way, an open file, or what lies beneath. The table
+// itself holds inodes weakly. So there is no moment at which an inode that is in use has left the
+// table, and no count of references that a request and a FORGET could disagree on.
+//
+// An inode leaves the table early when its last name is removed: the backing file system may then
+// give its number to a new file.
+type inodeTable struct {
+	v    *volume
+	root uint64 // device of the volume's root directory
+
+	mu      sync.Mutex // guards what follows; no other lock is taken under it
+	known   map[identity]weak.Pointer[inode]
+	devices []uint64 // other devices that parts of the volume lie on
+	last    uint64   // the last generation given to a new inode
 }
 
-// get returns the inode with that number, which was found in the volume.
-func (t *inodes) get(ino uint64, mode uint32) *inode {
+func newInodeTable(v *volume, root *unix.Stat_t) *inodeTable {
+	return &inodeTable{v: v, root: root.Dev, known: map[identity]weak.Pointer[inode]{}}
+}
+
+// get returns the inode that was found in the volume.
+func (t *inodeTable) get(st *unix.Stat_t) *inode {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	kind := mode & unix.S_IFMT
-	if in, ok := t.known[ino]; ok && in.kind == kind {
+	if in := t.known[identityOf(st)].Value(); in != nil && in.is(st) {
 		return in
 	}
-	return t.put(ino, kind, 0)
+	return t.put(identityOf(st), st.Mode&unix.S_IFMT)
 }
 
-func (t *inodes) has(ino uint64) bool {
+func (t *inodeTable) has(id identity) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	_, ok := t.known[ino]
-	return ok
+	return t.known[id].Value() != nil
 }
 
-// create returns an inode for what was just made: the number may be that of one that is gone, and that the kernel
-// hasn't forgotten yet.
-func (t *inodes) create(ino uint64, mode uint32) *inode {
+// create returns an inode for what was just made, or is known to be new: the number may be that of
+// an inode that is gone, and that the kernel hasn't forgotten yet.
+func (t *inodeTable) create(st *unix.Stat_t) *inode {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.last++
-	return t.put(ino, mode&unix.S_IFMT, t.last)
+	return t.put(identityOf(st), st.Mode&unix.S_IFMT)
 }
 
-// apart returns an inode for a link that must not be taken for those known of the same file: opening it asks for its own place.
-func (t *inodes) apart(in *inode) *inode {
+// apart returns an inode for a link that must not be taken for those known of the same file:
+// opening it asks for its own place.
+func (t *inodeTable) apart(in *inode) *inode {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.last++
-	other := &inode{ino: in.ino, gen: t.last, kind: in.kind}
-	other.fd = -1
-	return other
+	return t.make(in.identity, in.kind)
 }
 
-func (t *inodes) put(ino uint64, kind uint32, gen uint64) *inode {
-	in := &inode{ino: ino, gen: gen, kind: kind}
-	in.fd = -1
-	t.known[ino] = in
+func (t *inodeTable) put(id identity, kind uint32) *inode {
+	in := t.make(id, kind)
+	t.known[id] = weak.Make(in)
+	runtime.AddCleanup(in, t.expire, id)
 	return in
 }
 
-// forget drops what the kernel has no reference to any more.
-func (t *inodes) forget(in *inode) {
+// make returns an inode with a generation of its own: go-fuse never takes two inodes for one.
+func (t *inodeTable) make(id identity, kind uint32) *inode {
+	t.last++
+	in := &inode{identity: id, gen: t.last, kind: kind}
+	in.number = t.number(id)
+	in.fd = -1
+	in.node.v, in.node.in = t.v, in
+	return in
+}
+
+// number returns the inode number that users see. Those on other devices than the root's get the
+// device's place in a list into their upper bits, so that programs that compare numbers hardly
+// ever take two files for one.
+func (t *inodeTable) number(id identity) uint64 {
+	ino := id.ino
+	if id.dev != t.root {
+		i := slices.Index(t.devices, id.dev)
+		if i < 0 {
+			i = len(t.devices)
+			t.devices = append(t.devices, id.dev)
+		}
+		ino ^= uint64(i+1) << 48
+	}
+	if ino == 0 || ino == math.MaxUint64 { // reserved by go-fuse
+		return math.MaxUint64 - 1
+	}
+	return ino
+}
+
+// numberIn returns the number of an entry of a directory.
+func (t *inodeTable) numberIn(dir *inode, ino uint64) uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.known[in.ino] == in {
-		delete(t.known, in.ino)
+	return t.number(identity{dir.dev, ino})
+}
+
+// expire drops the entry of an inode that nothing refers to, unless it is a newer one's by now.
+func (t *inodeTable) expire(id identity) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if known, ok := t.known[id]; ok && known.Value() == nil {
+		delete(t.known, id)
+	}
+}
+
+// remove drops an inode whose number may come back for another file.
+func (t *inodeTable) remove(in *inode) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.known[in.identity].Value() == in {
+		delete(t.known, in.identity)
 	}
 }
 

@@ -87,9 +87,9 @@ func Mount(o MountOptions) (*Mounted, error) {
 	return m, nil
 }
 
-func (m *Mounted) start(o MountOptions) error {
-	v := m.volume
-	root := &node{v: v, in: v.root}
+// requests returns what answers the kernel's requests, and how it is mounted.
+func (v *volume) requests(o MountOptions) (fuse.RawFileSystem, *fuse.MountOptions) {
+	root := &v.root.node
 	stable := root.stable()
 	timeout := cacheTime
 	if o.Shared {
@@ -107,7 +107,13 @@ func (m *Mounted) start(o MountOptions) error {
 	if o.Shared {
 		requests = &appending{requests}
 	}
-	server, err := fuse.NewServer(requests, o.Mountpoint, &options.MountOptions)
+	return requests, &options.MountOptions
+}
+
+func (m *Mounted) start(o MountOptions) error {
+	v := m.volume
+	requests, options := v.requests(o)
+	server, err := fuse.NewServer(requests, o.Mountpoint, options)
 	if err != nil {
 		if _, missing := exec.LookPath("fusermount3"); missing != nil && !v.multiUser {
 			return fmt.Errorf("mounting %s: %w", o.Mountpoint, ErrNoFusermount)

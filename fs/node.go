@@ -78,7 +78,7 @@ func (s spot) stat() (st unix.Stat_t, err error) {
 // leadsTo returns ESTALE if the name is another inode's by now, or nobody's.
 func (s spot) leadsTo(in *inode) error {
 	st, err := s.stat()
-	if errors.Is(err, unix.ENOENT) || err == nil && (st.Ino != in.ino || st.Mode&unix.S_IFMT != in.kind) {
+	if errors.Is(err, unix.ENOENT) || err == nil && !in.is(&st) {
 		return unix.ESTALE
 	}
 	return err
@@ -140,13 +140,13 @@ func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*go
 
 // found returns the inode of what was found at s. What doesn't belong there is not taken for what is known of it elsewhere.
 func (v *volume) found(s spot, st unix.Stat_t) *inode {
-	in := v.inodes.get(st.Ino, st.Mode)
+	in := v.inodes.get(&st)
 	if v.shared() && v.isGone(in) {
-		in = v.inodes.create(st.Ino, st.Mode)
+		in = v.inodes.create(&st)
 	}
 	switch {
 	case in.kind == unix.S_IFDIR:
-		in = v.foundDirectory(in, s)
+		in = v.foundDirectory(in, s, st)
 	case v.planted(in, s, st):
 		in = v.inodes.apart(in)
 	}
@@ -160,7 +160,7 @@ func (v *volume) found(s spot, st unix.Stat_t) *inode {
 
 // foundDirectory returns the inode of the directory that was found at s: in, which has its number, if that is known by no other name, or if its record
 // says that it is the same directory, lies here, and is whose it is. What is known beneath it goes with it, and is judged by the new path.
-func (v *volume) foundDirectory(in *inode, s spot) *inode {
+func (v *volume) foundDirectory(in *inode, s spot, st unix.Stat_t) *inode {
 	if _, known := in.link(); in == v.root || !known || in.knows(s.link) && !v.shared() {
 		return in
 	}
@@ -175,7 +175,7 @@ func (v *volume) foundDirectory(in *inode, s spot) *inode {
 	case err != nil || failed != nil || !record.LiesAt(s.location()) || !record.OwnedBy(owner):
 		return v.inodes.apart(in)
 	case !in.mayBe(record.ID):
-		return v.inodes.create(in.ino, in.kind)
+		return v.inodes.create(&st)
 	}
 	in.dropRecord() // another mount has moved it, or it was adopted
 	return in
@@ -262,7 +262,7 @@ func (n *node) describe() string {
 
 // setAttr turns the backing inode's attributes into those that users see: the sizes differ.
 func (v *volume) setAttr(out *fuse.Attr, in *inode, st *unix.Stat_t) {
-	out.Ino, out.Mode, out.Nlink = st.Ino, st.Mode, uint32(st.Nlink)
+	out.Ino, out.Mode, out.Nlink = in.number, st.Mode, uint32(st.Nlink)
 	out.Owner = fuse.Owner{Uid: st.Uid, Gid: st.Gid}
 	out.Rdev, out.Blocks, out.Blksize = uint32(st.Rdev), uint64(st.Blocks), 4096
 	out.Atime, out.Atimensec = uint64(st.Atim.Sec), uint32(st.Atim.Nsec)

@@ -91,7 +91,7 @@ func (v *volume) fillFile(call keys.Call, fd int, dir use, path string, mode uin
 		unix.Close(fd)
 		return nil, nil, err
 	}
-	in := v.inodes.create(st.Ino, st.Mode)
+	in := v.inodes.create(&st)
 	c := v.contents.acquire(v, in)
 	c.mu.Lock()
 	c.in, c.storage, c.writable, c.path = in, &disk.Storage{FD: fd}, true, path
@@ -105,7 +105,7 @@ func (v *volume) fillFile(call keys.Call, fd int, dir use, path string, mode uin
 	}
 	c.mu.Unlock()
 	if err != nil {
-		v.inodes.forget(in)
+		v.inodes.remove(in)
 		return nil, nil, errors.Join(err, c.release())
 	}
 	return c, in, nil
@@ -213,7 +213,7 @@ func (v *volume) makeDirectory(call keys.Call, l link, mode uint32, out *fuse.At
 	if err != nil {
 		return nil, errors.Join(err, v.disk.Dismantle(s.fd, temp))
 	}
-	in := v.inodes.create(st.Ino, st.Mode)
+	in := v.inodes.create(&st)
 	in.record, in.dirID, in.unsynced = record, record.ID, true
 	in.addLink(l)
 	l.parent.addFresh(in)
@@ -354,7 +354,7 @@ func (v *volume) makeSpecial(l link, out *fuse.Attr, bring func(spot) error) (*i
 	if err != nil {
 		return nil, err
 	}
-	in := v.inodes.create(st.Ino, st.Mode)
+	in := v.inodes.create(&st)
 	in.addLink(l)
 	v.setAttr(out, in, &st)
 	return in, nil

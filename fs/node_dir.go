@@ -85,11 +85,11 @@ func (l *listing) load() error {
 		parent = up.parent
 	}
 	shown := make([]fuse.DirEntry, 0, len(entries)+2)
-	shown = append(shown, fuse.DirEntry{Name: ".", Mode: unix.S_IFDIR, Ino: l.n.in.ino}, fuse.DirEntry{Name: "..", Mode: unix.S_IFDIR, Ino: parent.ino})
+	shown = append(shown, fuse.DirEntry{Name: ".", Mode: unix.S_IFDIR, Ino: l.n.in.number}, fuse.DirEntry{Name: "..", Mode: unix.S_IFDIR, Ino: parent.number})
 	for _, e := range entries {
 		name, ok := v.nameOf(u.fd, u.id, e, l.n.in)
 		if ok {
-			shown = append(shown, fuse.DirEntry{Name: name, Mode: uint32(e.Kind) << 12, Ino: e.Ino}) // S_IFMT is DT_ << 12
+			shown = append(shown, fuse.DirEntry{Name: name, Mode: uint32(e.Kind) << 12, Ino: v.inodes.numberIn(l.n.in, e.Ino)}) // S_IFMT is DT_ << 12
 		}
 	}
 	for i := range shown {

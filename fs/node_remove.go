@@ -66,7 +66,7 @@ func (v *volume) unlink(call keys.Call, l link) error {
 
 // openForRemoval opens a file with several links, one of which goes. A file that can't be opened can still be removed.
 func (v *volume) openForRemoval(call keys.Call, s spot, st unix.Stat_t) *content {
-	c, err := v.open(call, v.inodes.get(st.Ino, st.Mode), s.place(), true)
+	c, err := v.open(call, v.inodes.get(&st), s.place(), true)
 	if err != nil {
 		v.log.Warn("a link is removed of a file that can't be opened", "path", s.link.path(), "error", err)
 		return nil
@@ -76,7 +76,7 @@ func (v *volume) openForRemoval(call keys.Call, s spot, st unix.Stat_t) *content
 
 // orphan opens a regular file that is about to lose its last name, if the kernel knows it.
 func (v *volume) orphan(s spot, st unix.Stat_t) *orphan {
-	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink > 1 || !v.inodes.has(st.Ino) {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink > 1 || !v.inodes.has(identityOf(&st)) {
 		return nil
 	}
 	flags := unix.O_RDWR
@@ -98,13 +98,13 @@ func (o *orphan) drop() {
 
 // unlinked notes that a name is gone, and with the last one the inode; keep is its descriptor then.
 func (v *volume) unlinked(l link, st unix.Stat_t, keep *orphan) {
-	in := v.inodes.get(st.Ino, st.Mode)
+	in := v.inodes.get(&st)
 	in.removeLink(l)
 	if keep != nil {
 		in.setOrphan(keep)
 	}
 	if st.Nlink <= 1 || in.kind == unix.S_IFDIR {
-		v.inodes.forget(in) // its number may come back for another file
+		v.inodes.remove(in) // its number may come back for another file
 	}
 }
 

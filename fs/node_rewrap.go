@@ -192,7 +192,7 @@ func (v *volume) openDisowned(s spot) (*disk.Storage, unix.Stat_t, error) {
 	if err != nil {
 		return nil, st, err
 	}
-	if c := v.contents.find(&inode{ino: st.Ino}); c != nil {
+	if c := v.contents.find(identityOf(&st)); c != nil {
 		return nil, st, unix.EBUSY
 	}
 	fd, err := unix.Openat(s.fd, s.entry(), unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)

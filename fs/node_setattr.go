@@ -22,7 +22,7 @@ func (n *node) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAttrI
 	const times = fuse.FATTR_ATIME | fuse.FATTR_MTIME | fuse.FATTR_CTIME | fuse.FATTR_FH
 	if errors.Is(err, unix.ESTALE) && in.Valid&^times == 0 {
 		// The kernel writes back the times of a file that has been removed: nobody will see them.
-		out.Ino, out.Mode = n.in.ino, n.in.kind
+		out.Ino, out.Mode = n.in.number, n.in.kind
 		return 0
 	}
 	if err != nil {
@@ -144,7 +144,7 @@ func (n *node) entryTarget() (target, error) {
 		return target{}, err
 	}
 	st, err := s.stat()
-	if err == nil && st.Ino != n.in.ino {
+	if err == nil && !n.in.is(&st) {
 		err = unix.ESTALE
 	}
 	if err != nil {

@@ -382,7 +382,7 @@ func (v *volume) lockByHand(call keys.Call, lock bool) error {
 // attributeLife tells the kernel how long it may believe a file's attributes, if others than the mount's user may have the file open: a moment, and
 // not at all once somebody has lost access.
 func (v *volume) attributeLife(in *inode, valid *uint64, nanos *uint32) {
-	c := v.contents.find(in)
+	c := v.contents.find(in.identity)
 	switch {
 	case c == nil:
 	case c.revoked.Load() > 0:
@@ -395,8 +395,8 @@ func (v *volume) attributeLife(in *inode, valid *uint64, nanos *uint32) {
 }
 
 // find returns the content of an open file; nil if it isn't open.
-func (t *contents) find(in *inode) *content {
+func (t *contents) find(id identity) *content {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.open[in.ino]
+	return t.open[id]
 }

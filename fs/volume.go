@@ -36,7 +36,7 @@ type volume struct {
 	tree disk.Sharing
 
 	root     *inode
-	inodes   inodes
+	inodes   *inodeTable
 	dirs     directories
 	contents contents
 
@@ -61,8 +61,7 @@ func openVolume(o MountOptions) (*volume, error) {
 		disk: session, sealed: b.Sealed, keys: o.Keys, path: o.Volume, mountpoint: absolute(o.Mountpoint), readOnly: o.ReadOnly,
 		multiUser: b.UID == 0, log: o.Log, tolerance: session.Tolerance, started: time.Now(), tree: session.Sharing, allowOther: o.AllowOther,
 	}
-	v.inodes.known = map[uint64]*inode{}
-	v.contents.open = map[uint64]*content{}
+	v.contents.open = map[identity]*content{}
 	v.dirs.idle, v.dirs.most = list.New(), mostDescriptors()
 	if err := v.start(); err != nil {
 		return nil, errors.Join(err, session.End(v.tolerance.Since.IsZero()))
@@ -88,7 +87,8 @@ func (v *volume) start() error {
 	if err := unix.Fstat(v.disk.Root, &st); err != nil {
 		return err
 	}
-	v.root = v.inodes.get(st.Ino, st.Mode)
+	v.inodes = newInodeTable(v, &st)
+	v.root = v.inodes.get(&st)
 	v.root.fd, v.root.uses = v.disk.Root, 1 // never closed, as it is always in use
 	v.dirs.open = 1
 	v.root.record, v.root.dirID = v.disk.RootRecord, v.disk.RootRecord.ID
@@ -116,7 +116,7 @@ func (v *volume) end(whole bool) error {
 	return errors.Join(err, v.disk.End(whole && err == nil))
 }
 
-// node is a node of the file system as the kernel knows it.
+// node is an inode as the kernel knows it, by go-fuse's table: a part of inode.
 type node struct {
 	gofs.Inode
 	v  *volume
@@ -124,21 +124,23 @@ type node struct {
 }
 
 func (n *node) stable() gofs.StableAttr {
-	return gofs.StableAttr{Mode: n.in.kind, Ino: n.in.ino, Gen: n.in.gen}
+	return gofs.StableAttr{Mode: n.in.kind, Ino: n.in.number, Gen: n.in.gen}
 }
 
-// newNode makes the kernel's node for an inode; go-fuse takes the one that it has already, if it has one.
+// newNode returns go-fuse's part of an inode, which is made once. What the kernel has forgotten, it
+// may come to know again by the same node.
 func (n *node) newNode(ctx context.Context, in *inode) *gofs.Inode {
-	child := &node{v: n.v, in: in}
-	return n.NewInode(ctx, child, child.stable())
+	in.announce.Do(func() { n.NewInode(ctx, &in.node, in.node.stable()) })
+	return &in.node.Inode
 }
 
-// OnForget drops what was kept for the kernel.
+// OnForget drops what was kept for the kernel. go-fuse calls it without a lock, so the kernel may
+// know the inode again by now: nothing may depend on that it doesn't. A descriptor of a directory
+// is opened again when it is needed; a file without a name can't be looked up again.
 func (n *node) OnForget() {
 	if n.in == n.v.root {
 		return
 	}
-	n.v.inodes.forget(n.in)
 	if o := n.in.takeOrphan(); o != nil {
 		unix.Close(o.fd)
 	}
