@@ -13,7 +13,7 @@ import (
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
 	disk "kmsfs/fs/volume"
-	"kmsfs/policy"
+	"kmsfs/policy/caller"
 )
 
 // content is an open regular file: one for each backing inode, shared by all handles.
@@ -41,7 +41,7 @@ type content struct {
 	// handles counts those that are open, and revoked those of them that may not be used any more.
 	handles, revoked atomic.Int32
 	// opener is who opened the file first, and watched says that the kernel has been told since then not to believe its attributes for long.
-	opener   atomic.Pointer[policy.Caller]
+	opener   atomic.Pointer[caller.Caller]
 	watched  atomic.Bool
 	in       *inode // for whom it was opened
 	storage  *disk.Storage

@@ -14,7 +14,7 @@ import (
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
 	disk "kmsfs/fs/volume"
-	"kmsfs/policy"
+	"kmsfs/policy/caller"
 )
 
 var (
@@ -32,15 +32,15 @@ func (v *volume) callOf(ctx context.Context, operation string) keys.Call {
 	if !ok {
 		return keys.Self(operation)
 	}
-	caller := policy.Caller{UID: requester.Uid, GID: requester.Gid, PID: int32(requester.Pid)}
+	c := caller.Caller{UID: requester.Uid, GID: requester.Gid, PID: int32(requester.Pid)}
 	if v.allowOther {
-		pid, groups := policy.ProcessOf(caller.PID) // the kernel names threads
+		pid, groups := caller.Process(c.PID) // the kernel names threads
 		if pid != 0 {
-			caller.PID = pid
+			c.PID = pid
 		}
-		caller.Groups = append([]uint32{}, groups...) // not nil, as the number may be another process's one day
+		c.Groups = append([]uint32{}, groups...) // not nil, as the number may be another process's one day
 	}
-	return keys.Call{Caller: caller, Operation: operation, ID: uuid.New()}
+	return keys.Call{Caller: c, Operation: operation, ID: uuid.New()}
 }
 
 // spot is a name in a directory that is in use: both as users and as the volume have it.

@@ -13,7 +13,7 @@ import (
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
 	disk "kmsfs/fs/volume"
-	"kmsfs/policy"
+	"kmsfs/policy/caller"
 )
 
 var (
@@ -113,7 +113,7 @@ func (v *volume) fillFile(call keys.Call, fd int, dir use, path string, mode uin
 
 // own gives what was just made in dir to its creator: this process made it, as root. A set-group-ID directory gives its own group
 // instead, as the kernel has done already. A change of owner clears set-user-ID and set-group-ID, so mode is set anew.
-func (v *volume) own(caller policy.Caller, dir int, mode uint32, chown func(uid, gid int) error, chmod func(mode uint32) error) error {
+func (v *volume) own(caller caller.Caller, dir int, mode uint32, chown func(uid, gid int) error, chmod func(mode uint32) error) error {
 	if !v.multiUser || caller.UID == 0 && caller.GID == 0 {
 		return nil
 	}

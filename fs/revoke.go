@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/fs/keys"
-	"kmsfs/policy"
+	"kmsfs/policy/caller"
 )
 
 // Whoever has a file open keeps it only as long as the key service would let him open it. The watch asks for all open files several times a second.
@@ -193,7 +193,7 @@ func (c *content) questions(all []*handle) []asked {
 	return found
 }
 
-func sameCaller(a, b *policy.Caller) bool {
+func sameCaller(a, b *caller.Caller) bool {
 	return a.UID == b.UID && a.GID == b.GID && a.PID == b.PID && slices.Equal(a.Groups, b.Groups)
 }
 

@@ -12,7 +12,7 @@ import (
 
 	"kmsfs/envelope"
 	"kmsfs/keyservice"
-	"kmsfs/policy"
+	"kmsfs/policy/caller"
 )
 
 // forger changes a volume with its keys in hand, as a crash of the file system, or a fault in it, may. The volume is mounted, and nobody uses what it
@@ -40,7 +40,7 @@ func (v *volume) forger(t *testing.T) *forger {
 
 // me is this process as a caller of the key service.
 func me() keyservice.Caller {
-	return keyservice.Caller{Caller: policy.Caller{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), PID: int32(os.Getpid())}}
+	return keyservice.Caller{Caller: caller.Caller{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), PID: int32(os.Getpid())}}
 }
 
 func (f *forger) decrypt(key string, blob []byte, encryptionContext map[string]string) []byte {

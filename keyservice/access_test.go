@@ -4,7 +4,7 @@ import (
 	"testing"
 
 	"kmsfs/keyservice"
-	"kmsfs/policy"
+	"kmsfs/policy/caller"
 )
 
 // What CheckUses says is what the use itself would be answered, at every step of a key's life.
@@ -13,8 +13,8 @@ func TestCheckUses(t *testing.T) {
 	key := newKey(t, s)
 	context := fileContext()
 	blob := generate(t, s, key, context).CiphertextBlob
-	bob := policy.Caller{UID: self().UID + 1, GID: 4711, Groups: []uint32{4712}}
-	check := func(who policy.Caller) keyservice.KeyUseVerdict {
+	bob := caller.Caller{UID: self().UID + 1, GID: 4711, Groups: []uint32{4712}}
+	check := func(who caller.Caller) keyservice.KeyUseVerdict {
 		t.Helper()
 		c := self()
 		c.ViaFileSystem = true

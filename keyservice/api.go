@@ -5,12 +5,12 @@ import (
 
 	"github.com/google/uuid"
 
-	"kmsfs/policy"
+	"kmsfs/policy/caller"
 )
 
 // Caller is who makes a request, and how it came.
 type Caller struct {
-	policy.Caller
+	caller.Caller
 	// ViaFileSystem says that a mount calls for the process in Caller, which uses a file. Over the wire only root's processes can say so: they could
 	// become any user anyway.
 	ViaFileSystem bool
@@ -20,7 +20,7 @@ type Caller struct {
 	// Operation is the file operation behind the call ("open for read", "create", "rename", ...), Path the file's path as the process behind it sees it,
 	// and Behind that process where the caller isn't it. They are for the audit record alone, and may be empty.
 	Operation, Path string
-	Behind          *policy.Caller
+	Behind          *caller.Caller
 	// SharedEventID is what the calls of one file operation have in common; zero for none.
 	SharedEventID uuid.UUID
 	// Executable is the path of the caller's program when it connected; empty for one to be asked for.

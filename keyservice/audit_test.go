@@ -15,7 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"kmsfs/keyservice"
-	"kmsfs/policy"
+	"kmsfs/policy/caller"
 )
 
 func readLog(t testing.TB, dir string) string {
@@ -121,7 +121,7 @@ func TestFileOperationRecord(t *testing.T) {
 	key := newKey(t, s)
 	c := viaFileSystem()
 	c.Operation, c.Path, c.SharedEventID = "rename", "/mnt/clear/<b>\x1b[31m", uuid.New()
-	c.Behind = &policy.Caller{UID: 4711, GID: 4712, PID: int32(os.Getpid())}
+	c.Behind = &caller.Caller{UID: 4711, GID: 4712, PID: int32(os.Getpid())}
 	if _, err := s.GenerateDataKey(t.Context(), c, &keyservice.GenerateDataKeyInput{KeyId: key, KeySpec: "AES_256"}); err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"kmsfs/keyservice/store"
 	"kmsfs/policy"
+	"kmsfs/policy/caller"
 )
 
 // policies are the documents that hold for more than one key.
@@ -198,7 +199,7 @@ func (s *Service) identify(r *request) {
 func (c *Caller) groups() []uint32 {
 	groups := []uint32{c.GID}
 	if c.Groups == nil {
-		return append(groups, policy.ProcessGroups(c.PID)...)
+		return append(groups, caller.Groups(c.PID)...)
 	}
 	return append(groups, c.Groups...)
 }

@@ -8,11 +8,11 @@ import (
 	"testing"
 
 	"kmsfs/keyservice"
-	"kmsfs/policy"
+	"kmsfs/policy/caller"
 )
 
 // benchmarked is a service with a key of a ten-statement policy and a hundred grants, of which the caller has one, and nothing else allows him anything.
-func benchmarked(b *testing.B) (s *keyservice.Service, key string, caller keyservice.Caller) {
+func benchmarked(b *testing.B) (s *keyservice.Service, key string, user keyservice.Caller) {
 	s = newService(b)
 	out, err := s.CreateKey(b.Context(), self(), &keyservice.CreateKeyInput{})
 	if err != nil {
@@ -47,7 +47,7 @@ func benchmarked(b *testing.B) (s *keyservice.Service, key string, caller keyser
 			b.Fatal(err)
 		}
 	}
-	return s, key, keyservice.Caller{Caller: policy.Caller{UID: 7042, GID: 7042, Groups: []uint32{7042}, PID: int32(os.Getpid())}, Operation: "open"}
+	return s, key, keyservice.Caller{Caller: caller.Caller{UID: 7042, GID: 7042, Groups: []uint32{7042}, PID: int32(os.Getpid())}, Operation: "open"}
 }
 
 // callers are how many call at a time: alone a call waits for its own record to be written, together they share the writing.

@@ -7,12 +7,12 @@ import (
 	"time"
 
 	"kmsfs/keyservice"
-	"kmsfs/policy"
+	"kmsfs/policy/caller"
 )
 
 // user is a process of a user with that UID, in the groups.
 func user(uid uint32, groups ...uint32) keyservice.Caller {
-	return keyservice.Caller{Caller: policy.Caller{UID: uid, GID: uid, Groups: append([]uint32{}, groups...)}}
+	return keyservice.Caller{Caller: caller.Caller{UID: uid, GID: uid, Groups: append([]uint32{}, groups...)}}
 }
 
 // granted is a key with something encrypted under it in fileContext.

@@ -13,6 +13,7 @@ import (
 	"kmsfs/keyservice/store"
 	"kmsfs/keyservice/wire"
 	"kmsfs/policy"
+	"kmsfs/policy/caller"
 )
 
 const (
@@ -45,14 +46,14 @@ func (s *Service) DeleteAccessKey(ctx context.Context, c Caller, in *DeleteAcces
 }
 
 // AccessKey returns an access key's secret, and the user whom it stands for, in the groups that the system's user database has now.
-func (s *Service) AccessKey(id string) (secret []byte, caller policy.Caller, err error) {
+func (s *Service) AccessKey(id string) (secret []byte, owner caller.Caller, err error) {
 	s.life.RLock()
 	defer s.life.RUnlock()
 	if s.closed {
-		return nil, caller, refuse(CodeInternal, "the key service is closed")
+		return nil, owner, refuse(CodeInternal, "the key service is closed")
 	}
 	if id == "" || len(id) > maxIdentifier {
-		return nil, caller, nil
+		return nil, owner, nil
 	}
 	var k *store.AccessKey
 	err = s.store.View(func(tx *store.Tx) (err error) {
@@ -60,10 +61,10 @@ func (s *Service) AccessKey(id string) (secret []byte, caller policy.Caller, err
 		return err
 	})
 	if k == nil || err != nil {
-		return nil, caller, err
+		return nil, owner, err
 	}
 	groups := s.users.membership(k.UID)
-	return k.Secret, policy.Caller{UID: k.UID, GID: groups[0], Groups: groups}, nil
+	return k.Secret, caller.Caller{UID: k.UID, GID: groups[0], Groups: groups}, nil
 }
 
 func (s *Service) createAccessKey(r *request, in *CreateAccessKeyInput) (*CreateAccessKeyOutput, error) {

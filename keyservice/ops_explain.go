@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"kmsfs/policy"
+	"kmsfs/policy/caller"
 )
 
 // ExplainAccess says whether somebody may do something with a KMS key, and what decides so.
@@ -90,7 +91,7 @@ func (u listedUser) groups() []uint32 {
 	if err != nil {
 		return nil
 	}
-	return policy.ParseGroups(strings.Join(ids, " "))
+	return caller.ParseGroups(strings.Join(ids, " "))
 }
 
 // principal reads a principal in any of its forms.

@@ -19,7 +19,7 @@ import (
 	"kmsfs/keyservice"
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/sealer"
-	"kmsfs/policy"
+	"kmsfs/policy/caller"
 )
 
 // childVariable has the test binary be one of the child processes instead, with its arguments.
@@ -307,7 +307,7 @@ func callFromOutside(args []string) error {
 	}
 	defer func() { _ = api.Close() }()
 	// Whatever a client claims, the service knows better.
-	claimed := keyservice.Caller{Caller: policy.Caller{UID: 4711}, Own: true}
+	claimed := keyservice.Caller{Caller: caller.Caller{UID: 4711}, Own: true}
 	out, err := api.GenerateDataKey(context.Background(), claimed, &keyservice.GenerateDataKeyInput{KeyId: args[1], KeySpec: "AES_256", EncryptionContext: fileContext()})
 	if err != nil {
 		return err

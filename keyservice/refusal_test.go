@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"kmsfs/keyservice"
-	"kmsfs/policy"
+	"kmsfs/policy/caller"
 )
 
 // calls has one well-formed call of each operation.
@@ -140,7 +140,7 @@ func TestRootIsNobodySpecial(t *testing.T) {
 	if _, err := s.CreateKey(t.Context(), self(), nil); code(err) != keyservice.CodeAccessDenied {
 		t.Errorf("root: %v", err)
 	}
-	if _, err := s.CreateKey(t.Context(), keyservice.Caller{Caller: policy.Caller{UID: 4711}}, nil); err != nil {
+	if _, err := s.CreateKey(t.Context(), keyservice.Caller{Caller: caller.Caller{UID: 4711}}, nil); err != nil {
 		t.Errorf("the owner: %v", err)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"kmsfs/keyservice/sealer"
 	"kmsfs/keyservice/store"
 	"kmsfs/policy"
+	"kmsfs/policy/caller"
 )
 
 const (
@@ -26,7 +27,7 @@ const (
 // BenchmarkOpen opens a home of many keys and grants, and uses one of them. Making the home takes a minute or two.
 func BenchmarkOpen(b *testing.B) {
 	dir, secret, key, blob := largeHome(b)
-	caller := Caller{Caller: policy.Caller{UID: 5, GID: 5, Groups: []uint32{5}}}
+	caller := Caller{Caller: caller.Caller{UID: 5, GID: 5, Groups: []uint32{5}}}
 	for b.Loop() {
 		s, err := Open(dir, secret)
 		if err != nil {
@@ -92,7 +93,7 @@ func largeHome(b *testing.B) (dir string, secret sealer.Sealer, key string, blob
 		}
 	}
 	key = s.names.key(largeKey(manyKeys / 2))
-	out, err := s.Encrypt(context.Background(), Caller{Caller: policy.Caller{UID: s.facts.Owner}}, &EncryptInput{KeyId: key, Plaintext: []byte("p")})
+	out, err := s.Encrypt(context.Background(), Caller{Caller: caller.Caller{UID: s.facts.Owner}}, &EncryptInput{KeyId: key, Plaintext: []byte("p")})
 	if err != nil {
 		b.Fatal(err)
 	}

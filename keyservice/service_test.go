@@ -8,7 +8,7 @@ import (
 
 	"kmsfs/keyservice"
 	"kmsfs/keyservice/sealer"
-	"kmsfs/policy"
+	"kmsfs/policy/caller"
 )
 
 // newKeyFile makes a key file and returns a sealer under it.
@@ -58,7 +58,7 @@ func newService(t testing.TB) *keyservice.Service {
 
 // self is this process, which owns the homes that it makes.
 func self() keyservice.Caller {
-	return keyservice.Caller{Caller: policy.Caller{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), PID: int32(os.Getpid())}}
+	return keyservice.Caller{Caller: caller.Caller{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), PID: int32(os.Getpid())}}
 }
 
 // newKey makes a key and returns its ARN.
@@ -102,7 +102,7 @@ func fileContext() map[string]string {
 
 // stranger is somebody who owns no home.
 func stranger() keyservice.Caller {
-	return keyservice.Caller{Caller: policy.Caller{UID: uint32(os.Geteuid()) + 1, GID: 4711}}
+	return keyservice.Caller{Caller: caller.Caller{UID: uint32(os.Geteuid()) + 1, GID: 4711}}
 }
 
 func viaFileSystem() keyservice.Caller {

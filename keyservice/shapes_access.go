@@ -1,6 +1,6 @@
 package keyservice
 
-import "kmsfs/policy"
+import "kmsfs/policy/caller"
 
 // CheckUsesInput asks about uses of KMS keys: at most 500 in a call over the wire.
 type CheckUsesInput struct {
@@ -10,7 +10,7 @@ type CheckUsesInput struct {
 // KeyUse is a use of a KMS key on somebody's account: of a data key that is in memory, say, for a file that is open.
 type KeyUse struct {
 	// Caller is who uses the key. Over the wire it is the peer, unless the call is ViaFileSystem.
-	Caller policy.Caller
+	Caller caller.Caller
 	// Action is "Decrypt" or "GenerateDataKey".
 	Action            string
 	KeyId             string

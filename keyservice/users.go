@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"kmsfs/keyservice/audit"
-	"kmsfs/policy"
+	"kmsfs/policy/caller"
 )
 
 const (
@@ -122,7 +122,7 @@ func lookGroups(uid uint32) []uint32 {
 	if err != nil {
 		return []uint32{uid}
 	}
-	return append(policy.ParseGroups(found.Gid), listedUser(uid).groups()...)
+	return append(caller.ParseGroups(found.Gid), listedUser(uid).groups()...)
 }
 
 func decimal(id uint32) string { return strconv.FormatUint(uint64(id), 10) }

@@ -1,4 +1,4 @@
-// Package policy reads and evaluates policies in AWS's policy language, and says who calls.
+// Package policy reads and evaluates policies in the AWS policy language.
 package policy
 
 // Subject is who asks.

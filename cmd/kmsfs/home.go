@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/keyservice"
-	"kmsfs/policy"
+	"kmsfs/policy/caller"
 )
 
 // rootHome is the key service home of root, who mounts at boot, where no environment tells of another.
@@ -162,11 +162,11 @@ func isServed(dir string) bool {
 }
 
 // self is this process as a caller of the key service.
-func self() policy.Caller {
-	caller := policy.Caller{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), PID: int32(os.Getpid())}
+func self() caller.Caller {
+	c := caller.Caller{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), PID: int32(os.Getpid())}
 	groups, _ := os.Getgroups() // without them, policies that name groups don't apply
 	for _, g := range groups {
-		caller.Groups = append(caller.Groups, uint32(g))
+		c.Groups = append(c.Groups, uint32(g))
 	}
-	return caller
+	return c
 }

@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"kmsfs/policy"
+	"kmsfs/policy/caller"
 )
 
 // ErrRefused is wrapped by a KeyService's error when the answer is no: the caller may not use the key, or the key is
@@ -40,7 +40,7 @@ type Service interface {
 // Call says on whose behalf, and for which file operation, the key service is called.
 type Call struct {
 	// Caller is the process behind the FUSE request; for what the file system does of itself, its own.
-	Caller policy.Caller
+	Caller caller.Caller
 	// Operation is the file operation: "open for read", "create", "rename", ...
 	Operation string
 	// Own says that the file system calls of itself. Its calls need no leave: what users get to see by them is decided by calls on their behalf.
@@ -50,13 +50,13 @@ type Call struct {
 	// Path is the file's, as the process behind the operation sees it; empty if there is none.
 	Path string
 	// Behind is the process behind the operation where the file system calls as itself; nil if it is the Caller, or nobody.
-	Behind *policy.Caller
+	Behind *caller.Caller
 }
 
 // self is the call that the file system makes on its own behalf.
 func Self(operation string) Call {
 	return Call{
-		Caller:    policy.Caller{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), PID: int32(os.Getpid())},
+		Caller:    caller.Caller{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), PID: int32(os.Getpid())},
 		Operation: operation,
 		Own:       true,
 		ID:        uuid.New(),
@@ -97,7 +97,7 @@ const (
 
 // Use is the use of a KMS key by a process.
 type Use struct {
-	Caller policy.Caller
+	Caller caller.Caller
 	Action Action
 	Wrap
 	// Wrapped is the data key's wrapped form; nil for none.

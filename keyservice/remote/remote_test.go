@@ -14,11 +14,11 @@ import (
 	"kmsfs/keyservice"
 	"kmsfs/keyservice/remote"
 	"kmsfs/keyservice/sealer"
-	"kmsfs/policy"
+	"kmsfs/policy/caller"
 )
 
 func self() keyservice.Caller {
-	return keyservice.Caller{Caller: policy.Caller{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), PID: int32(os.Getpid())}, Operation: "open"}
+	return keyservice.Caller{Caller: caller.Caller{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), PID: int32(os.Getpid())}, Operation: "open"}
 }
 
 // serve serves a home on a socket, with two KMS keys in it.

@@ -7,17 +7,17 @@ import (
 
 	"github.com/google/uuid"
 
-	"kmsfs/policy"
+	"kmsfs/policy/caller"
 )
 
 // Behalf is for whom a mount calls. Processes of root may say so on Unix sockets, as they could become any user anyway; nobody else is believed.
 type Behalf struct {
-	Caller policy.Caller
+	Caller caller.Caller
 	// Operation is the file operation behind the call.
 	Operation string
 	// Path is the file's, Behind the process behind the operation if it isn't Caller, and SharedEventID what the operation's calls have in common.
 	Path          string         `json:",omitempty"`
-	Behind        *policy.Caller `json:",omitempty"`
+	Behind        *caller.Caller `json:",omitempty"`
 	SharedEventID uuid.UUID
 	// Own says that the mount calls of itself.
 	Own bool
@@ -39,7 +39,7 @@ func WithBehalf(ctx context.Context, b Behalf) context.Context {
 }
 
 // behalfOf returns for whom a process calls; nil if it doesn't say.
-func (s *Server) behalfOf(r *http.Request, peer policy.Caller) (*Behalf, error) {
+func (s *Server) behalfOf(r *http.Request, peer caller.Caller) (*Behalf, error) {
 	values := r.Header.Values(behalfHeader)
 	if len(values) == 0 {
 		return nil, nil

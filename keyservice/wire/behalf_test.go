@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/keyservice/wire"
-	"kmsfs/policy"
+	"kmsfs/policy/caller"
 )
 
 // Only processes of root call on behalf of others: whoever else tries is refused, and not taken for himself either.
@@ -42,7 +42,7 @@ func TestBehalf(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	want := wire.Behalf{Caller: policy.Caller{UID: 1, GID: 2, Groups: []uint32{3}, PID: 4}, Operation: "open for reading"}
+	want := wire.Behalf{Caller: caller.Caller{UID: 1, GID: 2, Groups: []uint32{3}, PID: 4}, Operation: "open for reading"}
 	call := func(dial func(context.Context) (net.Conn, error)) error {
 		c := wire.NewClient(dial)
 		defer c.Close()

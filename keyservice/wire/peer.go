@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"kmsfs/policy"
+	"kmsfs/policy/caller"
 )
 
 // connectionKey is the key of a connection in its context.
@@ -20,7 +20,7 @@ type connectionKey struct{}
 type connection struct {
 	// local says that it is a process on a Unix socket: the caller, or why that can't be told.
 	local  bool
-	caller policy.Caller
+	caller caller.Caller
 	// executable is the path of the program that connected; empty if it can't be told.
 	executable string
 	err        error
@@ -39,10 +39,10 @@ func withPeer(ctx context.Context, conn net.Conn) context.Context {
 }
 
 // peerOf asks the kernel for the process that connected, as it was when it did.
-func peerOf(conn *net.UnixConn) (policy.Caller, error) {
+func peerOf(conn *net.UnixConn) (caller.Caller, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
-		return policy.Caller{}, err
+		return caller.Caller{}, err
 	}
 	var cred *unix.Ucred
 	var groups []uint32
@@ -52,12 +52,12 @@ func peerOf(conn *net.UnixConn) (policy.Caller, error) {
 			groups, optErr = peerGroups(fd)
 		}
 	}); err != nil {
-		return policy.Caller{}, err
+		return caller.Caller{}, err
 	}
 	if optErr != nil {
-		return policy.Caller{}, optErr
+		return caller.Caller{}, optErr
 	}
-	return policy.Caller{UID: cred.Uid, GID: cred.Gid, Groups: groups, PID: cred.Pid}, nil
+	return caller.Caller{UID: cred.Uid, GID: cred.Gid, Groups: groups, PID: cred.Pid}, nil
 }
 
 func executableOf(pid int32) string {

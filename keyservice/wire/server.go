@@ -20,7 +20,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"kmsfs/policy"
+	"kmsfs/policy/caller"
 )
 
 const (
@@ -48,7 +48,7 @@ const (
 
 // Peer is who calls.
 type Peer struct {
-	policy.Caller
+	caller.Caller
 	// Behalf is for whom the process, one of root's, calls; nil if it calls for itself.
 	Behalf *Behalf
 	// Executable is the path of the program that connected; empty if it can't be told.

@@ -10,13 +10,13 @@ import (
 	"strings"
 	"time"
 
-	"kmsfs/policy"
+	"kmsfs/policy/caller"
 )
 
 // Credentials knows the access keys that calls are signed with.
 type Credentials interface {
 	// AccessKey returns an access key's secret, which the caller wipes, and whom it stands for; no secret if there is no such key.
-	AccessKey(id string) (secret []byte, caller policy.Caller, err error)
+	AccessKey(id string) (secret []byte, owner caller.Caller, err error)
 }
 
 const (
@@ -58,29 +58,29 @@ type signature struct {
 }
 
 // authenticate finds out whose access key has signed the request.
-func authenticate(r *http.Request, body []byte, credentials Credentials, now time.Time) (accessKey string, caller policy.Caller, err error) {
+func authenticate(r *http.Request, body []byte, credentials Credentials, now time.Time) (accessKey string, owner caller.Caller, err error) {
 	s, err := parseSignature(r.Header)
 	if err != nil {
-		return "", caller, err
+		return "", owner, err
 	}
 	if err := s.check(r.Header, now); err != nil {
-		return s.accessKey, caller, err
+		return s.accessKey, owner, err
 	}
 	if r.Header.Get("X-Amz-Security-Token") != "" { // a temporary key's, and there are none
-		return s.accessKey, caller, errUnknownKey
+		return s.accessKey, owner, errUnknownKey
 	}
-	secret, caller, err := credentials.AccessKey(s.accessKey)
+	secret, owner, err := credentials.AccessKey(s.accessKey)
 	if err != nil {
-		return s.accessKey, policy.Caller{}, err
+		return s.accessKey, caller.Caller{}, err
 	}
 	defer clear(secret)
 	if secret == nil {
-		return s.accessKey, policy.Caller{}, errUnknownKey
+		return s.accessKey, caller.Caller{}, errUnknownKey
 	}
 	if !hmac.Equal(s.mac, s.compute(r, body, secret)) {
-		return s.accessKey, policy.Caller{}, errBadSignature
+		return s.accessKey, caller.Caller{}, errBadSignature
 	}
-	return s.accessKey, caller, nil
+	return s.accessKey, owner, nil
 }
 
 // parseSignature reads the header Authorization.

@@ -16,7 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 
-	"kmsfs/policy"
+	"kmsfs/policy/caller"
 )
 
 const (
@@ -27,11 +27,11 @@ const (
 // oneKey is credentials with one access key.
 type oneKey struct{}
 
-func (oneKey) AccessKey(id string) ([]byte, policy.Caller, error) {
+func (oneKey) AccessKey(id string) ([]byte, caller.Caller, error) {
 	if id != testKey {
-		return nil, policy.Caller{}, nil
+		return nil, caller.Caller{}, nil
 	}
-	return []byte(testSecret), policy.Caller{UID: 1000}, nil
+	return []byte(testSecret), caller.Caller{UID: 1000}, nil
 }
 
 // signed is a request that AWS's own code has signed.
