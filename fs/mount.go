@@ -6,9 +6,6 @@
 //   - node.go and what begins with node_: the operations
 //   - handle.go: reading and writing
 //   - recover.go: the search for what an unclean end left behind
-//   - check.go and what begins with check_, linked.go: what is wrong with a volume
-//   - repair.go and what begins with repair_, survey.go, lostfound.go: what is done about it
-//   - usage.go: what depends on a KMS key
 package fs
 
 import (

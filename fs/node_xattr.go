@@ -21,13 +21,7 @@ var (
 	_ gofs.NodeListxattrer   = (*node)(nil)
 )
 
-const (
-	accessACL  = "system.posix_acl_access"
-	defaultACL = "system.posix_acl_default"
-
-	// maxAttribute is the longest value that the kernel passes on: XATTR_SIZE_MAX.
-	maxAttribute = 64 << 10
-)
+const accessACL = "system.posix_acl_access"
 
 // attribute is an extended attribute as the volume has it.
 type attribute struct {

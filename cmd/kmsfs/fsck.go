@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
-	"kmsfs/fs"
+	"kmsfs/fs/fsck"
 )
 
 // errFaults is the exit status of a volume with faults.
@@ -63,7 +63,7 @@ Examples:
 // faultClasses is the part of the help text on classes.
 func faultClasses() string {
 	var b strings.Builder
-	for _, m := range fs.FaultMeanings() {
+	for _, m := range fsck.Meanings() {
 		fmt.Fprintf(&b, "  %-16s %s\n%19s--repair %s\n", m.Class, m.Means, "", m.Remedy)
 	}
 	return b.String()
@@ -90,9 +90,9 @@ func (o *fsckOptions) check(service dataKeys, volume string) error {
 	defer stop()
 	bar := startProgress(false)
 	var failed error
-	summary, err := fs.Check(ctx, fs.CheckOptions{
+	summary, err := fsck.Check(ctx, fsck.Options{
 		Volume: volume, Keys: keyAdapter{api: service}, ReadData: o.readData, Repair: o.repair, Progress: bar.counters(),
-		Report: func(f fs.Fault) { failed = errors.Join(failed, bar.above(func() error { return o.show(f) })) },
+		Report: func(f fsck.Fault) { failed = errors.Join(failed, bar.above(func() error { return o.show(f) })) },
 	})
 	bar.end()
 	if ctx.Err() != nil {
@@ -113,7 +113,7 @@ func (o *fsckOptions) check(service dataKeys, volume string) error {
 	return fmt.Errorf("%s: %w: %d", volume, errFaults, summary.Faults)
 }
 
-func (o *fsckOptions) show(f fs.Fault) error {
+func (o *fsckOptions) show(f fsck.Fault) error {
 	if o.json {
 		return json.NewEncoder(os.Stdout).Encode(f)
 	}
@@ -125,10 +125,10 @@ func (o *fsckOptions) show(f fs.Fault) error {
 	return err
 }
 
-func (o *fsckOptions) conclude(s fs.CheckSummary) error {
+func (o *fsckOptions) conclude(s fsck.Summary) error {
 	if o.json {
 		return json.NewEncoder(os.Stdout).Encode(struct {
-			Summary fs.CheckSummary `json:"summary"`
+			Summary fsck.Summary `json:"summary"`
 		}{s})
 	}
 	number := func(n int64, what string) string {

@@ -6,6 +6,7 @@ import (
 
 	"kmsfs/fs"
 	"kmsfs/fs/control"
+	"kmsfs/fs/fsck"
 	"kmsfs/fs/keys"
 	disk "kmsfs/fs/volume"
 	"kmsfs/keyservice"
@@ -38,7 +39,7 @@ func hints() []hint {
 		{is(errNoVolume), "make one with kmsfs init"},
 		{is(disk.ErrNotVolume), "make one with kmsfs init"},
 		{is(disk.ErrInUse), "unmount it there first; or mount it with --shared everywhere"},
-		{is(fs.ErrRepairMounted), "unmount it first, or check it without --repair"},
+		{is(fsck.ErrMounted), "unmount it first, or check it without --repair"},
 		{is(disk.ErrDamaged), "restore " + volumeFile + " from a backup of the volume"},
 		{is(disk.ErrNotEmpty), "name an empty directory, or one that doesn't exist yet"},
 		{is(fs.ErrMountpointInUse), "name an empty directory, or unmount what is there"},

@@ -14,8 +14,8 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
-	"kmsfs/fs"
 	"kmsfs/fs/control"
+	"kmsfs/fs/fsck"
 	"kmsfs/fs/keys"
 	"kmsfs/keyservice"
 	"kmsfs/keyservice/audit"
@@ -70,7 +70,7 @@ type keyUsage struct {
 }
 
 type volumeUsage struct {
-	fs.KeyUsage
+	fsck.KeyUsage
 	Error string `json:"error,omitempty"`
 }
 
@@ -181,7 +181,7 @@ func (u *keyUsage) count(service dataKeys, names, volumes []string) error {
 	}
 	for _, volume := range volumes {
 		bar := startProgress(false)
-		usage, err := fs.CountKeyUsage(ctx, fs.UsageOptions{Volume: volume, Keys: keyAdapter{api: service}, IsKey: isKey, Progress: bar.counters()})
+		usage, err := fsck.CountKeyUsage(ctx, fsck.UsageOptions{Volume: volume, Keys: keyAdapter{api: service}, IsKey: isKey, Progress: bar.counters()})
 		bar.end()
 		if ctx.Err() != nil {
 			return errInterrupted

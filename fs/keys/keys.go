@@ -11,9 +11,10 @@ import (
 	"kmsfs/policy/caller"
 )
 
-// ErrRefused is wrapped by a KeyService's error when the answer is no: the caller may not use the key, or the key is
-// disabled, pending deletion or gone. The file system answers EACCES to it, and EIO to every other error.
-var ErrDenied = errors.New("refused by the key service")
+// ErrDenied is wrapped by a Service's error when the key service denies the use of a key: the caller has
+// no permission, or the key is disabled, pending deletion or gone. The file system answers EACCES to it,
+// and EIO to every other error.
+var ErrDenied = errors.New("denied by the key service")
 
 // ErrUnreachable is wrapped by a KeyService's error when there was no answer. Such an error has nothing of the system's error numbers in it: those are
 // the connection's, and not the file's.
@@ -22,8 +23,8 @@ var ErrUnreachable = errors.New("the key service is not reached")
 // ErrUnopened is wrapped by Decrypt's error when what was to be unwrapped is not what the key has wrapped in that context.
 var ErrUnopened = errors.New("does not open")
 
-// KeyService is what the file system asks of a key service. Implementations are safe for concurrent use. The slices
-// that they return belong to the caller, who wipes plaintext keys.
+// Service is what the file system asks of a key service. Implementations are safe for concurrent use.
+// The slices that they return belong to the caller, which wipes plaintext keys.
 type Service interface {
 	// GenerateDataKey makes a 32-byte data key under a KMS key (ID, alias or ARN).
 	GenerateDataKey(ctx context.Context, call Call, key string, encryptionContext map[string]string) (DataKey, error)
@@ -31,7 +32,7 @@ type Service interface {
 	Decrypt(ctx context.Context, call Call, keyARN string, wrapped []byte, encryptionContext map[string]string) ([]byte, error)
 	// ReEncrypt wraps a data key anew, under another KMS key (ID, alias or ARN) or in another encryption context. The result has no Plaintext.
 	ReEncrypt(ctx context.Context, call Call, wrapped []byte, from, to Wrap) (DataKey, error)
-	// Check says of each use whether it would be let through now. It is asked often, and not recorded.
+	// Check says of each use whether it would be allowed now. It is asked often, and not recorded.
 	Check(ctx context.Context, uses []Use) ([]Answer, error)
 	// Record writes an event of the file system's own into the audit log.
 	Record(ctx context.Context, call Call, event Event) error
@@ -43,7 +44,8 @@ type Call struct {
 	Caller caller.Caller
 	// Operation is the file operation: "open for read", "create", "rename", ...
 	Operation string
-	// Own says that the file system calls of itself. Its calls need no leave: what users get to see by them is decided by calls on their behalf.
+	// Own says that the file system calls as itself. Its calls need no permission: calls on behalf of
+	// users decide what those get to see.
 	Own bool
 	// ID names the file operation: the calls that it leads to have it in common.
 	ID uuid.UUID
@@ -53,7 +55,7 @@ type Call struct {
 	Behind *caller.Caller
 }
 
-// self is the call that the file system makes on its own behalf.
+// Self is the call that the file system makes on its own behalf.
 func Self(operation string) Call {
 	return Call{
 		Caller:    caller.Caller{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), PID: int32(os.Getpid())},
@@ -63,7 +65,7 @@ func Self(operation string) Call {
 	}
 }
 
-// bySelf is a call that the file system makes as itself on the way.
+// BySelf is a call that the file system makes as itself on the way.
 func (c Call) BySelf() Call {
 	own := Self(c.Operation)
 	own.ID, own.Path, own.Behind = c.ID, c.Path, c.Behind
@@ -73,7 +75,8 @@ func (c Call) BySelf() Call {
 	return own
 }
 
-// own is the call by which the file system records what the caller has done: the event names the caller, who needs no leave for it.
+// ForRecord is the call by which the file system records what the caller has done. The event names the
+// caller, which needs no permission for that.
 func (c Call) ForRecord() Call {
 	c.Own = true
 	return c
@@ -89,7 +92,7 @@ type Wrap struct {
 // Action is what is done with a KMS key.
 type Action string
 
-// The actions that callers need leave for: what they read is decrypted, what they write is encrypted.
+// The actions that callers need permission for: what they read is decrypted, what they write is encrypted.
 const (
 	ActionDecrypt         Action = "Decrypt"
 	ActionGenerateDataKey Action = "GenerateDataKey"
@@ -106,7 +109,7 @@ type Use struct {
 
 // Answer is what became of a Use.
 type Answer struct {
-	// Refusal wraps ErrRefused; nil if the use is let through.
+	// Denied wraps ErrDenied; nil if the use is allowed.
 	Denied error
 	// Current says that the data key is wrapped under that KMS key's current material: wrapping it anew would be of no use.
 	Current bool

@@ -48,7 +48,7 @@ func (s *Session) reloadConfig() error {
 	return s.Sealed.Reconfigure(configuration)
 }
 
-// changeConfig replaces the configuration by what edit makes of it, durably and at once.
+// ChangeConfig replaces the configuration by what edit makes of it, durably and at once.
 func (s *Session) ChangeConfig(edit func(c *envelope.Config) error) error {
 	s.configuring.Lock()
 	defer s.configuring.Unlock()
@@ -135,7 +135,7 @@ func ignoreENOENT(err error) error {
 	return err
 }
 
-// readConfig reads a volume's configuration without authenticating it.
+// ReadConfig reads a volume's configuration without authenticating it.
 func ReadConfig(path string) (*envelope.Config, error) {
 	root, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -44,7 +44,7 @@ func (b *Volume) readControl(dir int, name string, least, most int64) ([]byte, e
 	return content, nil
 }
 
-// writeControl writes a new control file; with replace, over one that is there.
+// WriteControl writes a new control file; with replace, over one that is there.
 func WriteControl(dir int, name string, content []byte, replace bool) error {
 	flags := unix.O_WRONLY | unix.O_CREAT | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC // not to wait for a pipe's reader
 	if !replace {
@@ -70,7 +70,7 @@ func WriteControl(dir int, name string, content []byte, replace bool) error {
 	return nil
 }
 
-// syncControl makes a control file durable.
+// SyncControl makes a control file durable.
 func SyncControl(dir int, name string) error {
 	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -83,10 +83,10 @@ func SyncControl(dir int, name string) error {
 	return nil
 }
 
-// syncDir makes a directory's entries durable. dir may be open with O_PATH.
+// SyncDir makes a directory's entries durable. dir may be open with O_PATH.
 func SyncDir(dir int) error { return SyncControl(dir, ".") }
 
-// dismantle removes a directory that holds control files only.
+// Dismantle removes a directory that holds control files only.
 func (b *Volume) Dismantle(parent int, entry string) error {
 	dir, err := unix.Openat(parent, entry, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// entry is one entry of a backing directory.
+// Entry is one entry of a backing directory.
 type Entry struct {
 	Name string
 	Ino  uint64
@@ -24,7 +24,7 @@ const (
 // direntBatch is how much of a directory is read at once, in bytes. A walk has that much for each level that it is deep in.
 const direntBatch = 32 << 10
 
-// listEntries reads a directory from where its descriptor stands, without "." and "..".
+// ListEntries reads a directory from where its descriptor stands, without "." and "..".
 func ListEntries(dir int) (all []Entry, err error) {
 	err = EachBatch(dir, func(entries []Entry) error {
 		all = append(all, entries...)
@@ -36,7 +36,7 @@ func ListEntries(dir int) (all []Entry, err error) {
 	return all, nil
 }
 
-// eachBatch calls do with the entries of a directory, some at a time, from where its descriptor stands, without "." and "..". An error of do ends it.
+// EachBatch calls do with the entries of a directory, some at a time, from where its descriptor stands, without "." and "..". An error of do ends it.
 func EachBatch(dir int, do func([]Entry) error) error {
 	buffer := make([]byte, direntBatch)
 	for {

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openOwned opens a file whose mode keeps its own owner out: a header changes when a read-only file is renamed, and the kernel has
+// OpenOwned opens a file whose mode keeps its own owner out: a header changes when a read-only file is renamed, and the kernel has
 // asked the mode already whether the caller may read or write. The mode is put back at once.
 func OpenOwned(dir int, entry string, flags int) (int, error) {
 	handle, err := unix.Openat(dir, entry, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
@@ -32,10 +32,11 @@ func OpenOwned(dir int, entry string, flags int) (int, error) {
 	return fd, err
 }
 
+// SetModified sets the modification time of an open file or directory.
 func SetModified(fd int, at unix.Timespec) error {
 	return unix.UtimesNanoAt(unix.AT_FDCWD, ProcPath(fd), []unix.Timespec{{Nsec: unix.UTIME_OMIT}, at}, 0)
 }
 
-// procPath names an open file for system calls that take no descriptor. It leads to that very file,
+// ProcPath names an open file for system calls that take no descriptor. It leads to that very file,
 // whatever happens to its name.
 func ProcPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }

@@ -57,7 +57,7 @@ const (
 )
 
 // Inspector examines what lies in a volume, mounted or not. It changes nothing.
-type Inspector struct{ *Volume }
+type Inspector struct{ v *Volume }
 
 // NewInspector opens the volume. Its errors are Mount's.
 func NewInspector(keys keys.Service, volume string) (*Inspector, error) {
@@ -69,16 +69,16 @@ func NewInspector(keys keys.Service, volume string) (*Inspector, error) {
 }
 
 // Close forgets the volume's keys.
-func (i *Inspector) Close() { i.Close() }
+func (i *Inspector) Close() { i.v.Close() }
 
 // Inspect reports on what users see at path, which is relative to the volume's root.
 func (i *Inspector) Inspect(path string) (*Report, error) {
 	return i.inspect(path, func(dir int, name string) (string, error) {
-		record, err := i.ReadDirectory(dir)
+		record, err := i.v.ReadDirectory(dir)
 		if err != nil {
 			return "", err
 		}
-		backing, err := i.Sealed.EncryptName(record.ID, name)
+		backing, err := i.v.Sealed.EncryptName(record.ID, name)
 		return backing.Entry, err
 	})
 }
@@ -90,9 +90,9 @@ func (i *Inspector) InspectSealed(path string) (*Report, error) {
 
 // inspect walks to path, whose elements entryOf translates, without ever following a link.
 func (i *Inspector) inspect(path string, entryOf func(dir int, name string) (string, error)) (*Report, error) {
-	dir, entry := i.Root, "."
+	dir, entry := i.v.Root, "."
 	defer func() {
-		if dir != i.Root {
+		if dir != i.v.Root {
 			unix.Close(dir)
 		}
 	}()
@@ -108,7 +108,7 @@ func (i *Inspector) inspect(path string, entryOf func(dir int, name string) (str
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", path, err)
 			}
-			if dir != i.Root {
+			if dir != i.v.Root {
 				unix.Close(dir)
 			}
 			dir = next
@@ -168,11 +168,11 @@ func (i *Inspector) reportFile(r *Report, dir int, entry string) error {
 	// A file that is open, or was when a mount ended uncleanly, may have a size that none at rest has.
 	plainSize := envelope.TolerantPlainSize(size)
 	r.PlaintextSize = &plainSize
-	header, err := i.Sealed.ReadHeader(st, true)
+	header, err := i.v.Sealed.ReadHeader(st, true)
 	if err != nil {
 		return r.fault(err)
 	}
-	id := i.Sealed.ID()
+	id := i.v.Sealed.ID()
 	r.FormatVersion = 1 // the only one that ReadHeader reads
 	r.FileID, r.KeyARN, r.WrappedKey = header.FileID.String(), header.KeyARN, header.WrappedKey
 	r.EncryptionContext = header.Context(id)
@@ -181,14 +181,14 @@ func (i *Inspector) reportFile(r *Report, dir int, entry string) error {
 	if header.Sparse {
 		r.Flags = append(r.Flags, "sparse")
 	}
-	if !i.Sealed.Config().PlaintextNames {
+	if !i.v.Sealed.Config().PlaintextNames {
 		r.Flags = append(r.Flags, "detailsSealed")
 	}
-	if !i.Sealed.Allows(header.KeyARN) {
+	if !i.v.Sealed.Allows(header.KeyARN) {
 		r.Fault = "the KMS key is none of the volume's"
 		return nil
 	}
-	key, err := i.Keys.Decrypt(context.Background(), keys.Self("inspect"), header.KeyARN, header.WrappedKey, header.Context(id))
+	key, err := i.v.Keys.Decrypt(context.Background(), keys.Self("inspect"), header.KeyARN, header.WrappedKey, header.Context(id))
 	if errors.Is(err, keys.ErrDenied) {
 		r.Refusal = err.Error()
 		return nil
@@ -198,7 +198,7 @@ func (i *Inspector) reportFile(r *Report, dir int, entry string) error {
 		return nil
 	}
 	defer clear(key)
-	file, err := i.Sealed.OpenFile(st, header, key, envelope.FileOptions{Tolerant: true, ReadOnly: true})
+	file, err := i.v.Sealed.OpenFile(st, header, key, envelope.FileOptions{Tolerant: true, ReadOnly: true})
 	if err != nil {
 		return r.fault(err)
 	}
@@ -212,7 +212,7 @@ func (i *Inspector) reportDirectory(r *Report, dir int, entry string) error {
 		return err
 	}
 	defer unix.Close(fd)
-	record, err := i.ReadDirectory(fd)
+	record, err := i.v.ReadDirectory(fd)
 	if err != nil {
 		return r.fault(err)
 	}
@@ -228,7 +228,7 @@ func (i *Inspector) reportSymlink(r *Report, dir int, entry string, size int64) 
 	if err != nil {
 		return err
 	}
-	target, err := i.Sealed.OpenTarget(string(sealed[:n]))
+	target, err := i.v.Sealed.OpenTarget(string(sealed[:n]))
 	if err != nil {
 		return r.fault(err)
 	}

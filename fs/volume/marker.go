@@ -17,7 +17,7 @@ import (
 // milliseconds late.
 const slack = time.Second
 
-// tolerance says which files an unclean end may have left one step behind (envelope's FORMAT.md, section 9).
+// Tolerance says which files an unclean end may have left one step behind (envelope's FORMAT.md, section 9).
 type Tolerance struct {
 	// since is when the mount began that ended uncleanly; zero if none did.
 	Since time.Time
@@ -33,7 +33,7 @@ func (t *Tolerance) add(marker envelope.Mark, boot [16]byte) {
 	t.Rebooted = t.Rebooted || marker.BootID != boot
 }
 
-// covers says whether a file that was last changed at that time may be one step behind.
+// Covers says whether a file that was last changed at that time may be one step behind.
 func (t Tolerance) Covers(changed unix.Timespec) bool {
 	return !t.Since.IsZero() && !time.Unix(changed.Unix()).Before(t.Since.Add(-slack))
 }
@@ -133,6 +133,7 @@ func (b *Volume) UncleanEnd(locked bool) (t Tolerance, err error) {
 	return t, nil
 }
 
+// ReadMarker reads and opens a dirty marker.
 func (b *Volume) ReadMarker(name string) (envelope.Mark, error) {
 	content, err := b.readControl(b.Root, name, envelope.MarkSize, envelope.MarkSize)
 	if err != nil {
@@ -202,7 +203,8 @@ func (s *Session) clearMarkers() error {
 	return s.fillSpareMarker(make([]byte, envelope.MarkSize)) // so that nobody finds a marker to put back
 }
 
-// spareMark is where the mark's file lies while there is no mark: its block is there when the next mount needs it, even if the disk is full.
+// SpareMarker is the marker's file while there is no marker. Its block is there when the next mount
+// needs it, even if the disk is full.
 const SpareMarker = TempPrefix + "mark"
 
 // fillSpareMark writes the spare file in its place, or a new one if there is none that can be trusted to be just that.

@@ -8,10 +8,11 @@ import (
 	"kmsfs/envelope"
 )
 
-// tempPrefix begins the names of directories that are prepared before they appear, or taken apart after they vanished. They lie
+// TempPrefix begins the names of directories that are prepared before they appear, or taken apart after they vanished. They lie
 // beside the place that they come from or go to, so that what directories inherit from their parent is the kernel's affair.
 const TempPrefix = envelope.TempName + "."
 
+// NewTempName returns a name that no entry has.
 func NewTempName() string { return TempPrefix + randomHex() }
 
 func randomHex() string {
@@ -20,7 +21,7 @@ func randomHex() string {
 	return hex.EncodeToString(random[:])
 }
 
-// isControl says that an entry is never a user's: more than package envelope names, since all that begins like control
+// IsControl says that an entry is never a user's: more than package envelope names, since all that begins like control
 // files is theirs.
 func (b *Volume) IsControl(entry string) bool {
 	if !strings.HasPrefix(entry, "kmsfs.") {
@@ -29,7 +30,7 @@ func (b *Volume) IsControl(entry string) bool {
 	return envelope.IsControl(entry) || !envelope.IsLong(entry) && !strings.HasPrefix(entry, "kmsfs.=")
 }
 
-// nameIn returns the name of an entry in the directory with that ID.
+// NameOf returns the name, as users see it, of an entry in the directory with that ID.
 func (b *Volume) NameOf(dir int, id envelope.DirectoryID, e Entry) (string, error) {
 	var long string
 	if envelope.IsLong(e.Name) {

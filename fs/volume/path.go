@@ -15,7 +15,7 @@ const (
 	keptPath = 1024
 )
 
-// shorten replaces the middle of a path that is too long by a hash of the whole, so that what policies say of its
+// ShortenPath replaces the middle of a path that is too long by a hash of the whole, so that what policies say of its
 // beginning holds, and no two paths become one.
 func ShortenPath(p string) string {
 	if len(p) <= maxPath {
@@ -25,7 +25,7 @@ func ShortenPath(p string) string {
 	return fmt.Sprintf("%s/#sha256:%x#/%s", strings.ToValidUTF8(head, ""), sha256.Sum256([]byte(p)), strings.ToValidUTF8(tail, ""))
 }
 
-// textPath writes bytes that are no UTF-8 as \xNN.
+// TextPath writes bytes that are no UTF-8 as \xNN.
 func TextPath(p string) string {
 	if utf8.ValidString(p) {
 		return p
@@ -46,5 +46,5 @@ func TextPath(p string) string {
 	return b.String()
 }
 
-// ownerName is how an owner is written in messages and records.
+// OwnerName is how an owner is written in messages and records.
 func OwnerName(uid uint32) string { return fmt.Sprintf("uid:%d", uid) }

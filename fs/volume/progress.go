@@ -17,7 +17,7 @@ type Progress struct {
 	Counted            atomic.Bool
 }
 
-// count counts all there is, until the context ends. The caller waits for it.
+// Count counts all there is, until the context ends. The caller waits for it.
 func (p *Progress) Count(ctx context.Context, root int, done *sync.WaitGroup) {
 	done.Go(func() {
 		NewWalk(ctx).Through(&countedDirectory{p, root})

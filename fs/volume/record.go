@@ -9,7 +9,7 @@ import (
 	"kmsfs/envelope"
 )
 
-// readDirectory reads the record of the directory dir, and says whether it was changed at or after the time in seconds since
+// ReadDirectory reads the record of the directory dir, and says whether it was changed at or after the time in seconds since
 // 1970.
 func (b *Volume) ReadDirectory(dir int) (*envelope.Directory, error) {
 	page, err := b.readControl(dir, envelope.DirectoryName, envelope.DirectorySize, envelope.DirectorySize)
@@ -22,7 +22,7 @@ func (b *Volume) ReadDirectory(dir int) (*envelope.Directory, error) {
 	return b.Sealed.OpenDirectory(page)
 }
 
-// writeDirectory seals a directory's record into dir; with replace, over the one that is there.
+// WriteDirectory seals a directory's record into dir; with replace, over the one that is there.
 func (b *Volume) WriteDirectory(dir int, d *envelope.Directory, replace bool) error {
 	page, err := b.Sealed.SealDirectory(d)
 	if err != nil {
@@ -31,7 +31,7 @@ func (b *Volume) WriteDirectory(dir int, d *envelope.Directory, replace bool) er
 	return WriteControl(dir, envelope.DirectoryName, page, replace)
 }
 
-// replaceDirectory replaces a directory's record, durably.
+// ReplaceDirectory replaces a directory's record, durably.
 func (b *Volume) ReplaceDirectory(fd int, record *envelope.Directory) error {
 	if err := b.WriteDirectory(fd, record, true); err != nil {
 		return err
@@ -39,7 +39,7 @@ func (b *Volume) ReplaceDirectory(fd int, record *envelope.Directory) error {
 	return SyncControl(fd, envelope.DirectoryName)
 }
 
-// ownerOf returns whose an open directory is.
+// OwnerOf returns whose an open directory is.
 func OwnerOf(fd int) (uint32, error) {
 	var st unix.Stat_t
 	err := unix.Fstat(fd, &st)

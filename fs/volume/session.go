@@ -40,7 +40,7 @@ type Session struct {
 	configuring sync.Mutex
 }
 
-// begin begins a session. The volume is marked as being changed when it returns.
+// Begin begins a session. The volume is marked as being changed when it returns.
 func (b *Volume) Begin(o SessionOptions) (*Session, error) {
 	s := &Session{Volume: b, SessionOptions: o, Sharing: &exclusive{}, lock: -1}
 	if o.Shared {
@@ -86,7 +86,7 @@ func (s *Session) readRoot() error {
 	return nil
 }
 
-// end ends the session and closes the volume. With clean, every file is known to need no tolerance,
+// End ends the session and closes the volume. With clean, every file is known to need no tolerance,
 // and the volume is marked clean.
 func (s *Session) End(clean bool) error {
 	var err error

@@ -13,7 +13,7 @@ import (
 // maxOverflow bounds what is read of it: XATTR_SIZE_MAX of the kernel.
 const maxOverflow = 64 << 10
 
-// storage is a backing file as package envelope asks for it.
+// Storage is a backing file as package envelope asks for it.
 type Storage struct {
 	FD int
 	// unsynced says that an attribute changed, which fdatasync(2) doesn't make durable.
@@ -22,6 +22,7 @@ type Storage struct {
 
 var _ envelope.Storage = (*Storage)(nil)
 
+// ReadAt reads as io.ReaderAt does.
 func (s *Storage) ReadAt(p []byte, off int64) (done int, err error) {
 	for done < len(p) {
 		n, err := retry(func() (int, error) { return unix.Pread(s.FD, p[done:], off+int64(done)) })
@@ -36,6 +37,7 @@ func (s *Storage) ReadAt(p []byte, off int64) (done int, err error) {
 	return done, nil
 }
 
+// WriteAt writes as io.WriterAt does.
 func (s *Storage) WriteAt(p []byte, off int64) (done int, err error) {
 	for done < len(p) {
 		n, err := retry(func() (int, error) { return unix.Pwrite(s.FD, p[done:], off+int64(done)) })
@@ -47,12 +49,14 @@ func (s *Storage) WriteAt(p []byte, off int64) (done int, err error) {
 	return done, nil
 }
 
+// Size returns the file's size in bytes.
 func (s *Storage) Size() (int64, error) {
 	var st unix.Stat_t
 	err := unix.Fstat(s.FD, &st)
 	return st.Size, err
 }
 
+// Truncate cuts or extends the file to that size.
 func (s *Storage) Truncate(size int64) error {
 	return ignoreEINTR(func() error { return unix.Ftruncate(s.FD, size) })
 }
@@ -75,6 +79,7 @@ func (s *Storage) PunchHole(off, n int64) error {
 	return nil
 }
 
+// Allocate makes room for n bytes at off; keepSize leaves the file's size as it is.
 func (s *Storage) Allocate(off, n int64, keepSize bool) error {
 	var mode uint32
 	if keepSize {
@@ -83,10 +88,13 @@ func (s *Storage) Allocate(off, n int64, keepSize bool) error {
 	return ignoreEINTR(func() error { return unix.Fallocate(s.FD, mode, off, n) })
 }
 
+// SeekData returns where data begins, at off or behind it.
 func (s *Storage) SeekData(off int64) (int64, error) { return unix.Seek(s.FD, off, unix.SEEK_DATA) }
 
+// SeekHole returns where a hole begins, at off or behind it.
 func (s *Storage) SeekHole(off int64) (int64, error) { return unix.Seek(s.FD, off, unix.SEEK_HOLE) }
 
+// Sync makes the content durable, and the overflow if it was changed.
 func (s *Storage) Sync() error {
 	if s.unsynced.Swap(false) {
 		return ignoreEINTR(func() error { return unix.Fsync(s.FD) })
@@ -94,6 +102,7 @@ func (s *Storage) Sync() error {
 	return ignoreEINTR(func() error { return unix.Fdatasync(s.FD) })
 }
 
+// Overflow returns the header's overflow; nil if there is none.
 func (s *Storage) Overflow() ([]byte, error) {
 	value := make([]byte, maxOverflow)
 	n, err := unix.Fgetxattr(s.FD, OverflowAttribute, value)
@@ -106,6 +115,7 @@ func (s *Storage) Overflow() ([]byte, error) {
 	return value[:n], nil
 }
 
+// SetOverflow sets the header's overflow; nil removes it.
 func (s *Storage) SetOverflow(value []byte) error {
 	s.unsynced.Store(true)
 	if value != nil {

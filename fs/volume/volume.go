@@ -21,7 +21,7 @@ import (
 	"kmsfs/fs/keys"
 )
 
-// backing is an opened volume's directory with the keys to what is in it, mounted or not.
+// Volume is an opened volume, mounted or not: its directory, and the keys to what is in it.
 type Volume struct {
 	Path   string // as the caller gave it, for messages
 	Root   int    // descriptor of the directory
@@ -31,7 +31,7 @@ type Volume struct {
 	Keys   keys.Service
 }
 
-// openBacking opens the volume at path: its configuration, and with the key service its metadata key.
+// Open opens the volume at path: its configuration, and with the key service its metadata key.
 func Open(path string, keys keys.Service, operation string) (*Volume, error) {
 	b := &Volume{Path: path, UID: uint32(os.Geteuid()), Keys: keys}
 	var err error
@@ -82,6 +82,7 @@ func (b *Volume) open(operation string) error {
 	return nil
 }
 
+// Close forgets the volume's keys.
 func (b *Volume) Close() {
 	b.Sealed.Close()
 	unix.Close(b.Root)

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// branch is a directory of the volume that a walk goes through. Its methods are called by several goroutines at once.
+// Branch is a directory of the volume that a walk goes through. Its methods are called by several goroutines at once.
 type Branch interface {
 	// descriptor is the directory's.
 	Descriptor() int
@@ -20,19 +20,19 @@ type Branch interface {
 	Failed(e Entry, err error)
 }
 
-// walk goes through a directory and all beneath it, in parallel, and with memory that doesn't grow with the number of entries.
+// Walk goes through a directory and all beneath it, in parallel, and with memory that doesn't grow with the number of entries.
 type Walk struct {
 	ctx context.Context
 	// more has room for each further goroutine that may work; who finds none works himself.
 	more chan struct{}
 }
 
-// newWalk returns a walk that ends early when ctx does.
+// NewWalk returns a walk that ends early when ctx does.
 func NewWalk(ctx context.Context) *Walk {
 	return &Walk{ctx, make(chan struct{}, 2*runtime.GOMAXPROCS(0)-1)} // the disk is waited for too
 }
 
-// through goes through b. It returns when everything has been seen.
+// Through goes through b. It returns when everything has been seen.
 func (w *Walk) Through(b Branch) {
 	dir, err := unix.Openat(b.Descriptor(), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {

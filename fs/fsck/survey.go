@@ -1,4 +1,4 @@
-package fs
+package fsck
 
 import (
 	"context"
@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
-	disk "kmsfs/fs/volume"
+	"kmsfs/fs/volume"
 )
 
 // survey is what a repair has to know of the whole volume: where links of files lie that are said to lie elsewhere too, and whether what lies
@@ -39,14 +39,14 @@ func (r *repairer) look(suspects []suspect) error {
 	if len(s.files)+len(s.directories)+len(s.links) == 0 {
 		return nil
 	}
-	record, err := r.ReadDirectory(r.Volume.Root)
+	record, err := r.ReadDirectory(r.Root)
 	if isFault(err) {
 		return nil // nothing can be repaired
 	}
 	if err != nil {
 		return err
 	}
-	disk.NewWalk(r.ctx).Through(&surveyed{s, r.Volume.Root, record.ID})
+	volume.NewWalk(r.ctx).Through(&surveyed{s, r.Root, record.ID})
 	return context.Cause(r.ctx)
 }
 
@@ -55,7 +55,7 @@ func (s *survey) want(each suspect) error {
 	if each.entry.Name == "" {
 		return nil
 	}
-	dir, err := openBeneath(s.c.Volume.Root, each.dirs)
+	dir, err := openBeneath(s.c.Root, each.dirs)
 	if err != nil {
 		return err
 	}
@@ -71,12 +71,12 @@ func (s *survey) want(each suspect) error {
 	return nil
 }
 
-func (s suspect) has(classes ...FaultClass) bool {
+func (s suspect) has(classes ...Class) bool {
 	return slices.ContainsFunc(s.found, func(f finding) bool { return slices.Contains(classes, f.class) })
 }
 
 // wantEntry asks whether an entry is a copy.
-func (s *survey) wantEntry(dir int, e disk.Entry) {
+func (s *survey) wantEntry(dir int, e volume.Entry) {
 	fd, err := unix.Openat(dir, e.Name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return
@@ -88,13 +88,13 @@ func (s *survey) wantEntry(dir int, e disk.Entry) {
 		}
 		return
 	}
-	if header, err := s.c.Sealed.ReadHeader(&disk.Storage{FD: fd}, false); err == nil {
+	if header, err := s.c.Sealed.ReadHeader(&volume.Storage{FD: fd}, false); err == nil {
 		s.files[header.FileID] = false
 	}
 }
 
 // wantChildren asks that for all that lies in a directory.
-func (s *survey) wantChildren(dir int, e disk.Entry) error {
+func (s *survey) wantChildren(dir int, e volume.Entry) error {
 	fd, err := unix.Openat(dir, e.Name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		return nil
@@ -103,7 +103,7 @@ func (s *survey) wantChildren(dir int, e disk.Entry) error {
 		return err
 	}
 	defer unix.Close(fd)
-	return disk.EachBatch(fd, func(entries []disk.Entry) error {
+	return volume.EachBatch(fd, func(entries []volume.Entry) error {
 		for _, e := range entries {
 			if !s.c.IsControl(e.Name) && (e.Kind == unix.DT_DIR || e.Kind == unix.DT_REG) {
 				s.wantEntry(fd, e)
@@ -137,14 +137,14 @@ type surveyed struct {
 func (d *surveyed) Descriptor() int { return d.fd }
 
 // failed leaves out what can't be read: a check has told of it.
-func (d *surveyed) Failed(disk.Entry, error) {}
+func (d *surveyed) Failed(volume.Entry, error) {}
 
-func (d *surveyed) location(e disk.Entry) (envelope.Location, bool) {
+func (d *surveyed) location(e volume.Entry) (envelope.Location, bool) {
 	name, err := d.s.c.NameOf(d.fd, d.id, e)
 	return envelope.Location{Directory: d.id, Name: name}, err == nil
 }
 
-func (d *surveyed) Enter(fd int, e disk.Entry) disk.Branch {
+func (d *surveyed) Enter(fd int, e volume.Entry) volume.Branch {
 	if d.s.c.IsControl(e.Name) {
 		return nil
 	}
@@ -161,7 +161,7 @@ func (d *surveyed) Enter(fd int, e disk.Entry) disk.Branch {
 	return &surveyed{d.s, fd, record.ID}
 }
 
-func (d *surveyed) See(e disk.Entry) {
+func (d *surveyed) See(e volume.Entry) {
 	s := d.s
 	if e.Kind != unix.DT_REG || s.c.IsControl(e.Name) {
 		return
@@ -179,7 +179,7 @@ func (d *surveyed) See(e disk.Entry) {
 		return
 	}
 	defer unix.Close(fd)
-	header, err := s.c.Sealed.ReadHeader(&disk.Storage{FD: fd}, false)
+	header, err := s.c.Sealed.ReadHeader(&volume.Storage{FD: fd}, false)
 	if err != nil || !s.c.Sealed.LiesAt(header, l) {
 		return
 	}

@@ -1,4 +1,4 @@
-package fs
+package fsck
 
 import (
 	"errors"
@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
-	disk "kmsfs/fs/volume"
+	"kmsfs/fs/volume"
 )
 
 // lostAndFound is the directory in the volume's root that repair moves things to; with a number behind it where that name was taken.
@@ -44,10 +44,10 @@ func (d *checkedDirectory) isRoot() bool { return d.parent == nil && len(d.above
 
 // pathOf is where users see what has that name.
 func (d *checkedDirectory) pathOf(name string) string {
-	return strings.TrimSuffix(d.path, "/") + "/" + disk.TextPath(name)
+	return strings.TrimSuffix(d.path, "/") + "/" + volume.TextPath(name)
 }
 
-func (d *checkedDirectory) Failed(e disk.Entry, err error) {
+func (d *checkedDirectory) Failed(e volume.Entry, err error) {
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP): // it changed meanwhile
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
@@ -58,7 +58,7 @@ func (d *checkedDirectory) Failed(e disk.Entry, err error) {
 }
 
 // report reports what is wrong with an entry. What lies in lost+found because it doesn't open is left in peace there.
-func (d *checkedDirectory) report(e disk.Entry, path string, found []finding) {
+func (d *checkedDirectory) report(e volume.Entry, path string, found []finding) {
 	if d.lost {
 		before := len(found)
 		found = slices.DeleteFunc(found, func(f finding) bool { return meaning(f.class).reachesNothing })
@@ -72,7 +72,7 @@ func (d *checkedDirectory) report(e disk.Entry, path string, found []finding) {
 }
 
 // enter checks a directory's name, place, record and attributes.
-func (d *checkedDirectory) Enter(fd int, e disk.Entry) disk.Branch {
+func (d *checkedDirectory) Enter(fd int, e volume.Entry) volume.Branch {
 	if !d.c.IsControl(e.Name) {
 		d.c.directories.Add(1)
 	}
@@ -83,7 +83,7 @@ func (d *checkedDirectory) Enter(fd int, e disk.Entry) disk.Branch {
 }
 
 // see checks an entry that is no directory.
-func (d *checkedDirectory) See(e disk.Entry) {
+func (d *checkedDirectory) See(e volume.Entry) {
 	c := d.c
 	if c.IsControl(e.Name) {
 		d.examine(e, -1, nil)
@@ -97,14 +97,14 @@ func (d *checkedDirectory) See(e disk.Entry) {
 	} else {
 		c.others.Add(1)
 	}
-	if c.Progress != nil {
-		c.Progress.Files.Add(1)
-		c.Progress.Bytes.Add(max(file.size-file.counted, 0))
+	if c.options.Progress != nil {
+		c.options.Progress.Files.Add(1)
+		c.options.Progress.Bytes.Add(max(file.size-file.counted, 0))
 	}
 }
 
 // examine reports what is wrong with an entry, or postpones that. For a directory, open as fd, whose entries can be looked at, it returns that.
-func (d *checkedDirectory) examine(e disk.Entry, fd int, file *fileCheck) *checkedDirectory {
+func (d *checkedDirectory) examine(e volume.Entry, fd int, file *fileCheck) *checkedDirectory {
 	v, sure := d.lookSure(e, fd, file)
 	if !sure { // a directory is gone through when that is sure
 		d.c.postpone(d, e, file)
@@ -122,7 +122,7 @@ type view struct {
 }
 
 // look looks at an entry. fd is that of a directory, and file the check of what is none.
-func (d *checkedDirectory) look(e disk.Entry, fd int, file *fileCheck) (v view) {
+func (d *checkedDirectory) look(e volume.Entry, fd int, file *fileCheck) (v view) {
 	if d.c.IsControl(e.Name) {
 		return view{path: d.pathOf(unknownName), found: d.control(e)}
 	}
@@ -174,12 +174,12 @@ func (d *checkedDirectory) record(parent envelope.DirectoryID, name string) (*en
 	default:
 		found = append(found, finding{class: FaultMisplaced, detail: "the record says that it lies elsewhere: " + describePlaces(record.Locations, here)})
 	}
-	owner, err := disk.OwnerOf(d.fd)
+	owner, err := volume.OwnerOf(d.fd)
 	switch {
 	case err != nil:
 		found = append(found, finding{class: FaultUnreadable, detail: err.Error()})
 	case !record.OwnedBy(owner):
-		found = append(found, finding{class: FaultOwner, detail: fmt.Sprintf("it belongs to %s, and by its record to %s", disk.OwnerName(owner), disk.OwnerName(record.Owners[0]))})
+		found = append(found, finding{class: FaultOwner, detail: fmt.Sprintf("it belongs to %s, and by its record to %s", volume.OwnerName(owner), volume.OwnerName(record.Owners[0]))})
 	case len(record.Owners) > 1:
 		found = append(found, finding{class: FaultStaleOwner, detail: "the record lists a second owner, as if it were being given away"})
 	}
@@ -208,7 +208,7 @@ func (c *check) owns(fd int, id envelope.DirectoryID) bool {
 	}
 	defer unix.Close(dir)
 	owned, others := false, false
-	err = disk.EachBatch(dir, func(entries []disk.Entry) error {
+	err = volume.EachBatch(dir, func(entries []volume.Entry) error {
 		for _, e := range entries {
 			if c.IsControl(e.Name) {
 				continue
@@ -227,7 +227,7 @@ func (c *check) owns(fd int, id envelope.DirectoryID) bool {
 var errFound = errors.New("found")
 
 // belongs says whether an entry says that it lies in the directory with that ID.
-func (c *check) belongs(dir int, e disk.Entry, id envelope.DirectoryID) bool {
+func (c *check) belongs(dir int, e volume.Entry, id envelope.DirectoryID) bool {
 	if !c.Sealed.Config().PlaintextNames {
 		_, err := c.NameOf(dir, id, e)
 		return err == nil
@@ -241,7 +241,7 @@ func (c *check) belongs(dir int, e disk.Entry, id envelope.DirectoryID) bool {
 }
 
 // listed returns the locations that an entry's header or record lists, without asking for its data key.
-func (c *check) listed(dir int, e disk.Entry) []envelope.Location {
+func (c *check) listed(dir int, e volume.Entry) []envelope.Location {
 	fd, err := unix.Openat(dir, e.Name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil
@@ -253,7 +253,7 @@ func (c *check) listed(dir int, e disk.Entry) []envelope.Location {
 			return record.Locations
 		}
 	case unix.DT_REG:
-		if header, err := c.Sealed.ReadHeader(&disk.Storage{FD: fd}, false); err == nil {
+		if header, err := c.Sealed.ReadHeader(&volume.Storage{FD: fd}, false); err == nil {
 			return header.Locations
 		}
 	}
@@ -261,7 +261,7 @@ func (c *check) listed(dir int, e disk.Entry) []envelope.Location {
 }
 
 // name returns the name of an entry, or unknownName and what is wrong with it.
-func (d *checkedDirectory) name(e disk.Entry) (string, []finding) {
+func (d *checkedDirectory) name(e volume.Entry) (string, []finding) {
 	name, err := d.c.NameOf(d.fd, d.id, e)
 	switch {
 	case err == nil:
@@ -278,19 +278,19 @@ var (
 )
 
 // control looks at an entry that is none of users'.
-func (d *checkedDirectory) control(e disk.Entry) []finding {
+func (d *checkedDirectory) control(e volume.Entry) []finding {
 	var st unix.Stat_t
 	if err := unix.Fstatat(d.fd, e.Name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return nil
 	}
 	switch {
 	case e.Name == envelope.DirectoryName: // its directory's check has read it
-	case d.isRoot() && disk.IsMarker(e.Name):
+	case d.isRoot() && volume.IsMarker(e.Name):
 		if _, err := d.c.ReadMarker(e.Name); err != nil && !errors.Is(err, unix.ENOENT) {
 			return []finding{{class: FaultMark, detail: err.Error()}}
 		}
-	case d.isRoot() && e.Kind == unix.DT_REG && slices.Contains([]string{envelope.ConfigName, envelope.LockName, disk.SpareMarker}, e.Name):
-	case strings.HasPrefix(e.Name, disk.TempPrefix):
+	case d.isRoot() && e.Kind == unix.DT_REG && slices.Contains([]string{envelope.ConfigName, envelope.LockName, volume.SpareMarker}, e.Name):
+	case strings.HasPrefix(e.Name, volume.TempPrefix):
 		return []finding{{class: FaultLeftover, detail: "it was being made, or removed"}}
 	case strings.HasSuffix(e.Name, longFileSuffix) && strings.HasPrefix(e.Name, longEntryPrefix):
 		err := unix.Fstatat(d.fd, strings.TrimSuffix(e.Name, longFileSuffix), &st, unix.AT_SYMLINK_NOFOLLOW)
@@ -304,7 +304,7 @@ func (d *checkedDirectory) control(e disk.Entry) []finding {
 }
 
 // target opens a symlink's target.
-func (d *checkedDirectory) target(e disk.Entry) []finding {
+func (d *checkedDirectory) target(e volume.Entry) []finding {
 	sealed := make([]byte, unix.PathMax)
 	n, err := unix.Readlinkat(d.fd, e.Name, sealed)
 	if err == nil {

@@ -1,4 +1,4 @@
-package fs
+package fsck
 
 import (
 	"cmp"
@@ -13,7 +13,7 @@ import (
 
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
-	disk "kmsfs/fs/volume"
+	"kmsfs/fs/volume"
 )
 
 // repairer mends what a check has found. Nobody else has the volume mounted, and it works alone.
@@ -67,7 +67,7 @@ func (r *repairer) close() error {
 	if r.lost != nil {
 		unix.Close(r.lost.fd)
 	}
-	if err := unix.Syncfs(r.Volume.Root); err != nil {
+	if err := unix.Syncfs(r.Root); err != nil {
 		return fmt.Errorf("syncing %s: %w", r.Path, err)
 	}
 	return nil
@@ -110,7 +110,7 @@ func (m *mending) lookAfter(done []outcome) {
 		return // it has been moved
 	}
 	for i, f := range m.found {
-		if done[i].err == nil && slices.Contains([]FaultClass{FaultSize, FaultUncleanEnd}, f.class) {
+		if done[i].err == nil && slices.Contains([]Class{FaultSize, FaultUncleanEnd}, f.class) {
 			m.again(postponed{dirs: m.dirs, path: path.Dir(m.path), entry: m.entry, file: &fileCheck{c: m.check, entry: m.entry.Name, strict: true}})
 			return
 		}
@@ -130,7 +130,7 @@ func (m *mending) open() error {
 	if m.entry.Name == "" {
 		return errRootRecord
 	}
-	dir, err := openBeneath(m.Volume.Root, m.dirs)
+	dir, err := openBeneath(m.Root, m.dirs)
 	if err != nil {
 		return err
 	}
@@ -176,7 +176,7 @@ func (m *mending) run(done []outcome) {
 }
 
 // movingClass is the fault that decides how the entry is moved: what can be had of a content comes first.
-func (m *mending) movingClass(moving []int) FaultClass {
+func (m *mending) movingClass(moving []int) Class {
 	for _, i := range moving {
 		if c := m.found[i].class; c == FaultBlock || c == FaultSize {
 			return c
@@ -222,11 +222,11 @@ func (m *mending) inPlace(f finding) (o outcome, ok bool) {
 }
 
 // note has the audit log tell what is about to be done.
-func (m *mending) note(class FaultClass, what string) error {
+func (m *mending) note(class Class, what string) error {
 	event := keys.Event{Name: keys.EventRepaired, Details: map[string]string{
-		"volume": m.Volume.Path, "path": m.path, "entry": m.inVolume(), "class": string(class), "what": what,
+		"volume": m.Path, "path": m.path, "entry": m.inVolume(), "class": string(class), "what": what,
 	}}
-	return m.Volume.Keys.Record(m.ctx, keys.Self("fsck"), event)
+	return m.Keys.Record(m.ctx, keys.Self("fsck"), event)
 }
 
 // remove does what the audit log has been told.
@@ -264,10 +264,10 @@ func (m *mending) writeLongName() (outcome, bool) {
 				return err
 			}
 			file := envelope.LongFile(m.entry.Name)
-			if err := disk.WriteControl(m.dir, file, []byte(name.Long), false); err != nil {
+			if err := volume.WriteControl(m.dir, file, []byte(name.Long), false); err != nil {
 				return err
 			}
-			return errors.Join(disk.SyncControl(m.dir, file), disk.SyncDir(m.dir))
+			return errors.Join(volume.SyncControl(m.dir, file), volume.SyncDir(m.dir))
 		}), true
 	}
 	return outcome{}, false
@@ -304,7 +304,7 @@ func (m *mending) base() string {
 }
 
 // move moves the entry to lost+found: if possible so that it opens there.
-func (m *mending) move(class FaultClass) outcome {
+func (m *mending) move(class Class) outcome {
 	lost, err := m.openLost()
 	if err != nil {
 		return outcome{err: err}
@@ -324,7 +324,7 @@ func (m *mending) move(class FaultClass) outcome {
 		what, err = m.rebuild(lost, name)
 	case m.entry.Kind == unix.DT_DIR && !m.IsControl(m.entry.Name):
 		what, err = m.moveDirectory(m.dir, m.entry.Name, lost, name)
-	case m.entry.Kind == unix.DT_REG && slices.Contains([]FaultClass{FaultMisplaced, FaultPlantedLink, FaultName, FaultLongName}, class):
+	case m.entry.Kind == unix.DT_REG && slices.Contains([]Class{FaultMisplaced, FaultPlantedLink, FaultName, FaultLongName}, class):
 		what, err = m.moveFile(m.dir, m.entry.Name, lost, name)
 	default:
 		err = lost.take(m.dir, m.entry.Name, name)

@@ -1,4 +1,4 @@
-package fs
+package fsck
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 	"kmsfs/envelope"
 	"kmsfs/fs/control"
 	"kmsfs/fs/keys"
-	disk "kmsfs/fs/volume"
+	"kmsfs/fs/volume"
 )
 
 // fileCheck is the check of one regular file, at one of its names.
@@ -54,14 +54,14 @@ func (f *fileCheck) look() []finding {
 		return nil
 	}
 	f.size = st.Size
-	return f.lookAt(&disk.Storage{FD: fd}, st)
+	return f.lookAt(&volume.Storage{FD: fd}, st)
 }
 
 func unreadable(err error) []finding {
 	return []finding{{class: FaultUnreadable, detail: err.Error()}}
 }
 
-func (f *fileCheck) lookAt(s *disk.Storage, st unix.Stat_t) []finding {
+func (f *fileCheck) lookAt(s *volume.Storage, st unix.Stat_t) []finding {
 	c := f.c
 	tolerant := !f.strict && c.tolerance.Covers(st.Ctim)
 	header, err := c.Sealed.ReadHeader(s, tolerant)
@@ -99,12 +99,12 @@ func headerFinding(err error) []finding {
 }
 
 // open opens the file, or says why it can't be. It returns neither if the key service refuses its key.
-func (f *fileCheck) open(s *disk.Storage, header *envelope.Header, tolerant bool) (*envelope.File, *acceptances, []finding) {
+func (f *fileCheck) open(s *volume.Storage, header *envelope.Header, tolerant bool) (*envelope.File, *acceptances, []finding) {
 	c := f.c
 	if !c.Sealed.Allows(header.KeyARN) {
 		return nil, nil, []finding{{class: FaultForeignKey, detail: "the header names the key " + header.KeyARN}}
 	}
-	key, err := c.Volume.Keys.Decrypt(c.ctx, keys.Self("fsck"), header.KeyARN, header.WrappedKey, header.Context(c.Sealed.ID()))
+	key, err := c.Keys.Decrypt(c.ctx, keys.Self("fsck"), header.KeyARN, header.WrappedKey, header.Context(c.Sealed.ID()))
 	switch {
 	case errors.Is(err, keys.ErrDenied):
 		c.refused.Add(1)
@@ -166,9 +166,9 @@ func (f *fileCheck) place(h *envelope.Header, st unix.Stat_t) (found []finding) 
 	}
 	switch {
 	case !h.OwnedBy(st.Uid):
-		found = append(found, finding{class: FaultOwner, detail: fmt.Sprintf("it belongs to %s, and by its header to %s", disk.OwnerName(st.Uid), disk.OwnerName(h.Owner))})
+		found = append(found, finding{class: FaultOwner, detail: fmt.Sprintf("it belongs to %s, and by its header to %s", volume.OwnerName(st.Uid), volume.OwnerName(h.Owner))})
 	case h.NextOwner != nil && h.Owner == st.Uid:
-		found = append(found, finding{class: FaultStaleOwner, detail: "the header has it given to " + disk.OwnerName(*h.NextOwner)})
+		found = append(found, finding{class: FaultStaleOwner, detail: "the header has it given to " + volume.OwnerName(*h.NextOwner)})
 	}
 	return found
 }
@@ -180,14 +180,14 @@ func (f *fileCheck) content(file *envelope.File, st unix.Stat_t) []finding {
 	switch {
 	case f.read:
 		parts = f.suspects
-	case f.c.ReadData && !f.strict:
+	case f.c.options.ReadData && !f.strict:
 		parts = []envelope.Span{envelope.Everything()}
 		if st.Nlink > 1 {
 			linked = f.c.inodes.visit(st)
 			parts = linked.parts()
 			defer linked.leave()
 		}
-	case f.c.ReadData:
+	case f.c.options.ReadData:
 		parts = []envelope.Span{envelope.Everything()}
 	}
 	var bad []envelope.Span
@@ -209,7 +209,7 @@ func (f *fileCheck) content(file *envelope.File, st unix.Stat_t) []finding {
 }
 
 func (f *fileCheck) count(p []byte, _ int64) error {
-	if pr := f.c.Progress; pr != nil && !f.read {
+	if pr := f.c.options.Progress; pr != nil && !f.read {
 		pr.Bytes.Add(int64(len(p)))
 		f.counted += int64(len(p))
 	}
@@ -238,8 +238,8 @@ func describeBad(bad []envelope.Span, size int64) string {
 }
 
 // hasOverflow says whether the file has an overflow attribute.
-func (c *check) hasOverflow(s *disk.Storage) bool {
-	_, err := unix.Fgetxattr(s.FD, disk.OverflowAttribute, nil)
+func (c *check) hasOverflow(s *volume.Storage) bool {
+	_, err := unix.Fgetxattr(s.FD, volume.OverflowAttribute, nil)
 	return err == nil
 }
 
@@ -262,13 +262,13 @@ func (c *check) badAttributes(fd int, object [envelope.IDSize]byte) (bad []badAt
 	if err != nil || size == 0 {
 		return nil // there are none where the file system knows of none
 	}
-	names := make([]byte, disk.MaxAttribute)
+	names := make([]byte, volume.MaxAttribute)
 	n, err := unix.Flistxattr(fd, names)
 	if err != nil {
 		return nil
 	}
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(names[:n]), "\x00"), "\x00") {
-		if !strings.HasPrefix(name, control.Prefix) || name == disk.OverflowAttribute {
+		if !strings.HasPrefix(name, control.Prefix) || name == volume.OverflowAttribute {
 			continue
 		}
 		if err := c.openAttribute(fd, object, name); err != nil {
@@ -292,7 +292,7 @@ func (c *check) openAttribute(fd int, object [envelope.IDSize]byte, stored strin
 }
 
 func readAttribute(fd int, stored string) ([]byte, error) {
-	value := make([]byte, disk.MaxAttribute+envelope.AttributeOverhead)
+	value := make([]byte, volume.MaxAttribute+envelope.AttributeOverhead)
 	n, err := unix.Fgetxattr(fd, stored, value)
 	if err != nil {
 		return nil, err

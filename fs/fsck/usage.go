@@ -1,4 +1,4 @@
-package fs
+package fsck
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
-	disk "kmsfs/fs/volume"
+	"kmsfs/fs/volume"
 )
 
 // UsageOptions say what uses of a KMS key to count, and where.
@@ -21,7 +21,7 @@ type UsageOptions struct {
 	// IsKey says whether a name (an ARN, an ID or an alias) is that of the key.
 	IsKey func(name string) bool
 	// Progress, if not nil, is kept up to date.
-	Progress *disk.Progress
+	Progress *volume.Progress
 }
 
 // KeyUsage is what in a volume depends on a KMS key. Its JSON names are stable.
@@ -44,9 +44,9 @@ type KeyUsage struct {
 // configuration says, which is not authenticated then.
 func CountKeyUsage(ctx context.Context, o UsageOptions) (KeyUsage, error) {
 	usage := KeyUsage{Volume: o.Volume}
-	b, err := disk.Open(o.Volume, o.Keys, "key usage")
+	b, err := volume.Open(o.Volume, o.Keys, "key usage")
 	if err != nil {
-		if config, readErr := disk.ReadConfig(o.Volume); readErr == nil {
+		if config, readErr := volume.ReadConfig(o.Volume); readErr == nil {
 			usage.configured(config, o.IsKey)
 		}
 		return usage, err
@@ -61,10 +61,10 @@ func CountKeyUsage(ctx context.Context, o UsageOptions) (KeyUsage, error) {
 	if o.Progress != nil {
 		o.Progress.Count(ctx, b.Root, &counting)
 	}
-	c := &usageCount{Volume: b, UsageOptions: o, inodes: newLinkedInodes()}
+	c := &usageCount{Volume: b, options: o, inodes: newLinkedInodes()}
 	root := &usageDirectory{c, b.Root}
 	root.record()
-	disk.NewWalk(ctx).Through(root)
+	volume.NewWalk(ctx).Through(root)
 	usage.Files, usage.Directories, usage.Unknown = c.files.Load(), c.directories.Load(), c.unknown.Load()
 	return usage, ctx.Err()
 }
@@ -76,8 +76,8 @@ func (u *KeyUsage) configured(c *envelope.Config, isKey func(string) bool) {
 
 // usageCount is a count under way.
 type usageCount struct {
-	*disk.Volume
-	UsageOptions
+	*volume.Volume
+	options                     UsageOptions
 	inodes                      linkedInodes
 	files, directories, unknown atomic.Int64
 }
@@ -90,13 +90,13 @@ type usageDirectory struct {
 
 func (d *usageDirectory) Descriptor() int { return d.fd }
 
-func (d *usageDirectory) Failed(_ disk.Entry, err error) {
+func (d *usageDirectory) Failed(_ volume.Entry, err error) {
 	if !errors.Is(err, unix.ENOENT) {
 		d.c.unknown.Add(1)
 	}
 }
 
-func (d *usageDirectory) Enter(fd int, e disk.Entry) disk.Branch {
+func (d *usageDirectory) Enter(fd int, e volume.Entry) volume.Branch {
 	if d.c.IsControl(e.Name) {
 		return nil
 	}
@@ -111,12 +111,12 @@ func (d *usageDirectory) record() {
 	switch {
 	case err != nil:
 		d.c.unknown.Add(1)
-	case d.c.IsKey(record.Key):
+	case d.c.options.IsKey(record.Key):
 		d.c.directories.Add(1)
 	}
 }
 
-func (d *usageDirectory) See(e disk.Entry) {
+func (d *usageDirectory) See(e volume.Entry) {
 	c := d.c
 	if c.IsControl(e.Name) {
 		return
@@ -125,14 +125,14 @@ func (d *usageDirectory) See(e disk.Entry) {
 	if e.Kind == unix.DT_REG {
 		d.file(e, &st)
 	}
-	if c.Progress != nil {
-		c.Progress.Files.Add(1)
-		c.Progress.Bytes.Add(st.Size)
+	if c.options.Progress != nil {
+		c.options.Progress.Files.Add(1)
+		c.options.Progress.Bytes.Add(st.Size)
 	}
 }
 
 // file counts a file, once for all of its links.
-func (d *usageDirectory) file(e disk.Entry, st *unix.Stat_t) {
+func (d *usageDirectory) file(e volume.Entry, st *unix.Stat_t) {
 	c := d.c
 	fd, err := unix.Openat(d.fd, e.Name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -143,11 +143,11 @@ func (d *usageDirectory) file(e disk.Entry, st *unix.Stat_t) {
 	if unix.Fstat(fd, st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink > 1 && !c.inodes.visit(*st).mine {
 		return
 	}
-	header, err := c.Sealed.ReadHeader(&disk.Storage{FD: fd}, false)
+	header, err := c.Sealed.ReadHeader(&volume.Storage{FD: fd}, false)
 	switch {
 	case err != nil:
 		c.unknown.Add(1)
-	case c.IsKey(header.KeyARN):
+	case c.options.IsKey(header.KeyARN):
 		c.files.Add(1)
 	}
 }

@@ -1,4 +1,4 @@
-package fs
+package fsck
 
 import (
 	"bytes"
@@ -11,13 +11,13 @@ import (
 
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
-	disk "kmsfs/fs/volume"
+	"kmsfs/fs/volume"
 )
 
 // opened is a regular file under repair.
 type opened struct {
 	*envelope.File
-	storage *disk.Storage
+	storage *volume.Storage
 	header  *envelope.Header
 	st      unix.Stat_t
 }
@@ -27,13 +27,13 @@ type opened struct {
 func (m *mending) withFile(dir int, entry string, accepted *acceptances, do func(f opened) error) error {
 	fd, err := unix.Openat(dir, entry, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.EACCES) {
-		fd, err = disk.OpenOwned(dir, entry, unix.O_CLOEXEC)
+		fd, err = volume.OpenOwned(dir, entry, unix.O_CLOEXEC)
 	}
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	f := opened{storage: &disk.Storage{FD: fd}}
+	f := opened{storage: &volume.Storage{FD: fd}}
 	if err := unix.Fstat(fd, &f.st); err != nil {
 		return err
 	}
@@ -46,7 +46,7 @@ func (m *mending) withFile(dir int, entry string, accepted *acceptances, do func
 	if !m.Sealed.Allows(f.header.KeyARN) {
 		return fmt.Errorf("the header names the key %s, which is none of the volume's: %w", f.header.KeyARN, envelope.ErrAuthentication)
 	}
-	key, err := m.Volume.Keys.Decrypt(m.ctx, keys.Self("fsck"), f.header.KeyARN, f.header.WrappedKey, f.header.Context(m.Sealed.ID()))
+	key, err := m.Keys.Decrypt(m.ctx, keys.Self("fsck"), f.header.KeyARN, f.header.WrappedKey, f.header.Context(m.Sealed.ID()))
 	if err != nil {
 		return fmt.Errorf("its data key: %w", err)
 	}
@@ -59,11 +59,11 @@ func (m *mending) withFile(dir int, entry string, accepted *acceptances, do func
 		return err
 	}
 	err = errors.Join(do(f), f.Close())
-	return errors.Join(err, disk.SetModified(fd, f.st.Mtim), unix.Fsync(fd))
+	return errors.Join(err, volume.SetModified(fd, f.st.Mtim), unix.Fsync(fd))
 }
 
 // editHeader changes the header of the suspect.
-func (m *mending) editHeader(class FaultClass, what string, edit func(f opened, h *envelope.Header) error) outcome {
+func (m *mending) editHeader(class Class, what string, edit func(f opened, h *envelope.Header) error) outcome {
 	if err := m.note(class, what); err != nil {
 		return outcome{err: err}
 	}
@@ -125,7 +125,7 @@ func (m *mending) giveBack() outcome {
 	var owner uint32
 	err := m.withFile(m.dir, m.entry.Name, nil, func(f opened) error {
 		owner = f.header.Owner
-		if err := m.note(FaultOwner, "given back to "+disk.OwnerName(owner)); err != nil {
+		if err := m.note(FaultOwner, "given back to "+volume.OwnerName(owner)); err != nil {
 			return err
 		}
 		if err := unix.Fchown(f.storage.FD, int(owner), -1); err != nil {
@@ -133,7 +133,7 @@ func (m *mending) giveBack() outcome {
 		}
 		return unix.Fchmod(f.storage.FD, f.st.Mode&0o7777) // a change of owner clears bits
 	})
-	return outcome{"given back to " + disk.OwnerName(owner), err}
+	return outcome{"given back to " + volume.OwnerName(owner), err}
 }
 
 // tolerate accepts what an unclean end may have left, and says whether that mends the file.
@@ -188,9 +188,9 @@ func (m *mending) giveHeader() outcome {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return outcome{err: err}
 	}
-	h := &envelope.Header{FileID: envelope.NewFileID(), Owner: st.Uid, Path: disk.ShortenPath(m.path), Locations: []envelope.Location{{Directory: m.id, Name: name}}}
+	h := &envelope.Header{FileID: envelope.NewFileID(), Owner: st.Uid, Path: volume.ShortenPath(m.path), Locations: []envelope.Location{{Directory: m.id, Name: name}}}
 	err = m.fill(fd, h, m.Sealed.Config().KeyARN, func(*envelope.File) error { return nil })
-	return outcome{"it has a header now, as an empty file", errors.Join(err, disk.SetModified(fd, st.Mtim), unix.Fsync(fd))}
+	return outcome{"it has a header now, as an empty file", errors.Join(err, volume.SetModified(fd, st.Mtim), unix.Fsync(fd))}
 }
 
 // acceptPlace has the header list the place where a file was found after an unclean end.
@@ -281,7 +281,7 @@ func (m *mending) create(lost *lostDirectory, name lostName, keyARN string, st u
 	if err := lost.prepareName(name); err != nil {
 		return err
 	}
-	fd, err := unix.Openat(lost.fd, name.Entry, newFile, 0o600)
+	fd, err := unix.Openat(lost.fd, name.Entry, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return err
 	}
@@ -302,18 +302,18 @@ func (m *mending) create(lost *lostDirectory, name lostName, keyARN string, st u
 	if err := m.fill(fd, h, keyARN, fill); err != nil {
 		return err
 	}
-	return errors.Join(unix.Fchmod(fd, st.Mode&0o777), disk.SetModified(fd, st.Mtim), unix.Fsync(fd), disk.SyncDir(lost.fd))
+	return errors.Join(unix.Fchmod(fd, st.Mode&0o777), volume.SetModified(fd, st.Mtim), unix.Fsync(fd), volume.SyncDir(lost.fd))
 }
 
 // fill gives an empty file a header, under a data key of its own, and a content.
 func (m *mending) fill(fd int, h *envelope.Header, keyARN string, content func(f *envelope.File) error) error {
-	key, err := m.Volume.Keys.GenerateDataKey(m.ctx, keys.Self("fsck"), keyARN, h.Context(m.Sealed.ID()))
+	key, err := m.Keys.GenerateDataKey(m.ctx, keys.Self("fsck"), keyARN, h.Context(m.Sealed.ID()))
 	if err != nil {
 		return err
 	}
 	defer clear(key.Plaintext)
 	h.KeyARN, h.WrappedKey = key.KeyARN, key.Wrapped
-	f, err := m.Sealed.CreateFile(&disk.Storage{FD: fd}, h, key.Plaintext, envelope.FileOptions{})
+	f, err := m.Sealed.CreateFile(&volume.Storage{FD: fd}, h, key.Plaintext, envelope.FileOptions{})
 	if err != nil {
 		return err
 	}
@@ -393,7 +393,7 @@ func (m *mending) object(fd int) (id [envelope.IDSize]byte, err error) {
 		}
 		return record.ID, nil
 	}
-	header, err := m.Sealed.ReadHeader(&disk.Storage{FD: fd}, false)
+	header, err := m.Sealed.ReadHeader(&volume.Storage{FD: fd}, false)
 	if err != nil {
 		return id, err
 	}

@@ -1,4 +1,4 @@
-package fs
+package fsck
 
 import (
 	"errors"
@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
-	disk "kmsfs/fs/volume"
+	"kmsfs/fs/volume"
 )
 
 // moveDirectory moves a directory, so that it opens in its new place. One that is a copy of another stays unopened.
@@ -50,7 +50,7 @@ func (m *mending) rebuild(lost *lostDirectory, name lostName) (string, error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return "", err
 	}
-	entries, err := disk.ListEntries(fd)
+	entries, err := volume.ListEntries(fd)
 	if err != nil {
 		return "", err
 	}
@@ -88,7 +88,7 @@ func (m *mending) rebuild(lost *lostDirectory, name lostName) (string, error) {
 }
 
 // identify finds out the ID that a directory had: an entry that names it, and whose own name opens by it, proves it.
-func (m *mending) identify(fd int, entries []disk.Entry) (envelope.DirectoryID, bool) {
+func (m *mending) identify(fd int, entries []volume.Entry) (envelope.DirectoryID, bool) {
 	for _, e := range entries {
 		if m.IsControl(e.Name) {
 			continue
@@ -104,7 +104,7 @@ func (m *mending) identify(fd int, entries []disk.Entry) (envelope.DirectoryID, 
 }
 
 // moveInto moves an entry of a directory that had that ID.
-func (m *mending) moveInto(to *lostDirectory, dir int, id envelope.DirectoryID, e disk.Entry) error {
+func (m *mending) moveInto(to *lostDirectory, dir int, id envelope.DirectoryID, e volume.Entry) error {
 	plain, err := m.NameOf(dir, id, e)
 	if err != nil {
 		return err
@@ -116,12 +116,12 @@ func (m *mending) moveInto(to *lostDirectory, dir int, id envelope.DirectoryID, 
 	switch e.Kind {
 	case unix.DT_DIR:
 		if !m.lists(dir, e, envelope.Location{Directory: id, Name: plain}) {
-			return disk.ErrMismatch
+			return volume.ErrMismatch
 		}
 		_, err = m.moveDirectory(dir, e.Name, to, name)
 	case unix.DT_REG:
 		if !m.lists(dir, e, envelope.Location{Directory: id, Name: plain}) {
-			return disk.ErrMismatch
+			return volume.ErrMismatch
 		}
 		_, err = m.moveFile(dir, e.Name, to, name)
 	default:
@@ -134,7 +134,7 @@ func (m *mending) moveInto(to *lostDirectory, dir int, id envelope.DirectoryID, 
 }
 
 // lists says whether an entry's header or record lists that location.
-func (c *check) lists(dir int, e disk.Entry, l envelope.Location) bool {
+func (c *check) lists(dir int, e volume.Entry, l envelope.Location) bool {
 	fd, err := unix.Openat(dir, e.Name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return false
@@ -144,7 +144,7 @@ func (c *check) lists(dir int, e disk.Entry, l envelope.Location) bool {
 		record, err := c.ReadDirectory(fd)
 		return err == nil && record.LiesAt(l)
 	}
-	header, err := c.Sealed.ReadHeader(&disk.Storage{FD: fd}, false)
+	header, err := c.Sealed.ReadHeader(&volume.Storage{FD: fd}, false)
 	return err == nil && c.Sealed.LiesAt(header, l)
 }
 
@@ -159,7 +159,7 @@ func (m *mending) dismantleRecordless(fd int) bool {
 		return false
 	}
 	defer unix.Close(dir)
-	entries, err := disk.ListEntries(dir)
+	entries, err := volume.ListEntries(dir)
 	return err == nil && len(entries) == 0
 }
 
@@ -167,7 +167,7 @@ func (m *mending) dismantleRecordless(fd int) bool {
 func (m *mending) giveBackDirectory() outcome {
 	var what string
 	err := m.withRecord(func(fd int, record *envelope.Directory) error {
-		what = "given back to " + disk.OwnerName(record.Owners[0])
+		what = "given back to " + volume.OwnerName(record.Owners[0])
 		if err := m.note(FaultOwner, what); err != nil {
 			return err
 		}
@@ -187,7 +187,7 @@ func (m *mending) giveBackDirectory() outcome {
 func (m *mending) dropDirectoryOwner() outcome {
 	return m.remove("dropped", func() error {
 		return m.withRecord(func(fd int, record *envelope.Directory) error {
-			owner, err := disk.OwnerOf(fd)
+			owner, err := volume.OwnerOf(fd)
 			if err != nil {
 				return err
 			}

@@ -1,4 +1,4 @@
-package fs
+package fsck
 
 import (
 	"errors"
@@ -8,12 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
-	disk "kmsfs/fs/volume"
+	"kmsfs/fs/volume"
 )
 
 // lostDirectory is lost+found, or a directory made in it.
 type lostDirectory struct {
-	b    *disk.Volume
+	b    *volume.Volume
 	fd   int
 	id   envelope.DirectoryID
 	path string
@@ -35,11 +35,11 @@ func (r *repairer) openLost() (*lostDirectory, error) {
 	if r.lost != nil {
 		return r.lost, nil
 	}
-	record, err := r.ReadDirectory(r.Volume.Root)
+	record, err := r.ReadDirectory(r.Root)
 	if err != nil {
 		return nil, err
 	}
-	root := &lostDirectory{b: r.Volume, fd: r.Volume.Root, id: record.ID}
+	root := &lostDirectory{b: r.Volume, fd: r.Root, id: record.ID}
 	for i := 1; i < mostTries; i++ {
 		name, err := root.nameOf(numbered(lostAndFound, i))
 		if err != nil {
@@ -74,7 +74,7 @@ func numbered(base string, i int) string {
 // nameOf returns a name in the directory.
 func (d *lostDirectory) nameOf(name string) (lostName, error) {
 	backing, err := d.b.Sealed.EncryptName(d.id, name)
-	return lostName{backing, envelope.Location{Directory: d.id, Name: name}, disk.ShortenPath(d.path + "/" + disk.TextPath(name))}, err
+	return lostName{backing, envelope.Location{Directory: d.id, Name: name}, volume.ShortenPath(d.path + "/" + volume.TextPath(name))}, err
 }
 
 // freeName returns a name like base that nothing has.
@@ -119,7 +119,7 @@ func (d *lostDirectory) inner(fd int, name lostName, id envelope.DirectoryID) *l
 
 // make makes a directory in this one, durably: whole, with its record, under a temporary name, which it then leaves.
 func (d *lostDirectory) make(name lostName, mode uint32, uid, gid int) (*lostDirectory, error) {
-	temp := disk.NewTempName()
+	temp := volume.NewTempName()
 	if err := unix.Mkdirat(d.fd, temp, 0o700); err != nil {
 		return nil, err
 	}
@@ -134,7 +134,7 @@ func (d *lostDirectory) make(name lostName, mode uint32, uid, gid int) (*lostDir
 	record := &envelope.Directory{ID: envelope.NewDirectoryID(), Owners: []uint32{owner}, Locations: []envelope.Location{name.location}}
 	err = d.b.WriteDirectory(fd, record, false)
 	if err == nil {
-		err = disk.SyncControl(fd, envelope.DirectoryName)
+		err = volume.SyncControl(fd, envelope.DirectoryName)
 	}
 	if err == nil && d.b.UID == 0 {
 		err = unix.Fchown(fd, uid, gid)
@@ -160,15 +160,15 @@ func (d *lostDirectory) take(dir int, entry string, name lostName) error {
 	if err := unix.Renameat(dir, entry, d.fd, name.Entry); err != nil { // the name is free, and nobody else is there to take it
 		return err
 	}
-	return errors.Join(disk.SyncDir(d.fd), disk.SyncDir(dir))
+	return errors.Join(volume.SyncDir(d.fd), volume.SyncDir(dir))
 }
 
 func (d *lostDirectory) prepareName(name lostName) error {
 	if name.Long == "" {
 		return nil
 	}
-	if err := disk.WriteControl(d.fd, envelope.LongFile(name.Entry), []byte(name.Long), true); err != nil {
+	if err := volume.WriteControl(d.fd, envelope.LongFile(name.Entry), []byte(name.Long), true); err != nil {
 		return err
 	}
-	return disk.SyncControl(d.fd, envelope.LongFile(name.Entry))
+	return volume.SyncControl(d.fd, envelope.LongFile(name.Entry))
 }

@@ -1,4 +1,13 @@
-package fs
+// Package fsck checks a volume, mounted or not, and repairs it.
+//
+//   - check.go: the check, its options and summary, and the classes of faults
+//   - directory.go, file.go, linked.go: what is wrong with an entry
+//   - recheck.go: what changes while it is looked at
+//   - repair.go and what begins with repair_: what is done about faults
+//   - survey.go: what a repair has to know of the whole volume
+//   - lostfound.go: the directory that repair moves things to
+//   - usage.go: what depends on a KMS key
+package fsck
 
 import (
 	"context"
@@ -11,14 +20,14 @@ import (
 
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
-	disk "kmsfs/fs/volume"
+	"kmsfs/fs/volume"
 )
 
-// ErrRepairMounted says that the volume is mounted, so that it can't be repaired.
-var ErrRepairMounted = errors.New("the volume is mounted: unmount it to repair it")
+// ErrMounted says that the volume is mounted, so that it can't be repaired.
+var ErrMounted = errors.New("the volume is mounted: unmount it to repair it")
 
-// CheckOptions say what to check, and how.
-type CheckOptions struct {
+// Options say what to check, and how.
+type Options struct {
 	Volume string
 	Keys   keys.Service
 	// ReadData has all blocks opened, and not only each file's last.
@@ -28,12 +37,12 @@ type CheckOptions struct {
 	// Report is called with each fault, one at a time; in the case of repair after it was tried.
 	Report func(Fault)
 	// Progress, if not nil, is kept up to date.
-	Progress *disk.Progress
+	Progress *volume.Progress
 }
 
 // Fault is something in a volume that is not as it was sealed or left. Its JSON names are stable.
 type Fault struct {
-	Class FaultClass `json:"class"`
+	Class Class `json:"class"`
 	// Path is where users see it, as far as that can be known: "?" stands for names that don't open. Backing is where it lies in the volume. Both
 	// begin with "/".
 	Path    string `json:"path"`
@@ -47,47 +56,47 @@ type Fault struct {
 	Repaired *bool `json:"repaired,omitempty"`
 }
 
-// FaultClass names a kind of fault. The words are stable.
-type FaultClass string
+// Class names a kind of fault. The words are stable.
+type Class string
 
 // The classes of faults.
 const (
-	FaultRecord         FaultClass = "record"
-	FaultForeignRecord  FaultClass = "foreign-record"
-	FaultName           FaultClass = "name"
-	FaultLongName       FaultClass = "long-name"
-	FaultOrphanName     FaultClass = "orphan-name"
-	FaultLeftover       FaultClass = "leftover"
-	FaultUnknownControl FaultClass = "unknown-control"
-	FaultMark           FaultClass = "mark"
-	FaultHeader         FaultClass = "header"
-	FaultOverflow       FaultClass = "overflow"
-	FaultStaleOverflow  FaultClass = "stale-overflow"
-	FaultForeignKey     FaultClass = "foreign-key"
-	FaultDataKey        FaultClass = "data-key"
-	FaultSize           FaultClass = "size"
-	FaultBlock          FaultClass = "block"
-	FaultMisplaced      FaultClass = "misplaced"
-	FaultPlantedLink    FaultClass = "planted-link"
-	FaultOwner          FaultClass = "owner"
-	FaultStaleLocation  FaultClass = "stale-location"
-	FaultStaleOwner     FaultClass = "stale-owner"
-	FaultAttribute      FaultClass = "attribute"
-	FaultSymlinkTarget  FaultClass = "symlink-target"
-	FaultUncleanEnd     FaultClass = "unclean-end"
-	FaultUnreadable     FaultClass = "unreadable"
+	FaultRecord         Class = "record"
+	FaultForeignRecord  Class = "foreign-record"
+	FaultName           Class = "name"
+	FaultLongName       Class = "long-name"
+	FaultOrphanName     Class = "orphan-name"
+	FaultLeftover       Class = "leftover"
+	FaultUnknownControl Class = "unknown-control"
+	FaultMark           Class = "mark"
+	FaultHeader         Class = "header"
+	FaultOverflow       Class = "overflow"
+	FaultStaleOverflow  Class = "stale-overflow"
+	FaultForeignKey     Class = "foreign-key"
+	FaultDataKey        Class = "data-key"
+	FaultSize           Class = "size"
+	FaultBlock          Class = "block"
+	FaultMisplaced      Class = "misplaced"
+	FaultPlantedLink    Class = "planted-link"
+	FaultOwner          Class = "owner"
+	FaultStaleLocation  Class = "stale-location"
+	FaultStaleOwner     Class = "stale-owner"
+	FaultAttribute      Class = "attribute"
+	FaultSymlinkTarget  Class = "symlink-target"
+	FaultUncleanEnd     Class = "unclean-end"
+	FaultUnreadable     Class = "unreadable"
 )
 
-// FaultMeaning says, for people, what faults of a class are, and what repair does about them.
-type FaultMeaning struct {
-	Class          FaultClass
+// Meaning says, for people, what faults of a class are, and what repair does about them.
+type Meaning struct {
+	Class          Class
 	Means, Remedy  string
 	reachesNothing bool // what has the fault doesn't open: expected of what lies in lost+found
 }
 
-// FaultMeanings lists all classes.
-func FaultMeanings() []FaultMeaning {
-	return []FaultMeaning{
+// Meanings lists all classes.
+func Meanings() []Meaning {
+	return []Meaning{
 		{FaultRecord, "a directory's record is missing, damaged, or not to be trusted", "moves what can be identified in it to a new directory in lost+found, and the rest as it is", true},
 		{FaultForeignRecord, "a directory has the record of another one", "moves what can be identified in it to a new directory in lost+found, and the rest as it is", true},
 		{FaultName, "an entry's name doesn't open", "moves it to lost+found", false},
@@ -115,13 +124,13 @@ func FaultMeanings() []FaultMeaning {
 	}
 }
 
-func meaning(class FaultClass) FaultMeaning {
-	all := FaultMeanings()
-	return all[slices.IndexFunc(all, func(m FaultMeaning) bool { return m.Class == class })]
+func meaning(class Class) Meaning {
+	all := Meanings()
+	return all[slices.IndexFunc(all, func(m Meaning) bool { return m.Class == class })]
 }
 
-// CheckSummary is what was seen in a volume. Its JSON names are stable.
-type CheckSummary struct {
+// Summary is what was seen in a volume. Its JSON names are stable.
+type Summary struct {
 	Files       int64 `json:"files"`
 	Directories int64 `json:"directories"`
 	// Others are symlinks, FIFOs, sockets and devices.
@@ -143,19 +152,19 @@ type CheckSummary struct {
 
 // check is a check of a volume.
 type check struct {
-	*disk.Volume
-	CheckOptions
-	ctx  context.Context
-	stop context.CancelCauseFunc
+	*volume.Volume
+	options Options
+	ctx     context.Context
+	stop    context.CancelCauseFunc
 	tally
 	inodes linkedInodes
 
 	// tolerance is that of an unclean end; none while somebody has the volume mounted.
-	tolerance disk.Tolerance
+	tolerance volume.Tolerance
 
 	mu       sync.Mutex // guards what follows, and calls of Report
 	suspects []suspect  // what is to be repaired
-	faults   CheckSummary
+	faults   Summary
 	later    []postponed // what is to be looked at again
 }
 
@@ -168,14 +177,14 @@ type tally struct {
 type suspect struct {
 	// dirs are the backing names of the directories that lead to it; entry is empty for the root itself.
 	dirs  []string
-	entry disk.Entry
+	entry volume.Entry
 	path  string
 	found []finding
 }
 
 // finding is a fault, without its place.
 type finding struct {
-	class  FaultClass
+	class  Class
 	detail string
 	bad    []envelope.Span
 }
@@ -187,27 +196,27 @@ func (s suspect) inVolume() string {
 
 // Check examines a volume, mounted or not, and reports its faults. It returns an error if it can't be examined to its end. If nobody
 // else has it mounted, and the options ask for it, it repairs what it finds.
-func Check(ctx context.Context, o CheckOptions) (CheckSummary, error) {
-	b, err := disk.Open(o.Volume, o.Keys, "fsck")
+func Check(ctx context.Context, o Options) (Summary, error) {
+	b, err := volume.Open(o.Volume, o.Keys, "fsck")
 	if err != nil {
-		return CheckSummary{}, err
+		return Summary{}, err
 	}
 	defer b.Close()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	c := &check{Volume: b, CheckOptions: o, ctx: ctx, stop: stop, inodes: newLinkedInodes()}
+	c := &check{Volume: b, options: o, ctx: ctx, stop: stop, inodes: newLinkedInodes()}
 	if o.Repair {
 		unlock, err := b.LockAlone()
-		if errors.Is(err, disk.ErrInUse) {
-			return CheckSummary{}, fmt.Errorf("%s: %w", o.Volume, ErrRepairMounted)
+		if errors.Is(err, volume.ErrInUse) {
+			return Summary{}, fmt.Errorf("%s: %w", o.Volume, ErrMounted)
 		}
 		if err != nil {
-			return CheckSummary{}, err
+			return Summary{}, err
 		}
 		defer unlock()
 	}
 	if c.tolerance, err = b.UncleanEnd(o.Repair); err != nil {
-		return CheckSummary{}, err
+		return Summary{}, err
 	}
 	var counting sync.WaitGroup
 	defer counting.Wait()
@@ -216,7 +225,7 @@ func Check(ctx context.Context, o CheckOptions) (CheckSummary, error) {
 		o.Progress.Count(ctx, b.Root, &counting)
 	}
 	if err := c.root(); err != nil {
-		return CheckSummary{}, err
+		return Summary{}, err
 	}
 	if o.Repair {
 		err = c.repair()
@@ -226,7 +235,7 @@ func Check(ctx context.Context, o CheckOptions) (CheckSummary, error) {
 
 // root checks the root directory and all beneath.
 func (c *check) root() error {
-	d := &checkedDirectory{c: c, fd: c.Volume.Root, path: "/"}
+	d := &checkedDirectory{c: c, fd: c.Root, path: "/"}
 	record, err := c.ReadDirectory(d.fd)
 	switch {
 	case isFault(err):
@@ -239,7 +248,7 @@ func (c *check) root() error {
 		return nil
 	case !record.OwnedBy(c.Owner):
 		c.report(suspect{path: "/", found: []finding{{
-			class: FaultOwner, detail: fmt.Sprintf("the volume's directory belongs to %s, and by its record to %s: chown it", disk.OwnerName(c.Owner), disk.OwnerName(record.Owners[0])),
+			class: FaultOwner, detail: fmt.Sprintf("the volume's directory belongs to %s, and by its record to %s: chown it", volume.OwnerName(c.Owner), volume.OwnerName(record.Owners[0])),
 		}}})
 		return nil
 	}
@@ -250,7 +259,7 @@ func (c *check) root() error {
 
 // through checks what is in a directory. It returns why that could not be done to its end.
 func (c *check) through(d *checkedDirectory) error {
-	disk.NewWalk(c.ctx).Through(d)
+	volume.NewWalk(c.ctx).Through(d)
 	c.lookAgain()
 	return context.Cause(c.ctx)
 }
@@ -259,7 +268,7 @@ func (c *check) through(d *checkedDirectory) error {
 func (c *check) report(s suspect) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.Repair {
+	if c.options.Repair {
 		c.suspects = append(c.suspects, s)
 		return
 	}
@@ -274,10 +283,10 @@ func (c *check) tell(s suspect, f finding, remedy string, repaired *bool) {
 	if repaired != nil && *repaired {
 		c.faults.Repaired++
 	}
-	c.Report(Fault{Class: f.class, Path: s.path, Backing: s.inVolume(), Detail: f.detail, Bad: f.bad, Remedy: remedy, Repaired: repaired})
+	c.options.Report(Fault{Class: f.class, Path: s.path, Backing: s.inVolume(), Detail: f.detail, Bad: f.bad, Remedy: remedy, Repaired: repaired})
 }
 
-func (c *check) summary() CheckSummary {
+func (c *check) summary() Summary {
 	s := c.faults
 	s.Files, s.Directories, s.Others, s.Bytes = c.files.Load(), c.directories.Load(), c.others.Load(), c.bytes.Load()
 	s.Refused, s.Denied, s.Changing, s.Lost = c.refused.Load(), c.denied.Load(), c.changing.Load(), c.lost.Load()

@@ -1,4 +1,4 @@
-package fs
+package fsck
 
 import (
 	"slices"
@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
-	disk "kmsfs/fs/volume"
+	"kmsfs/fs/volume"
 )
 
 // A volume may be in use while it is checked, and what is just being changed can look like a fault. So a fault of a volume in use counts only if
@@ -42,7 +42,7 @@ func factsOf(dir int, name string) facts {
 	return facts{st.Ino, uint64(st.Nlink), st.Size, st.Mode, st.Uid, st.Ctim}
 }
 
-func (d *checkedDirectory) stampOf(e disk.Entry) stamp {
+func (d *checkedDirectory) stampOf(e volume.Entry) stamp {
 	s := stamp{entry: factsOf(d.fd, e.Name)}
 	if e.Kind == unix.DT_DIR {
 		fd, err := unix.Openat(d.fd, e.Name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
@@ -62,7 +62,7 @@ func (s stamp) isOld() bool {
 }
 
 // lookSure looks at an entry, and says whether what it finds is sure.
-func (d *checkedDirectory) lookSure(e disk.Entry, fd int, file *fileCheck) (v view, sure bool) {
+func (d *checkedDirectory) lookSure(e volume.Entry, fd int, file *fileCheck) (v view, sure bool) {
 	before := d.stampOf(e)
 	v = d.look(e, fd, file)
 	if len(v.found) == 0 || !d.c.inUse() {
@@ -77,10 +77,10 @@ func (d *checkedDirectory) lookSure(e disk.Entry, fd int, file *fileCheck) (v vi
 
 // inUse says whether somebody may be changing the volume.
 func (c *check) inUse() bool {
-	if c.Repair {
+	if c.options.Repair {
 		return false
 	}
-	if factsOf(c.Volume.Root, envelope.MarkName) == (facts{}) {
+	if factsOf(c.Root, envelope.MarkName) == (facts{}) {
 		shared, err := c.IsShared()
 		return shared || err != nil
 	}
@@ -93,11 +93,11 @@ type postponed struct {
 	dirs  []string // as in suspect
 	path  string   // of the directory
 	lost  bool
-	entry disk.Entry
+	entry volume.Entry
 	file  *fileCheck
 }
 
-func (c *check) postpone(d *checkedDirectory, e disk.Entry, file *fileCheck) {
+func (c *check) postpone(d *checkedDirectory, e volume.Entry, file *fileCheck) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.later) >= mostPostponed {
@@ -132,7 +132,7 @@ func (c *check) lookAgain() {
 
 // again looks at an entry whose directory may have been moved or removed meanwhile: then the entry is in use.
 func (c *check) again(p postponed) {
-	dir, err := openBeneath(c.Volume.Root, p.dirs)
+	dir, err := openBeneath(c.Root, p.dirs)
 	if err != nil {
 		return
 	}
@@ -152,6 +152,6 @@ func (c *check) again(p postponed) {
 	}
 	defer unix.Close(fd)
 	if in := d.examine(p.entry, fd, nil); in != nil {
-		disk.NewWalk(c.ctx).Through(in)
+		volume.NewWalk(c.ctx).Through(in)
 	}
 }
