@@ -71,6 +71,7 @@ type branch struct {
 	// wrapped is what the service made of it.
 	wrapped []byte
 	id      branchID
+	fetched time.Time
 
 	mu     sync.RWMutex // guards what follows: held for reading while the secret is used
 	secret [branchSize]byte
@@ -82,7 +83,7 @@ func newBranch(of branchOf, wrapped, secret []byte) (*branch, error) {
 	if len(secret) != branchSize || len(wrapped) == 0 || len(wrapped) > maxWrappedBranch {
 		return nil, fmt.Errorf("%w: a data key of %d bytes, %d wrapped", errAnswer, len(secret), len(wrapped))
 	}
-	return &branch{wrapped: wrapped, id: branchID{of, sha256.Sum256(wrapped)}, secret: [branchSize]byte(secret)}, nil
+	return &branch{wrapped: wrapped, id: branchID{of, sha256.Sum256(wrapped)}, fetched: time.Now(), secret: [branchSize]byte(secret)}, nil
 }
 
 // key is the ARN of the KMS key that wraps the branch key.
@@ -116,29 +117,54 @@ func (b *branch) use(f func(aead cipher.AEAD) error) (there bool, err error) {
 	return true, f(aead)
 }
 
-// keep has the branch key in memory until its time is over. It returns the one that is there already, if one is.
+// keep holds the branch key in memory until its time is over. It returns the one that is there already,
+// if there is one.
 func (s *branches) keep(b *branch) *branch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.add(b)
+}
+
+// keepCurrent is keep for a branch key that wraps from then on.
+func (s *branches) keepCurrent(of branchOf, b *branch) *branch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.current[of] = s.add(b)
+	return s.current[of]
+}
+
+// add is keep. mu is held.
+func (s *branches) add(b *branch) *branch {
 	if old := s.known[b.id]; old != nil {
 		b.wipe()
 		return old
 	}
-	for id, other := range s.known { // any
-		if len(s.known) < maxBranches {
-			break
-		}
-		delete(s.known, id)
-		other.wipe()
+	for len(s.known) >= maxBranches {
+		s.remove(s.oldest())
 	}
 	s.known[b.id] = b
 	time.AfterFunc(s.age, func() { s.drop(b) })
 	return b
 }
 
+// oldest returns the branch key that would end first. mu is held, and known is not empty.
+func (s *branches) oldest() (oldest *branch) {
+	for _, b := range s.known {
+		if oldest == nil || b.fetched.Before(oldest.fetched) {
+			oldest = b
+		}
+	}
+	return oldest
+}
+
 func (s *branches) drop(b *branch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.remove(b)
+}
+
+// remove wipes a branch key. It is not found any more, and wraps nothing any more. mu is held.
+func (s *branches) remove(b *branch) {
 	if s.known[b.id] == b {
 		delete(s.known, b.id)
 	}
@@ -175,32 +201,32 @@ func (s *branches) find(id branchID) *branch {
 	return s.known[id]
 }
 
+// fetch gets a branch key from the service, by f. Callers that want the same one at the same time share
+// the call, which outlives those of them that are interrupted.
+func (s *branches) fetch(ctx context.Context, name string, f func(context.Context) (*branch, error)) (*branch, error) {
+	fetched := s.calls.DoChan(name, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+		defer cancel()
+		return f(ctx)
+	})
+	select {
+	case result := <-fetched:
+		if result.Err != nil {
+			return nil, result.Err
+		}
+		return result.Val.(*branch), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 // currentBranch returns the branch key that wraps now, from the service if need be.
 func (s *Service) currentBranch(ctx context.Context, of branchOf) (*branch, error) {
 	if b := s.branches.take(of); b != nil {
 		return b, nil
 	}
-	made, err, _ := s.branches.calls.Do("new "+of.volume+" "+of.key, func() (any, error) {
-		out, err := s.kms.GenerateDataKey(ctx, &kms.GenerateDataKeyInput{
-			KeyId: aws.String(of.key), KeySpec: types.DataKeySpecAes256, EncryptionContext: of.context(),
-		})
-		if err != nil {
-			return nil, asError(err)
-		}
-		defer clear(out.Plaintext)
-		if out.KeyId == nil {
-			return nil, errAnswer
-		}
-		// It is found by the ARN: an alias may name another key by the time that it is looked for.
-		b, err := newBranch(branchOf{*out.KeyId, of.volume}, out.CiphertextBlob, out.Plaintext)
-		if err != nil {
-			return nil, err
-		}
-		b = s.branches.keep(b)
-		s.branches.mu.Lock()
-		defer s.branches.mu.Unlock()
-		s.branches.current[of] = b
-		return b, nil
+	made, err := s.branches.fetch(ctx, "new "+of.volume+" "+of.key, func(ctx context.Context) (*branch, error) {
+		return s.newBranch(ctx, of)
 	})
 	if err != nil {
 		return nil, err
@@ -208,39 +234,56 @@ func (s *Service) currentBranch(ctx context.Context, of branchOf) (*branch, erro
 	if b := s.branches.take(of); b != nil { // counted, as several callers may have waited for it
 		return b, nil
 	}
-	return made.(*branch), nil
+	return made, nil
 }
 
-// openBranch returns the branch key of that wrapped form, from the service if need be. Without a cache, the caller wipes it.
+// newBranch has the service make a branch key, which wraps from then on.
+func (s *Service) newBranch(ctx context.Context, of branchOf) (*branch, error) {
+	out, err := s.kms.GenerateDataKey(ctx, &kms.GenerateDataKeyInput{
+		KeyId: aws.String(of.key), KeySpec: types.DataKeySpecAes256, EncryptionContext: of.context(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer clear(out.Plaintext)
+	if out.KeyId == nil {
+		return nil, errAnswer
+	}
+	// It is found by the ARN: an alias may name another key by the time that it is looked for.
+	b, err := newBranch(branchOf{*out.KeyId, of.volume}, out.CiphertextBlob, out.Plaintext)
+	if err != nil {
+		return nil, err
+	}
+	return s.branches.keepCurrent(of, b), nil
+}
+
+// openBranch returns the branch key of that wrapped form, from the service if need be. Without a cache, the
+// caller wipes it.
 func (s *Service) openBranch(ctx context.Context, of branchOf, wrapped []byte) (*branch, error) {
+	if s.branches.age == 0 {
+		return s.decryptBranch(ctx, of, wrapped)
+	}
 	id := branchID{of, sha256.Sum256(wrapped)}
 	if b := s.branches.find(id); b != nil {
 		return b, nil
 	}
-	open := func() (any, error) {
-		out, err := s.kms.Decrypt(ctx, &kms.DecryptInput{KeyId: aws.String(of.key), CiphertextBlob: wrapped, EncryptionContext: of.context()})
-		if err != nil {
-			return nil, asError(err)
-		}
-		defer clear(out.Plaintext)
-		b, err := newBranch(of, bytes.Clone(wrapped), out.Plaintext)
-		if err == nil && s.branches.age > 0 {
-			b = s.branches.keep(b)
-		}
-		return b, err
-	}
-	if s.branches.age == 0 {
-		b, err := open()
+	return s.branches.fetch(ctx, "open "+of.volume+" "+of.key+" "+string(id.digest[:]), func(ctx context.Context) (*branch, error) {
+		b, err := s.decryptBranch(ctx, of, wrapped)
 		if err != nil {
 			return nil, err
 		}
-		return b.(*branch), nil
-	}
-	opened, err, _ := s.branches.calls.Do("open "+of.volume+" "+of.key+" "+string(id.digest[:]), open)
+		return s.branches.keep(b), nil
+	})
+}
+
+// decryptBranch has the service unwrap a branch key.
+func (s *Service) decryptBranch(ctx context.Context, of branchOf, wrapped []byte) (*branch, error) {
+	out, err := s.kms.Decrypt(ctx, &kms.DecryptInput{KeyId: aws.String(of.key), CiphertextBlob: wrapped, EncryptionContext: of.context()})
 	if err != nil {
 		return nil, err
 	}
-	return opened.(*branch), nil
+	defer clear(out.Plaintext)
+	return newBranch(of, bytes.Clone(wrapped), out.Plaintext)
 }
 
 // attempts is how often a branch key is fetched that ends before it can be used.

@@ -2,90 +2,159 @@ package remote
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"maps"
 	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"golang.org/x/sync/errgroup"
 
 	"kmsfs/keyservice"
 )
 
-// uncachedCheck is how often the service is asked whether a KMS key may still be used, where there are no branch keys to fetch anew.
-const uncachedCheck = time.Minute
+const (
+	// uncachedCheck is how long an answer holds where no branch keys are used, whose age sets it otherwise.
+	uncachedCheck = time.Minute
+	// checksAtOnce bounds the calls to the service that one CheckUses has under way.
+	checksAtOnce = 8
+)
 
-// checks are what the service last said of the KMS keys of open files.
+// checks are the service's last answers about the data keys of open files.
 type checks struct {
-	mu    sync.Mutex // guards known; held while the service is asked, which one caller at a time does
-	known map[string]checked
+	mu    sync.Mutex // guards known; not held while the service is called
+	known map[question]answer
 }
 
-// checked is an answer. refusal is nil if the key may be used.
-type checked struct {
-	at      time.Time
-	refusal *keyservice.Error
+// question identifies a call of Decrypt by the digest of its key, ciphertext and encryption context. The
+// service may decide on each of them, so that an answer holds for no other call.
+type question [sha256.Size]byte
+
+// answer is what the service said. denied is nil if the KMS key may be used.
+type answer struct {
+	at     time.Time
+	denied *keyservice.Error
 }
 
-// CheckUses says whether open files' KMS keys may still be used by this host. The service is asked once for each KMS key in the time that branch keys
-// are used, by unwrapping anew what one of the files has; it can't tell users and files apart.
+// CheckUses says whether open files' KMS keys may still be used by this host. It has the service unwrap
+// what the files have: the branch key, or else each file's own data key. An answer holds as long as branch
+// keys are used. The service can't tell this host's users apart.
 func (s *Service) CheckUses(ctx context.Context, _ keyservice.Caller, in *keyservice.CheckUsesInput) (*keyservice.CheckUsesOutput, error) {
-	s.checks.mu.Lock()
-	defer s.checks.mu.Unlock()
-	out := &keyservice.CheckUsesOutput{Uses: make([]keyservice.KeyUseVerdict, len(in.Uses))}
+	questions := make([]question, len(in.Uses))
+	open := map[question]*kms.DecryptInput{}
+	known := s.checks.current(s.checkInterval())
 	for i := range in.Uses {
-		refusal, err := s.check(ctx, &in.Uses[i])
-		if err != nil {
-			return nil, err
+		if len(in.Uses[i].CiphertextBlob) == 0 {
+			continue // there is nothing to ask with
 		}
-		if refusal != nil {
-			out.Uses[i] = keyservice.KeyUseVerdict{Code: refusal.Code, Message: refusal.Message}
+		call, err := unwrapCall(&in.Uses[i])
+		if err != nil {
+			continue // the file is damaged, which says nothing about the KMS key
+		}
+		q := questionOf(call)
+		questions[i] = q
+		if _, ok := known[q]; !ok {
+			open[q] = call
+		}
+	}
+	fresh, err := s.ask(ctx, open)
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(known, fresh)
+	out := &keyservice.CheckUsesOutput{Uses: make([]keyservice.KeyUseVerdict, len(in.Uses))}
+	for i, q := range questions {
+		if denied := known[q].denied; denied != nil {
+			out.Uses[i] = keyservice.KeyUseVerdict{Code: denied.Code, Message: denied.Message}
 		}
 	}
 	return out, nil
 }
 
-// check is CheckUses for one. checks.mu is held.
-func (s *Service) check(ctx context.Context, u *keyservice.KeyUse) (*keyservice.Error, error) {
-	interval := uncachedCheck
+func (s *Service) checkInterval() time.Duration {
 	if s.branches.age > 0 {
-		interval = s.branches.age
+		return s.branches.age
 	}
-	last, ok := s.checks.known[u.KeyId]
-	if ok && time.Since(last.at) < interval || len(u.CiphertextBlob) == 0 {
-		return last.refusal, nil
-	}
-	now := checked{at: time.Now()}
-	if err := s.unwrapAnew(ctx, u); err != nil {
-		refusal, ok := errors.AsType[*keyservice.Error](asError(err))
-		if !ok {
-			return nil, asError(err)
-		}
-		if refusal.Code != keyservice.CodeInvalidCiphertext { // the context is one that the file is yet to be wrapped in
-			now.refusal = refusal
-		}
-	}
-	if s.checks.known == nil || len(s.checks.known) >= maxBranches {
-		s.checks.known = map[string]checked{}
-	}
-	s.checks.known[u.KeyId] = now
-	return now.refusal, nil
+	return uncachedCheck
 }
 
-func (s *Service) unwrapAnew(ctx context.Context, u *keyservice.KeyUse) error {
+// current returns a copy of the answers that still hold, and forgets the others.
+func (c *checks) current(interval time.Duration) map[question]answer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	maps.DeleteFunc(c.known, func(_ question, a answer) bool { return time.Since(a.at) >= interval })
+	current := make(map[question]answer, len(c.known))
+	maps.Copy(current, c.known)
+	return current
+}
+
+// ask calls the service, and remembers its answers. It fails if the service can't be reached.
+func (s *Service) ask(ctx context.Context, calls map[question]*kms.DecryptInput) (map[question]answer, error) {
+	answers := make(map[question]answer, len(calls))
+	var mu sync.Mutex // guards answers
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(checksAtOnce)
+	for q, call := range calls {
+		group.Go(func() error {
+			at := time.Now()
+			denied, err := s.unwrapAnew(ctx, call)
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			answers[q] = answer{at, denied}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	s.checks.mu.Lock()
+	defer s.checks.mu.Unlock()
+	if s.checks.known == nil {
+		s.checks.known = map[question]answer{}
+	}
+	maps.Copy(s.checks.known, answers)
+	return answers, nil
+}
+
+// unwrapAnew calls Decrypt, and returns why the service denies it. A ciphertext that does not open is no
+// denial: the file may have been renamed, and not been wrapped in its new context yet.
+func (s *Service) unwrapAnew(ctx context.Context, call *kms.DecryptInput) (denied *keyservice.Error, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	out, err := s.kms.Decrypt(ctx, call)
+	if err == nil {
+		clear(out.Plaintext)
+		return nil, nil
+	}
+	fault, ok := errors.AsType[*keyservice.Error](asError(err))
+	switch {
+	case !ok:
+		return nil, asError(err)
+	case fault.Code == keyservice.CodeInvalidCiphertext:
+		return nil, nil
+	}
+	return fault, nil
+}
+
+// unwrapCall is the call of the service by which a file's data key, or its branch key, is unwrapped.
+func unwrapCall(u *keyservice.KeyUse) (*kms.DecryptInput, error) {
 	blob, encryptionContext := u.CiphertextBlob, u.EncryptionContext
 	if isBranched(blob) {
 		branchKey, _, err := parseBranched(blob)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		blob, encryptionContext = branchKey, branchOf{u.KeyId, encryptionContext[volumePair]}.context()
 	}
-	out, err := s.kms.Decrypt(ctx, &kms.DecryptInput{KeyId: aws.String(u.KeyId), CiphertextBlob: blob, EncryptionContext: encryptionContext})
-	if err == nil {
-		clear(out.Plaintext)
-	}
-	return err
+	return &kms.DecryptInput{KeyId: aws.String(u.KeyId), CiphertextBlob: blob, EncryptionContext: encryptionContext}, nil
+}
+
+func questionOf(call *kms.DecryptInput) question {
+	pairs := map[string]string{"key": *call.KeyId, "blob": string(call.CiphertextBlob)}
+	return sha256.Sum256(keyservice.AppendContext(keyservice.AppendContext(nil, pairs), call.EncryptionContext))
 }

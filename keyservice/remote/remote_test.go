@@ -2,11 +2,16 @@ package remote_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
+	"io"
 	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -191,5 +196,119 @@ func TestBranchKeysEnd(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("a disabled key is used still: %v", err)
 		}
+	}
+}
+
+// More volumes than there is room for branch keys: those that are given up are fetched anew.
+func TestManyVolumes(t *testing.T) {
+	_, url, keys := serve(t)
+	s := open(t, url, time.Hour)
+	for range 2 {
+		for i := range 1100 { // more than 1,000 branch keys
+			context := place("/x")
+			context["kmsfs:volume"] = fmt.Sprintf("3f2b8c1e-0000-4000-8000-%012d", i)
+			made := generate(t, s, keys[0], context)
+			if got, err := decrypt(t, s, keys[0], made.CiphertextBlob, context); err != nil || !bytes.Equal(got, made.Plaintext) {
+				t.Fatalf("volume %d: %v", i, err)
+			}
+		}
+	}
+}
+
+// Whether an open file may still be used is asked for that file: another file's answer doesn't decide, in whatever order.
+func TestCheckUsesByFile(t *testing.T) {
+	service, url, keys := serve(t)
+	var uses []keyservice.KeyUse
+	for _, path := range []string{"/secret/a", "/b", "/secret/c", "/d"} {
+		made := generate(t, open(t, url, 0), keys[0], place(path))
+		uses = append(uses, keyservice.KeyUse{
+			Caller: self().Caller, Action: "Decrypt", KeyId: keys[0], EncryptionContext: place(path), CiphertextBlob: made.CiphertextBlob,
+		})
+	}
+	put := func(statements string) {
+		_, err := service.PutKeyPolicy(t.Context(), self(), &keyservice.PutKeyPolicyInput{
+			KeyId: keys[0], Policy: `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"kms:*","Resource":"*"}` + statements + `]}`,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(`,{"Effect":"Deny","Principal":"*","Action":"kms:Decrypt","Resource":"*","Condition":{"StringLike":{"kms:EncryptionContext:kmsfs:path":"/secret/*"}}}`)
+	for range 2 { // the second time around nobody is before the others
+		s := open(t, url, 0)
+		for range 2 {
+			out, err := s.CheckUses(t.Context(), self(), &keyservice.CheckUsesInput{Uses: uses})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, u := range uses {
+				denied := out.Uses[i].Code == keyservice.CodeAccessDenied
+				if want := strings.HasPrefix(u.EncryptionContext["kmsfs:path"], "/secret/"); denied != want {
+					t.Errorf("%s: denied %t, want %t", u.EncryptionContext["kmsfs:path"], denied, want)
+				}
+			}
+		}
+		slices.Reverse(uses)
+	}
+}
+
+// heldBack is a socket before a service's, which passes nothing on before the channel is closed. Each connection is announced.
+func heldBack(t *testing.T, url string) (held string, connected chan struct{}, release chan struct{}) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "socket")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	connected, release = make(chan struct{}, 100), make(chan struct{})
+	go func() {
+		for {
+			from, err := l.Accept()
+			if err != nil {
+				return
+			}
+			connected <- struct{}{}
+			go func() {
+				defer from.Close()
+				<-release
+				to, err := net.Dial("unix", strings.TrimPrefix(url, "unix:"))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer to.Close()
+				go func() { _, _ = io.Copy(to, from) }()
+				_, _ = io.Copy(from, to)
+			}()
+		}
+	}()
+	return "unix:" + path, connected, release
+}
+
+// Several callers wait for one branch key. One that is interrupted stops waiting, and the others get it.
+func TestInterruptedCaller(t *testing.T) {
+	_, url, keys := serve(t)
+	held, connected, release := heldBack(t, url)
+	s := open(t, held, time.Hour)
+	in := &keyservice.GenerateDataKeyInput{KeyId: keys[0], KeySpec: "AES_256", EncryptionContext: place("/x")}
+	interrupted, interrupt := context.WithCancel(t.Context())
+	first, second := make(chan error, 1), make(chan error, 1)
+	go func() {
+		_, err := s.GenerateDataKey(interrupted, self(), in)
+		first <- err
+	}()
+	<-connected // the first caller's call is under way
+	go func() {
+		_, err := s.GenerateDataKey(t.Context(), self(), in)
+		second <- err
+	}()
+	interrupt()
+	if err := <-first; !errors.Is(err, context.Canceled) {
+		t.Errorf("the interrupted caller: %v", err)
+	}
+	close(release)
+	if err := <-second; err != nil {
+		t.Errorf("the other caller: %v", err)
 	}
 }
