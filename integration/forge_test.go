@@ -12,6 +12,7 @@ import (
 
 	"kmsfs/envelope"
 	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 	"kmsfs/policy/caller"
 )
 
@@ -19,7 +20,7 @@ import (
 // changes.
 type forger struct {
 	t      *testing.T
-	api    keyservice.API
+	api    kms.Service
 	sealed *envelope.Volume
 }
 
@@ -39,13 +40,13 @@ func (v *volume) forger(t *testing.T) *forger {
 }
 
 // me is this process as a caller of the key service.
-func me() keyservice.Caller {
-	return keyservice.Caller{Caller: caller.Caller{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), PID: int32(os.Getpid())}}
+func me() kms.Caller {
+	return kms.Caller{Caller: caller.Caller{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), PID: int32(os.Getpid())}}
 }
 
 func (f *forger) decrypt(key string, blob []byte, encryptionContext map[string]string) []byte {
 	f.t.Helper()
-	out, err := f.api.Decrypt(context.Background(), me(), &keyservice.DecryptInput{KeyId: key, CiphertextBlob: blob, EncryptionContext: encryptionContext})
+	out, err := kms.Decrypt.Call(context.Background(), f.api, me(), &kms.DecryptInput{KeyId: key, CiphertextBlob: blob, EncryptionContext: encryptionContext})
 	must(f.t, err)
 	return out.Plaintext
 }

@@ -18,6 +18,7 @@ import (
 
 	"kmsfs/envelope"
 	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/sealer"
 )
 
@@ -53,7 +54,7 @@ func TestCryptoShredding(t *testing.T) {
 		s.keys = append(s.keys, material)
 		before := s.keep(t)
 		// While it is mounted, and in use.
-		_, err := s.api(t).DeleteImportedKeyMaterial(t.Context(), me(), &keyservice.DeleteImportedKeyMaterialInput{KeyId: s.key})
+		_, err := kms.DeleteImportedKeyMaterial.Call(t.Context(), s.api(t), me(), &kms.DeleteImportedKeyMaterialInput{KeyId: s.key})
 		must(t, err)
 		if _, err := os.ReadFile(s.path("new", "after")); err == nil {
 			t.Error("a file that was not open is opened after its key's material is gone")
@@ -90,7 +91,7 @@ func newShredding(t *testing.T, makeKey func(s *shredding)) *shredding {
 	return s
 }
 
-func (s *shredding) api(t *testing.T) keyservice.API {
+func (s *shredding) api(t *testing.T) kms.Service {
 	t.Helper()
 	api, err := keyservice.DialHome(s.home)
 	must(t, err)
@@ -139,10 +140,10 @@ func (s *shredding) deleteKey(t *testing.T) {
 		must(t, err)
 		service, err := keyservice.Open(s.home, sealer)
 		must(t, err)
-		_, err = service.ScheduleKeyDeletion(context.Background(), me(), &keyservice.ScheduleKeyDeletionInput{KeyId: s.key, PendingWindowInDays: new(int32(7))})
+		_, err = kms.ScheduleKeyDeletion.Call(context.Background(), service, me(), &kms.ScheduleKeyDeletionInput{KeyId: s.key, PendingWindowInDays: new(int32(7))})
 		must(t, err)
 		time.Sleep(7*24*time.Hour - time.Hour)
-		if _, err := service.DescribeKey(context.Background(), me(), &keyservice.DescribeKeyInput{KeyId: s.key}); err != nil {
+		if _, err := kms.DescribeKey.Call(context.Background(), service, me(), &kms.DescribeKeyInput{KeyId: s.key}); err != nil {
 			t.Errorf("the key is gone before its time: %v", err)
 		}
 		time.Sleep(2 * time.Hour)
@@ -206,7 +207,7 @@ func (s *shredding) checkBlobs(t *testing.T, how, home string) {
 	must(t, err)
 	defer func() { must(t, service.Close()) }()
 	for _, b := range s.blobs {
-		out, err := service.Decrypt(t.Context(), me(), &keyservice.DecryptInput{CiphertextBlob: b.blob, EncryptionContext: b.context})
+		out, err := kms.Decrypt.Call(t.Context(), service, me(), &kms.DecryptInput{CiphertextBlob: b.blob, EncryptionContext: b.context})
 		if err == nil {
 			t.Fatalf("%s: %s is opened, to %d bytes", how, b.context["kmsfs:path"], len(out.Plaintext))
 		}

@@ -3,7 +3,7 @@ package keyservice_test
 import (
 	"testing"
 
-	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 	"kmsfs/policy/caller"
 )
 
@@ -14,18 +14,18 @@ func TestCheckUses(t *testing.T) {
 	context := fileContext()
 	blob := generate(t, s, key, context).CiphertextBlob
 	bob := caller.Caller{UID: self().UID + 1, GID: 4711, Groups: []uint32{4712}}
-	check := func(who caller.Caller) keyservice.KeyUseVerdict {
+	check := func(who caller.Caller) kms.KeyUseVerdict {
 		t.Helper()
 		c := self()
 		c.ViaFileSystem = true
-		out, err := s.CheckUses(t.Context(), c, &keyservice.CheckUsesInput{Uses: []keyservice.KeyUse{
+		out, err := kms.CheckUses.Call(t.Context(), s, c, &kms.CheckUsesInput{Uses: []kms.KeyUse{
 			{Caller: who, Action: "Decrypt", KeyId: key, EncryptionContext: context, CiphertextBlob: blob},
 		}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		c.Caller = who
-		_, err = s.Decrypt(t.Context(), c, &keyservice.DecryptInput{KeyId: key, CiphertextBlob: blob, EncryptionContext: context})
+		_, err = kms.Decrypt.Call(t.Context(), s, c, &kms.DecryptInput{KeyId: key, CiphertextBlob: blob, EncryptionContext: context})
 		if code(err) != out.Uses[0].Code {
 			t.Errorf("CheckUses says %q, Decrypt %v", out.Uses[0].Code, err)
 		}
@@ -34,12 +34,12 @@ func TestCheckUses(t *testing.T) {
 	if v := check(self().Caller); v.Code != "" || !v.Current {
 		t.Errorf("the owner: %+v", v)
 	}
-	if v := check(bob); v.Code != keyservice.CodeAccessDenied {
+	if v := check(bob); v.Code != kms.CodeAccessDenied {
 		t.Errorf("a stranger: %+v", v)
 	}
-	grant, err := s.CreateGrant(t.Context(), self(), &keyservice.CreateGrantInput{
+	grant, err := kms.CreateGrant.Call(t.Context(), s, self(), &kms.CreateGrantInput{
 		KeyId: key, GranteePrincipal: "gid:4712", Operations: []string{"Decrypt"},
-		Constraints: &keyservice.GrantConstraints{PathPrefix: "/home/alice/reports"},
+		Constraints: &kms.GrantConstraints{PathPrefix: "/home/alice/reports"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -47,22 +47,22 @@ func TestCheckUses(t *testing.T) {
 	if v := check(bob); v.Code != "" {
 		t.Errorf("with a grant: %+v", v)
 	}
-	if _, err := s.RotateKeyOnDemand(t.Context(), self(), &keyservice.RotateKeyOnDemandInput{KeyId: key}); err != nil {
+	if _, err := kms.RotateKeyOnDemand.Call(t.Context(), s, self(), &kms.RotateKeyOnDemandInput{KeyId: key}); err != nil {
 		t.Fatal(err)
 	}
 	if v := check(bob); v.Code != "" || v.Current {
 		t.Errorf("after a rotation: %+v", v)
 	}
-	if _, err := s.RevokeGrant(t.Context(), self(), &keyservice.RevokeGrantInput{KeyId: key, GrantId: grant.GrantId}); err != nil {
+	if _, err := kms.RevokeGrant.Call(t.Context(), s, self(), &kms.RevokeGrantInput{KeyId: key, GrantId: grant.GrantId}); err != nil {
 		t.Fatal(err)
 	}
-	if v := check(bob); v.Code != keyservice.CodeAccessDenied {
+	if v := check(bob); v.Code != kms.CodeAccessDenied {
 		t.Errorf("after the grant: %+v", v)
 	}
-	if _, err := s.DisableKey(t.Context(), self(), &keyservice.DisableKeyInput{KeyId: key}); err != nil {
+	if _, err := kms.DisableKey.Call(t.Context(), s, self(), &kms.DisableKeyInput{KeyId: key}); err != nil {
 		t.Fatal(err)
 	}
-	if v := check(self().Caller); v.Code != keyservice.CodeDisabled {
+	if v := check(self().Caller); v.Code != kms.CodeDisabled {
 		t.Errorf("a disabled key: %+v", v)
 	}
 }

@@ -1,11 +1,13 @@
 package keyservice
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
 
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 )
 
@@ -118,7 +120,7 @@ func (s *Service) internalRequest() *request {
 
 // deleteDueKey deletes a key whose waiting period is over: first what its material can't be unwrapped without, and then all there is of it.
 func (s *Service) deleteDueKey(r *request, k *key) error {
-	if k.State != statePendingDeletion || r.time.Before(k.Deletion) {
+	if k.State != kms.StatePendingDeletion || r.time.Before(k.Deletion) {
 		return nil
 	}
 	var slots []uint32
@@ -177,8 +179,8 @@ func (s *Service) dropMaterial(r *request, k *key, id store.MaterialID) error {
 			continue
 		}
 		m.Present, m.ValidTo = false, time.Time{}
-		if !m.Pending && k.isIn(stateEnabled, stateDisabled) {
-			changed.State = statePendingImport
+		if !m.Pending && k.isIn(kms.StateEnabled, kms.StateDisabled) {
+			changed.State = kms.StatePendingImport
 		}
 	}
 	var wrapped []byte
@@ -198,7 +200,7 @@ func (s *Service) dropMaterial(r *request, k *key, id store.MaterialID) error {
 		}
 	}
 	return s.change(r, func(tx *store.Tx) error {
-		return firstError(tx.DeleteSecret(k.ID, id), tx.PutKey(&changed))
+		return cmp.Or(tx.DeleteSecret(k.ID, id), tx.PutKey(&changed))
 	}, k.ID)
 }
 

@@ -17,12 +17,13 @@ import (
 	kwp "github.com/tink-crypto/tink-go/v2/kwp/subtle"
 
 	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 )
 
 // specKey makes a key of a spec.
-func specKey(t *testing.T, s *keyservice.Service, spec, usage string) keyservice.KeyMetadata {
+func specKey(t *testing.T, s *keyservice.Service, spec, usage string) kms.KeyMetadata {
 	t.Helper()
-	out, err := s.CreateKey(t.Context(), self(), &keyservice.CreateKeyInput{KeySpec: spec, KeyUsage: usage})
+	out, err := kms.CreateKey.Call(t.Context(), s, self(), &kms.CreateKeyInput{KeySpec: spec, KeyUsage: usage})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,26 +41,26 @@ func TestSignatures(t *testing.T) {
 		}
 		for _, algorithm := range m.SigningAlgorithms {
 			for messageType, text := range messages(algorithm, message) {
-				signed, err := s.Sign(t.Context(), self(), &keyservice.SignInput{KeyId: m.Arn, Message: text, MessageType: messageType, SigningAlgorithm: algorithm})
+				signed, err := kms.Sign.Call(t.Context(), s, self(), &kms.SignInput{KeyId: m.Arn, Message: text, MessageType: messageType, SigningAlgorithm: algorithm})
 				if err != nil {
 					t.Errorf("%s, %s, %s: %v", spec, algorithm, messageType, err)
 					continue
 				}
-				in := &keyservice.VerifyInput{KeyId: m.Arn, Message: text, MessageType: messageType, SigningAlgorithm: algorithm, Signature: signed.Signature}
-				if out, err := s.Verify(t.Context(), self(), in); err != nil || !out.SignatureValid || out.KeyId != m.Arn {
+				in := &kms.VerifyInput{KeyId: m.Arn, Message: text, MessageType: messageType, SigningAlgorithm: algorithm, Signature: signed.Signature}
+				if out, err := kms.Verify.Call(t.Context(), s, self(), in); err != nil || !out.SignatureValid || out.KeyId != m.Arn {
 					t.Errorf("%s, %s, %s: %+v, %v", spec, algorithm, messageType, out, err)
 				}
 				in.Signature = bytes.Clone(signed.Signature)
 				in.Signature[len(in.Signature)-1] ^= 1
-				if _, err := s.Verify(t.Context(), self(), in); code(err) != keyservice.CodeInvalidSignature || err.Error() != keyservice.CodeInvalidSignature {
+				if _, err := kms.Verify.Call(t.Context(), s, self(), in); code(err) != kms.CodeKMSInvalidSignature || err.Error() != kms.CodeKMSInvalidSignature {
 					t.Errorf("%s, %s, tampered: %v", spec, algorithm, err)
 				}
 			}
 		}
-		if _, err := s.Sign(t.Context(), self(), &keyservice.SignInput{KeyId: m.Arn, Message: message, SigningAlgorithm: "ML_DSA_SHAKE_256"}); code(err) != keyservice.CodeInvalidKeyUsage {
+		if _, err := kms.Sign.Call(t.Context(), s, self(), &kms.SignInput{KeyId: m.Arn, Message: message, SigningAlgorithm: "ML_DSA_SHAKE_256"}); code(err) != kms.CodeInvalidKeyUsage {
 			t.Errorf("%s, another spec's algorithm: %v", spec, err)
 		}
-		if _, err := s.Encrypt(t.Context(), self(), &keyservice.EncryptInput{KeyId: m.Arn, Plaintext: message}); code(err) != keyservice.CodeInvalidKeyUsage {
+		if _, err := kms.Encrypt.Call(t.Context(), s, self(), &kms.EncryptInput{KeyId: m.Arn, Plaintext: message}); code(err) != kms.CodeInvalidKeyUsage {
 			t.Errorf("%s encrypts: %v", spec, err)
 		}
 	}
@@ -88,7 +89,7 @@ func messages(algorithm string, message []byte) map[string][]byte {
 func TestPublicKey(t *testing.T) {
 	s := newService(t)
 	key := specKey(t, s, "ECC_NIST_P256", "SIGN_VERIFY").Arn
-	out, err := s.GetPublicKey(t.Context(), self(), &keyservice.GetPublicKeyInput{KeyId: key})
+	out, err := kms.GetPublicKey.Call(t.Context(), s, self(), &kms.GetPublicKeyInput{KeyId: key})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +97,7 @@ func TestPublicKey(t *testing.T) {
 	if err != nil || out.KeySpec != "ECC_NIST_P256" || len(out.SigningAlgorithms) != 1 {
 		t.Fatalf("got %+v, %v", out, err)
 	}
-	signed, err := s.Sign(t.Context(), self(), &keyservice.SignInput{KeyId: key, Message: []byte("m"), SigningAlgorithm: "ECDSA_SHA_256"})
+	signed, err := kms.Sign.Call(t.Context(), s, self(), &kms.SignInput{KeyId: key, Message: []byte("m"), SigningAlgorithm: "ECDSA_SHA_256"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,21 +112,21 @@ func TestMACs(t *testing.T) {
 	for _, spec := range []string{"HMAC_224", "HMAC_256", "HMAC_384", "HMAC_512"} {
 		m := specKey(t, s, spec, "GENERATE_VERIFY_MAC")
 		algorithm := m.MacAlgorithms[0]
-		made, err := s.GenerateMac(t.Context(), self(), &keyservice.GenerateMacInput{KeyId: m.Arn, Message: []byte("m"), MacAlgorithm: algorithm})
+		made, err := kms.GenerateMac.Call(t.Context(), s, self(), &kms.GenerateMacInput{KeyId: m.Arn, Message: []byte("m"), MacAlgorithm: algorithm})
 		if err != nil {
 			t.Fatal(err)
 		}
 		verify := func(mac []byte) error {
-			return second(s.VerifyMac(t.Context(), self(), &keyservice.VerifyMacInput{KeyId: m.Arn, Message: []byte("m"), MacAlgorithm: algorithm, Mac: mac}))
+			return second(kms.VerifyMac.Call(t.Context(), s, self(), &kms.VerifyMacInput{KeyId: m.Arn, Message: []byte("m"), MacAlgorithm: algorithm, Mac: mac}))
 		}
 		if err := verify(made.Mac); err != nil {
 			t.Error(err)
 		}
-		if err := verify(made.Mac[1:]); code(err) != keyservice.CodeInvalidMac || err.Error() != keyservice.CodeInvalidMac {
+		if err := verify(made.Mac[1:]); code(err) != kms.CodeKMSInvalidMac || err.Error() != kms.CodeKMSInvalidMac {
 			t.Errorf("a short MAC: %v", err)
 		}
 		other := map[bool]string{true: "HMAC_SHA_512", false: "HMAC_SHA_256"}[algorithm == "HMAC_SHA_256"]
-		if _, err := s.GenerateMac(t.Context(), self(), &keyservice.GenerateMacInput{KeyId: m.Arn, Message: []byte("m"), MacAlgorithm: other}); code(err) != keyservice.CodeInvalidKeyUsage {
+		if _, err := kms.GenerateMac.Call(t.Context(), s, self(), &kms.GenerateMacInput{KeyId: m.Arn, Message: []byte("m"), MacAlgorithm: other}); code(err) != kms.CodeInvalidKeyUsage {
 			t.Errorf("%s by %s: %v", other, spec, err)
 		}
 	}
@@ -136,43 +137,43 @@ func TestRSAEncryption(t *testing.T) {
 	key, symmetric := specKey(t, s, "RSA_2048", "ENCRYPT_DECRYPT").Arn, newKey(t, s)
 	for algorithm, most := range map[string]int{"RSAES_OAEP_SHA_1": 214, "RSAES_OAEP_SHA_256": 190} {
 		plaintext := bytes.Repeat([]byte{7}, most)
-		made, err := s.Encrypt(t.Context(), self(), &keyservice.EncryptInput{KeyId: key, Plaintext: plaintext, EncryptionAlgorithm: algorithm})
+		made, err := kms.Encrypt.Call(t.Context(), s, self(), &kms.EncryptInput{KeyId: key, Plaintext: plaintext, EncryptionAlgorithm: algorithm})
 		if err != nil {
 			t.Fatal(err)
 		}
-		out, err := s.Decrypt(t.Context(), self(), &keyservice.DecryptInput{KeyId: key, CiphertextBlob: made.CiphertextBlob, EncryptionAlgorithm: algorithm})
+		out, err := kms.Decrypt.Call(t.Context(), s, self(), &kms.DecryptInput{KeyId: key, CiphertextBlob: made.CiphertextBlob, EncryptionAlgorithm: algorithm})
 		if err != nil || !bytes.Equal(out.Plaintext, plaintext) || out.EncryptionAlgorithm != algorithm || out.KeyMaterialId != "" {
 			t.Errorf("got %+v, %v", out, err)
 		}
-		_, err = s.Encrypt(t.Context(), self(), &keyservice.EncryptInput{KeyId: key, Plaintext: append(plaintext, 7), EncryptionAlgorithm: algorithm})
-		if code(err) != keyservice.CodeValidation || !strings.Contains(err.Error(), "cannot encrypt data larger than") {
+		_, err = kms.Encrypt.Call(t.Context(), s, self(), &kms.EncryptInput{KeyId: key, Plaintext: append(plaintext, 7), EncryptionAlgorithm: algorithm})
+		if code(err) != kms.CodeValidation || !strings.Contains(err.Error(), "cannot encrypt data larger than") {
 			t.Errorf("too long: %v", err)
 		}
-		for name, in := range map[string]*keyservice.DecryptInput{
-			keyservice.CodeValidation:        {CiphertextBlob: made.CiphertextBlob, EncryptionAlgorithm: algorithm},
-			keyservice.CodeInvalidKeyUsage:   {KeyId: symmetric, CiphertextBlob: made.CiphertextBlob, EncryptionAlgorithm: algorithm},
-			keyservice.CodeInvalidCiphertext: {KeyId: key, CiphertextBlob: made.CiphertextBlob[1:], EncryptionAlgorithm: algorithm},
+		for name, in := range map[string]*kms.DecryptInput{
+			kms.CodeValidation:        {CiphertextBlob: made.CiphertextBlob, EncryptionAlgorithm: algorithm},
+			kms.CodeInvalidKeyUsage:   {KeyId: symmetric, CiphertextBlob: made.CiphertextBlob, EncryptionAlgorithm: algorithm},
+			kms.CodeInvalidCiphertext: {KeyId: key, CiphertextBlob: made.CiphertextBlob[1:], EncryptionAlgorithm: algorithm},
 		} {
-			if _, err := s.Decrypt(t.Context(), self(), in); code(err) != name {
+			if _, err := kms.Decrypt.Call(t.Context(), s, self(), in); code(err) != name {
 				t.Errorf("got %v, want %s", err, name)
 			}
 		}
 		// From RSA to symmetric, and back.
-		moved, err := s.ReEncrypt(t.Context(), self(), &keyservice.ReEncryptInput{
+		moved, err := kms.ReEncrypt.Call(t.Context(), s, self(), &kms.ReEncryptInput{
 			SourceKeyId: key, SourceEncryptionAlgorithm: algorithm, CiphertextBlob: made.CiphertextBlob, DestinationKeyId: symmetric,
 		})
 		if err != nil || moved.DestinationKeyMaterialId == "" || moved.SourceKeyMaterialId != "" {
 			t.Fatalf("got %+v, %v", moved, err)
 		}
-		if back, err := s.ReEncrypt(t.Context(), self(), &keyservice.ReEncryptInput{
+		if back, err := kms.ReEncrypt.Call(t.Context(), s, self(), &kms.ReEncryptInput{
 			CiphertextBlob: moved.CiphertextBlob, DestinationKeyId: key, DestinationEncryptionAlgorithm: algorithm,
 		}); err != nil || back.SourceKeyId != symmetric {
 			t.Errorf("got %+v, %v", back, err)
 		}
 	}
-	if _, err := s.Encrypt(t.Context(), self(), &keyservice.EncryptInput{
+	if _, err := kms.Encrypt.Call(t.Context(), s, self(), &kms.EncryptInput{
 		KeyId: key, Plaintext: []byte("p"), EncryptionAlgorithm: "RSAES_OAEP_SHA_256", EncryptionContext: map[string]string{"a": "b"},
-	}); code(err) != keyservice.CodeValidation {
+	}); code(err) != kms.CodeValidation {
 		t.Errorf("a context for RSA: %v", err)
 	}
 }
@@ -183,11 +184,11 @@ func TestSharedSecrets(t *testing.T) {
 		var secrets [2][]byte
 		keys := [2]string{specKey(t, s, spec, "KEY_AGREEMENT").Arn, specKey(t, s, spec, "KEY_AGREEMENT").Arn}
 		for i := range keys {
-			peer, err := s.GetPublicKey(t.Context(), self(), &keyservice.GetPublicKeyInput{KeyId: keys[1-i]})
+			peer, err := kms.GetPublicKey.Call(t.Context(), s, self(), &kms.GetPublicKeyInput{KeyId: keys[1-i]})
 			if err != nil {
 				t.Fatal(err)
 			}
-			out, err := s.DeriveSharedSecret(t.Context(), self(), &keyservice.DeriveSharedSecretInput{KeyId: keys[i], KeyAgreementAlgorithm: "ECDH", PublicKey: peer.PublicKey})
+			out, err := kms.DeriveSharedSecret.Call(t.Context(), s, self(), &kms.DeriveSharedSecretInput{KeyId: keys[i], KeyAgreementAlgorithm: "ECDH", PublicKey: peer.PublicKey})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -196,7 +197,7 @@ func TestSharedSecrets(t *testing.T) {
 		if len(secrets[0]) < 32 || !bytes.Equal(secrets[0], secrets[1]) {
 			t.Errorf("%s: %x and %x", spec, secrets[0], secrets[1])
 		}
-		if _, err := s.DeriveSharedSecret(t.Context(), self(), &keyservice.DeriveSharedSecretInput{KeyId: keys[0], KeyAgreementAlgorithm: "ECDH", PublicKey: []byte("key")}); code(err) != keyservice.CodeValidation {
+		if _, err := kms.DeriveSharedSecret.Call(t.Context(), s, self(), &kms.DeriveSharedSecretInput{KeyId: keys[0], KeyAgreementAlgorithm: "ECDH", PublicKey: []byte("key")}); code(err) != kms.CodeValidation {
 			t.Errorf("no key: %v", err)
 		}
 	}
@@ -206,11 +207,11 @@ func TestDataKeyPairs(t *testing.T) {
 	s := newService(t)
 	key := newKey(t, s)
 	for _, spec := range []string{"RSA_2048", "ECC_NIST_P256", "ECC_NIST_P384", "ECC_NIST_P521", "ECC_NIST_EDWARDS25519", "ECC_SECG_P256K1"} {
-		made, err := s.GenerateDataKeyPair(t.Context(), self(), &keyservice.GenerateDataKeyPairInput{KeyId: key, KeyPairSpec: spec, EncryptionContext: fileContext()})
+		made, err := kms.GenerateDataKeyPair.Call(t.Context(), s, self(), &kms.GenerateDataKeyPairInput{KeyId: key, KeyPairSpec: spec, EncryptionContext: fileContext()})
 		if err != nil {
 			t.Fatal(err)
 		}
-		out, err := s.Decrypt(t.Context(), self(), &keyservice.DecryptInput{CiphertextBlob: made.PrivateKeyCiphertextBlob, EncryptionContext: fileContext()})
+		out, err := kms.Decrypt.Call(t.Context(), s, self(), &kms.DecryptInput{CiphertextBlob: made.PrivateKeyCiphertextBlob, EncryptionContext: fileContext()})
 		if err != nil || !bytes.Equal(out.Plaintext, made.PrivateKeyPlaintext) || len(made.PublicKey) == 0 || made.KeyPairSpec != spec {
 			t.Errorf("%s: %v", spec, err)
 		}
@@ -226,11 +227,11 @@ func TestDataKeyPairs(t *testing.T) {
 			t.Errorf("%s: the keys are no pair: %v", spec, err)
 		}
 	}
-	sealed, err := s.GenerateDataKeyPairWithoutPlaintext(t.Context(), self(), &keyservice.GenerateDataKeyPairWithoutPlaintextInput{KeyId: key, KeyPairSpec: "ECC_NIST_P256"})
+	sealed, err := kms.GenerateDataKeyPairWithoutPlaintext.Call(t.Context(), s, self(), &kms.GenerateDataKeyPairWithoutPlaintextInput{KeyId: key, KeyPairSpec: "ECC_NIST_P256"})
 	if err != nil || len(sealed.PrivateKeyCiphertextBlob) == 0 {
 		t.Errorf("got %+v, %v", sealed, err)
 	}
-	if _, err := s.GenerateDataKeyPair(t.Context(), self(), &keyservice.GenerateDataKeyPairInput{KeyId: key, KeyPairSpec: "SM2"}); code(err) != keyservice.CodeUnsupportedOperation {
+	if _, err := kms.GenerateDataKeyPair.Call(t.Context(), s, self(), &kms.GenerateDataKeyPairInput{KeyId: key, KeyPairSpec: "SM2"}); code(err) != kms.CodeUnsupportedOperation {
 		t.Errorf("SM2: %v", err)
 	}
 }
@@ -244,7 +245,7 @@ type imported struct {
 
 func newImported(t *testing.T, spec, usage string) *imported {
 	s := newService(t)
-	out, err := s.CreateKey(t.Context(), self(), &keyservice.CreateKeyInput{Origin: "EXTERNAL", KeySpec: spec, KeyUsage: usage})
+	out, err := kms.CreateKey.Call(t.Context(), s, self(), &kms.CreateKeyInput{Origin: "EXTERNAL", KeySpec: spec, KeyUsage: usage})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,9 +255,9 @@ func newImported(t *testing.T, spec, usage string) *imported {
 	return &imported{t, s, out.KeyMetadata.Arn}
 }
 
-func (i *imported) parameters(algorithm string) *keyservice.GetParametersForImportOutput {
+func (i *imported) parameters(algorithm string) *kms.GetParametersForImportOutput {
 	i.Helper()
-	out, err := i.GetParametersForImport(i.Context(), self(), &keyservice.GetParametersForImportInput{KeyId: i.key, WrappingAlgorithm: algorithm, WrappingKeySpec: "RSA_2048"})
+	out, err := kms.GetParametersForImport.Call(i.Context(), i, self(), &kms.GetParametersForImportInput{KeyId: i.key, WrappingAlgorithm: algorithm, WrappingKeySpec: "RSA_2048"})
 	if err != nil {
 		i.Fatal(err)
 	}
@@ -264,7 +265,7 @@ func (i *imported) parameters(algorithm string) *keyservice.GetParametersForImpo
 }
 
 // wrap wraps material as a client of AWS KMS does.
-func (i *imported) wrap(p *keyservice.GetParametersForImportOutput, algorithm string, material []byte) []byte {
+func (i *imported) wrap(p *kms.GetParametersForImportOutput, algorithm string, material []byte) []byte {
 	i.Helper()
 	public, err := x509.ParsePKIXPublicKey(p.PublicKey)
 	if err != nil {
@@ -293,17 +294,17 @@ func (i *imported) wrap(p *keyservice.GetParametersForImportOutput, algorithm st
 }
 
 // add imports material, changed by f if there is one.
-func (i *imported) add(material []byte, f func(*keyservice.ImportKeyMaterialInput)) (string, error) {
+func (i *imported) add(material []byte, f func(*kms.ImportKeyMaterialInput)) (string, error) {
 	i.Helper()
 	const algorithm = "RSA_AES_KEY_WRAP_SHA_256"
 	p := i.parameters(algorithm)
-	in := &keyservice.ImportKeyMaterialInput{
+	in := &kms.ImportKeyMaterialInput{
 		KeyId: i.key, ImportToken: p.ImportToken, EncryptedKeyMaterial: i.wrap(p, algorithm, material), ExpirationModel: "KEY_MATERIAL_DOES_NOT_EXPIRE",
 	}
 	if f != nil {
 		f(in)
 	}
-	out, err := i.ImportKeyMaterial(i.Context(), self(), in)
+	out, err := kms.ImportKeyMaterial.Call(i.Context(), i, self(), in)
 	if err != nil {
 		return "", err
 	}
@@ -322,15 +323,15 @@ func TestImport(t *testing.T) {
 	}
 	made := generate(t, i.Service, i.key, nil)
 	opens := func() string {
-		return code(second(i.Decrypt(t.Context(), self(), &keyservice.DecryptInput{CiphertextBlob: made.CiphertextBlob})))
+		return code(second(kms.Decrypt.Call(t.Context(), i, self(), &kms.DecryptInput{CiphertextBlob: made.CiphertextBlob})))
 	}
-	if _, err := i.add(next, nil); code(err) != keyservice.CodeIncorrectKeyMaterial {
+	if _, err := i.add(next, nil); code(err) != kms.CodeIncorrectKeyMaterial {
 		t.Errorf("another material: %v", err)
 	}
-	if _, err := i.DeleteImportedKeyMaterial(t.Context(), self(), &keyservice.DeleteImportedKeyMaterialInput{KeyId: i.key}); err != nil {
+	if _, err := kms.DeleteImportedKeyMaterial.Call(t.Context(), i, self(), &kms.DeleteImportedKeyMaterialInput{KeyId: i.key}); err != nil {
 		t.Fatal(err)
 	}
-	if m := describe(t, i.Service, i.key); m.KeyState != "PendingImport" || opens() != keyservice.CodeInvalidState {
+	if m := describe(t, i.Service, i.key); m.KeyState != "PendingImport" || opens() != kms.CodeKMSInvalidState {
 		t.Errorf("deleted: %+v", m)
 	}
 	if again, err := i.add(first, nil); err != nil || again != id || opens() != "" {
@@ -338,22 +339,22 @@ func TestImport(t *testing.T) {
 	}
 
 	// The next material waits for its rotation, and the old ones are needed all the while.
-	if _, err := i.add(next, func(in *keyservice.ImportKeyMaterialInput) { in.ImportType = "NEW_KEY_MATERIAL" }); err != nil {
+	if _, err := i.add(next, func(in *kms.ImportKeyMaterialInput) { in.ImportType = "NEW_KEY_MATERIAL" }); err != nil {
 		t.Fatal(err)
 	}
 	if m := describe(t, i.Service, i.key); m.CurrentKeyMaterialId != id {
 		t.Errorf("it doesn't wait: %+v", m)
 	}
-	if _, err := i.RotateKeyOnDemand(t.Context(), self(), &keyservice.RotateKeyOnDemandInput{KeyId: i.key}); err != nil {
+	if _, err := kms.RotateKeyOnDemand.Call(t.Context(), i, self(), &kms.RotateKeyOnDemandInput{KeyId: i.key}); err != nil {
 		t.Fatal(err)
 	}
 	if m := describe(t, i.Service, i.key); m.CurrentKeyMaterialId == id || opens() != "" {
 		t.Errorf("rotated: %+v", m)
 	}
-	if _, err := i.RotateKeyOnDemand(t.Context(), self(), &keyservice.RotateKeyOnDemandInput{KeyId: i.key}); code(err) != keyservice.CodeInvalidState {
+	if _, err := kms.RotateKeyOnDemand.Call(t.Context(), i, self(), &kms.RotateKeyOnDemandInput{KeyId: i.key}); code(err) != kms.CodeKMSInvalidState {
 		t.Errorf("nothing waits: %v", err)
 	}
-	if _, err := i.DeleteImportedKeyMaterial(t.Context(), self(), &keyservice.DeleteImportedKeyMaterialInput{KeyId: i.key, KeyMaterialId: id}); err != nil {
+	if _, err := kms.DeleteImportedKeyMaterial.Call(t.Context(), i, self(), &kms.DeleteImportedKeyMaterialInput{KeyId: i.key, KeyMaterialId: id}); err != nil {
 		t.Fatal(err)
 	}
 	if m := describe(t, i.Service, i.key); m.KeyState != "PendingImport" {
@@ -368,17 +369,17 @@ func TestImportRefusals(t *testing.T) {
 	for _, test := range []struct {
 		name     string
 		material []byte
-		change   func(*keyservice.ImportKeyMaterialInput)
+		change   func(*kms.ImportKeyMaterialInput)
 		want     string
 	}{
-		{"31 bytes", material[1:], nil, keyservice.CodeIncorrectKeyMaterial},
-		{"garbage", material, func(in *keyservice.ImportKeyMaterialInput) { in.EncryptedKeyMaterial = make([]byte, 300) }, keyservice.CodeInvalidCiphertext},
-		{"another key's token", material, func(in *keyservice.ImportKeyMaterialInput) { in.ImportToken = foreign.ImportToken }, keyservice.CodeInvalidImportToken},
-		{"tampered token", material, func(in *keyservice.ImportKeyMaterialInput) { in.ImportToken[0] ^= 1 }, keyservice.CodeInvalidImportToken},
-		{"no token", material, func(in *keyservice.ImportKeyMaterialInput) { in.ImportToken = []byte{1} }, keyservice.CodeInvalidImportToken},
-		{"no end", material, func(in *keyservice.ImportKeyMaterialInput) { in.ExpirationModel = "" }, keyservice.CodeValidation},
-		{"another ID", material, func(in *keyservice.ImportKeyMaterialInput) { in.KeyMaterialId = strings.Repeat("0", 64) }, keyservice.CodeIncorrectKeyMaterial},
-		{"existing", material, func(in *keyservice.ImportKeyMaterialInput) { in.ImportType = "EXISTING_KEY_MATERIAL" }, keyservice.CodeIncorrectKeyMaterial},
+		{"31 bytes", material[1:], nil, kms.CodeIncorrectKeyMaterial},
+		{"garbage", material, func(in *kms.ImportKeyMaterialInput) { in.EncryptedKeyMaterial = make([]byte, 300) }, kms.CodeInvalidCiphertext},
+		{"another key's token", material, func(in *kms.ImportKeyMaterialInput) { in.ImportToken = foreign.ImportToken }, kms.CodeInvalidImportToken},
+		{"tampered token", material, func(in *kms.ImportKeyMaterialInput) { in.ImportToken[0] ^= 1 }, kms.CodeInvalidImportToken},
+		{"no token", material, func(in *kms.ImportKeyMaterialInput) { in.ImportToken = []byte{1} }, kms.CodeInvalidImportToken},
+		{"no end", material, func(in *kms.ImportKeyMaterialInput) { in.ExpirationModel = "" }, kms.CodeValidation},
+		{"another ID", material, func(in *kms.ImportKeyMaterialInput) { in.KeyMaterialId = strings.Repeat("0", 64) }, kms.CodeIncorrectKeyMaterial},
+		{"existing", material, func(in *kms.ImportKeyMaterialInput) { in.ImportType = "EXISTING_KEY_MATERIAL" }, kms.CodeIncorrectKeyMaterial},
 	} {
 		if _, err := i.add(test.material, test.change); code(err) != test.want {
 			t.Errorf("%s: got %v, want %s", test.name, err, test.want)
@@ -396,7 +397,7 @@ func TestImportSpecs(t *testing.T) {
 		t.Error(err)
 	}
 	source := newService(t)
-	pair, err := source.GenerateDataKeyPair(t.Context(), self(), &keyservice.GenerateDataKeyPairInput{KeyId: newKey(t, source), KeyPairSpec: "ECC_NIST_P256"})
+	pair, err := kms.GenerateDataKeyPair.Call(t.Context(), source, self(), &kms.GenerateDataKeyPairInput{KeyId: newKey(t, source), KeyPairSpec: "ECC_NIST_P256"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -404,10 +405,10 @@ func TestImportSpecs(t *testing.T) {
 	if _, err := curve.add(pair.PrivateKeyPlaintext, nil); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := curve.GetPublicKey(t.Context(), self(), &keyservice.GetPublicKeyInput{KeyId: curve.key}); err != nil || !bytes.Equal(out.PublicKey, pair.PublicKey) {
+	if out, err := kms.GetPublicKey.Call(t.Context(), curve, self(), &kms.GetPublicKeyInput{KeyId: curve.key}); err != nil || !bytes.Equal(out.PublicKey, pair.PublicKey) {
 		t.Errorf("got %+v, %v", out, err)
 	}
-	if _, err := other.add(pair.PrivateKeyPlaintext, nil); code(err) != keyservice.CodeIncorrectKeyMaterial {
+	if _, err := other.add(pair.PrivateKeyPlaintext, nil); code(err) != kms.CodeIncorrectKeyMaterial {
 		t.Errorf("P-256 for P-384: %v", err)
 	}
 }
@@ -418,8 +419,8 @@ func TestImportExpiry(t *testing.T) {
 		i := newImported(t, "", "")
 		material := bytes.Repeat([]byte{1}, 32)
 		p := i.parameters("RSAES_OAEP_SHA_256")
-		end := func(in *keyservice.ImportKeyMaterialInput) {
-			in.ExpirationModel, in.ValidTo = "KEY_MATERIAL_EXPIRES", &keyservice.Timestamp{Time: time.Now().Add(30 * time.Hour)}
+		end := func(in *kms.ImportKeyMaterialInput) {
+			in.ExpirationModel, in.ValidTo = "KEY_MATERIAL_EXPIRES", &kms.Timestamp{Time: time.Now().Add(30 * time.Hour)}
 		}
 		if _, err := i.add(material, end); err != nil {
 			t.Fatal(err)
@@ -433,15 +434,15 @@ func TestImportExpiry(t *testing.T) {
 		if m := describe(t, i.Service, i.key); m.KeyState != "PendingImport" || m.ValidTo != nil {
 			t.Errorf("expired: %+v", m)
 		}
-		if _, err := i.ImportKeyMaterial(t.Context(), self(), &keyservice.ImportKeyMaterialInput{
+		if _, err := kms.ImportKeyMaterial.Call(t.Context(), i, self(), &kms.ImportKeyMaterialInput{
 			KeyId: i.key, ImportToken: p.ImportToken, EncryptedKeyMaterial: i.wrap(p, "RSAES_OAEP_SHA_256", material), ExpirationModel: "KEY_MATERIAL_DOES_NOT_EXPIRE",
-		}); code(err) != keyservice.CodeExpiredImportToken {
+		}); code(err) != kms.CodeExpiredImportToken {
 			t.Errorf("an old token: %v", err)
 		}
 		if _, err := i.add(material, nil); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := i.Decrypt(t.Context(), self(), &keyservice.DecryptInput{CiphertextBlob: made.CiphertextBlob}); err != nil {
+		if _, err := kms.Decrypt.Call(t.Context(), i, self(), &kms.DecryptInput{CiphertextBlob: made.CiphertextBlob}); err != nil {
 			t.Error(err)
 		}
 	})

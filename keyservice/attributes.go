@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"kmsfs/keyservice/kms"
 	"kmsfs/policy"
 )
 
@@ -35,7 +36,7 @@ type attributes struct {
 	// via is the service that calls for the subject, or empty.
 	via string
 	// caller is who calls; nil if nobody does.
-	caller *Caller
+	caller *kms.Caller
 }
 
 var _ policy.Attributes = (*attributes)(nil)

@@ -14,7 +14,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 	"kmsfs/policy/caller"
 )
 
@@ -74,7 +74,7 @@ func TestAuditRecords(t *testing.T) {
 
 	strange := map[string]string{"kmsfs:path": "/a\n\"b\\\u2028\x1b[31m\x7fé", "kmsfs:owner": "uid:1"}
 	blob := generate(t, s, key, strange).CiphertextBlob
-	if _, err := s.Decrypt(t.Context(), viaFileSystem(), &keyservice.DecryptInput{CiphertextBlob: blob, EncryptionContext: strange}); err != nil {
+	if _, err := kms.Decrypt.Call(t.Context(), s, viaFileSystem(), &kms.DecryptInput{CiphertextBlob: blob, EncryptionContext: strange}); err != nil {
 		t.Fatal(err)
 	}
 	r = lastRecord(t, dir)
@@ -90,7 +90,7 @@ func TestAuditRecords(t *testing.T) {
 		t.Errorf("Decrypt: %+v", r)
 	}
 
-	if _, err := s.Decrypt(t.Context(), stranger(), &keyservice.DecryptInput{CiphertextBlob: blob, KeyId: key}); err == nil {
+	if _, err := kms.Decrypt.Call(t.Context(), s, stranger(), &kms.DecryptInput{CiphertextBlob: blob, KeyId: key}); err == nil {
 		t.Fatal("a stranger may decrypt")
 	}
 	r = lastRecord(t, dir)
@@ -98,7 +98,7 @@ func TestAuditRecords(t *testing.T) {
 		t.Errorf("refused Decrypt: %+v", r)
 	}
 
-	if err := s.RecordEvent(t.Context(), viaFileSystem(), keyservice.Event{
+	if _, err := kms.RecordEvent.Call(t.Context(), s, viaFileSystem(), &kms.Event{
 		Name: "ContextMismatch", KeyARN: key, EncryptionContext: strange, Details: map[string]string{"found": "/b"}, ErrorCode: "EIO", ErrorMessage: "moved",
 	}); err != nil {
 		t.Fatal(err)
@@ -122,7 +122,7 @@ func TestFileOperationRecord(t *testing.T) {
 	c := viaFileSystem()
 	c.Operation, c.Path, c.SharedEventID = "rename", "/mnt/clear/<b>\x1b[31m", uuid.New()
 	c.Behind = &caller.Caller{UID: 4711, GID: 4712, PID: int32(os.Getpid())}
-	if _, err := s.GenerateDataKey(t.Context(), c, &keyservice.GenerateDataKeyInput{KeyId: key, KeySpec: "AES_256"}); err != nil {
+	if _, err := kms.GenerateDataKey.Call(t.Context(), s, c, &kms.GenerateDataKeyInput{KeyId: key, KeySpec: "AES_256"}); err != nil {
 		t.Fatal(err)
 	}
 	r := lastRecord(t, dir)
@@ -224,7 +224,7 @@ func TestEveryCallIsRecorded(t *testing.T) {
 	s := openHome(t, dir, secret)
 	key := newKey(t, s)
 	blob := generate(t, s, key, nil).CiphertextBlob
-	for _, caller := range []keyservice.Caller{self(), stranger()} {
+	for _, caller := range []kms.Caller{self(), stranger()} {
 		for name, call := range calls(s, key, blob) {
 			before := len(readRecords(t, dir))
 			err := call(t, caller)

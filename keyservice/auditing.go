@@ -11,6 +11,7 @@ import (
 
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/keyspec"
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 )
 
@@ -44,7 +45,7 @@ func (s *Service) openLog() (err error) {
 	if err != nil {
 		return errors.Join(err, file.Close())
 	}
-	o.Settings = settings.log()
+	o.Settings = logSettings(settings)
 	if o.Head, err = s.anchoredHead(); err != nil {
 		return errors.Join(err, file.Close())
 	}
@@ -135,9 +136,9 @@ func (s *Service) noticeLog(n audit.Notice) {
 	r := s.internalRequest()
 	r.name = n.Event
 	r.details = append(r.details, audit.Number("segment", int64(n.Segment)))
-	var refusal *Error
+	var refusal *kms.Error
 	if n.Err != nil {
-		refusal = &Error{Code: CodeInternal, Message: n.Err.Error()}
+		refusal = &kms.Error{Code: kms.CodeInternal, Message: n.Err.Error()}
 	}
 	_ = s.record(r, refusal)
 }
@@ -146,7 +147,7 @@ func (s *Service) noticeLog(n audit.Notice) {
 type auditSigner struct{ s *Service }
 
 // Log names the log.
-func (a auditSigner) Log() string { return a.s.names.auditLog() }
+func (a auditSigner) Log() string { return a.s.names.AuditLog() }
 
 // Sign makes an Ed25519 signature.
 func (a auditSigner) Sign(message []byte) (signature []byte, err error) {
@@ -162,5 +163,5 @@ func (a auditSigner) Sign(message []byte) (signature []byte, err error) {
 }
 
 func (s *Service) auditKey() (*key, error) {
-	return s.ownedKey(auditKey, store.Key{Spec: "ECC_NIST_EDWARDS25519", Usage: usageSigning})
+	return s.ownedKey(auditKey, store.Key{Spec: "ECC_NIST_EDWARDS25519", Usage: kms.UsageSigning})
 }

@@ -13,12 +13,13 @@ import (
 
 	"kmsfs/keyservice"
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/kms"
 )
 
 // verifyLog verifies a home's log against what the service says of it.
 func verifyLog(t *testing.T, s *keyservice.Service, dir string) (audit.Report, error) {
 	t.Helper()
-	about, err := s.ReadAudit(context.Background(), self(), &keyservice.ReadAuditInput{})
+	about, err := kms.ReadAudit.Call(context.Background(), s, self(), &kms.ReadAuditInput{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,16 +91,16 @@ func TestReadAudit(t *testing.T) {
 	dir, secret := newHome(t)
 	s := openHome(t, dir, secret)
 	newKey(t, s)
-	_, err := s.ReadAudit(context.Background(), stranger(), &keyservice.ReadAuditInput{})
-	if code(err) != keyservice.CodeAccessDenied {
+	_, err := kms.ReadAudit.Call(context.Background(), s, stranger(), &kms.ReadAuditInput{})
+	if code(err) != kms.CodeAccessDenied {
 		t.Errorf("a stranger reads the log: %v", err)
 	}
-	_, err = s.ReadAudit(context.Background(), stranger(), &keyservice.ReadAuditInput{File: "current.jsonl", Offset: 1})
-	if code(err) != keyservice.CodeAccessDenied {
+	_, err = kms.ReadAudit.Call(context.Background(), s, stranger(), &kms.ReadAuditInput{File: "current.jsonl", Offset: 1})
+	if code(err) != kms.CodeAccessDenied {
 		t.Errorf("a stranger reads the log's content: %v", err)
 	}
 	before := readLog(t, dir)
-	out, err := s.ReadAudit(context.Background(), self(), &keyservice.ReadAuditInput{File: "current.jsonl"})
+	out, err := kms.ReadAudit.Call(context.Background(), s, self(), &kms.ReadAuditInput{File: "current.jsonl"})
 	if err != nil || string(out.Content) != before {
 		t.Errorf("%d bytes, %v, want %d", len(out.Content), err, len(before))
 	}
@@ -112,7 +113,7 @@ func TestReadAudit(t *testing.T) {
 		recorded bool
 	}{{1, nil, true}, {1, []byte("made up"), true}, {1, out.Session, false}, {0, out.Session, false}} {
 		before := len(readRecords(t, dir))
-		if _, err := s.ReadAudit(context.Background(), self(), &keyservice.ReadAuditInput{File: "current.jsonl", Offset: c.offset, Session: c.session}); err != nil {
+		if _, err := kms.ReadAudit.Call(context.Background(), s, self(), &kms.ReadAuditInput{File: "current.jsonl", Offset: c.offset, Session: c.session}); err != nil {
 			t.Error(err)
 		}
 		if recorded := len(readRecords(t, dir)) > before; recorded != c.recorded {
@@ -120,7 +121,7 @@ func TestReadAudit(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"../keys.db", "rootkey", "/etc/passwd", "current.jsonl.new", ".", "00000000000000000000.jsonl"} {
-		if _, err := s.ReadAudit(context.Background(), self(), &keyservice.ReadAuditInput{File: name}); code(err) != keyservice.CodeValidation {
+		if _, err := kms.ReadAudit.Call(context.Background(), s, self(), &kms.ReadAuditInput{File: name}); code(err) != kms.CodeValidation {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 	"kmsfs/policy"
 	"kmsfs/policy/caller"
@@ -19,8 +20,8 @@ type policies struct {
 }
 
 // newPolicies makes a home's own policies.
-func newPolicies(n names) (*policies, error) {
-	root := n.root()
+func newPolicies(n kms.ARNs) (*policies, error) {
+	root := n.Root()
 	p := &policies{
 		// AWS's default key policy.
 		standardText: `{"Version":"2012-10-17","Id":"key-default-1","Statement":[{"Sid":"Enable IAM User Permissions","Effect":"Allow",` +
@@ -29,22 +30,22 @@ func newPolicies(n names) (*policies, error) {
 		managedText: `{"Version":"2012-10-17","Id":"auto-fs-1","Statement":[` +
 			`{"Sid":"Allow access through the file system","Effect":"Allow","Principal":{"AWS":"*"},` +
 			`"Action":["kms:Encrypt","kms:Decrypt","kms:ReEncrypt*","kms:GenerateDataKey*","kms:CreateGrant","kms:DescribeKey"],"Resource":"*",` +
-			`"Condition":{"StringEquals":{"kms:CallerAccount":"` + n.account + `","kms:ViaService":"` + fileSystemService + `"}}},` +
+			`"Condition":{"StringEquals":{"kms:CallerAccount":"` + n.Account + `","kms:ViaService":"` + fileSystemService + `"}}},` +
 			`{"Sid":"Allow direct access to key metadata to the account","Effect":"Allow","Principal":{"AWS":"` + root + `"},` +
 			`"Action":["kms:Describe*","kms:Get*","kms:List*","kms:RevokeGrant"],"Resource":"*"}]}`,
 	}
 	var err error
-	if p.standard, err = policy.Parse(p.standardText, n.account); err != nil {
+	if p.standard, err = policy.Parse(p.standardText, n.Account); err != nil {
 		return nil, err
 	}
-	p.managed, err = policy.Parse(p.managedText, n.account)
+	p.managed, err = policy.Parse(p.managedText, n.Account)
 	return p, err
 }
 
 // standardServicePolicy lets the home's owner do everything, and nobody else anything.
-func standardServicePolicy(n names) string {
+func standardServicePolicy(n kms.ARNs) string {
 	return `{"Version":"2012-10-17","Id":"service-default-1","Statement":[{"Sid":"Allow everything to the owner","Effect":"Allow",` +
-		`"Principal":{"AWS":"` + n.root() + `"},"Action":"*","Resource":"*"}]}`
+		`"Principal":{"AWS":"` + n.Root() + `"},"Action":"*","Resource":"*"}]}`
 }
 
 // What decides on a request.
@@ -188,15 +189,17 @@ func (s *Service) identify(r *request) {
 		return
 	}
 	c := &r.caller
-	r.subject = subject{users: s.users, time: r.time, uid: c.UID, owns: c.UID == s.facts.Owner, groups: c}
+	r.subject = subject{users: s.users, time: r.time, uid: c.UID, owns: c.UID == s.facts.Owner, groups: callerGroups{c}}
 	if c.ViaFileSystem {
 		a.via = fileSystemService
 	}
 	a.subject, a.time, a.caller = &r.subject, r.time, c
 }
 
-// groups are all of the caller's, as the system has them if the caller's don't say.
-func (c *Caller) groups() []uint32 {
+// callerGroups are all groups of a caller, as the system has them if the caller doesn't say.
+type callerGroups struct{ *kms.Caller }
+
+func (c callerGroups) groups() []uint32 {
 	groups := []uint32{c.GID}
 	if c.Groups == nil {
 		return append(groups, caller.Groups(c.PID)...)
@@ -212,9 +215,9 @@ func (s *Service) denial(r *request, action, resource string, v verdict) error {
 	}
 	user := s.users.user(r.caller.UID, r.time).arn
 	if v.statement.Effect == policy.Deny {
-		return refuse(CodeAccessDenied, "User: %s is not authorized to perform: %s on resource: %s with an explicit deny in a %s policy",
+		return kms.Errorf(kms.CodeAccessDenied, "User: %s is not authorized to perform: %s on resource: %s with an explicit deny in a %s policy",
 			user, action, resource, based)
 	}
-	return refuse(CodeAccessDenied, "User: %s is not authorized to perform: %s on resource: %s because no %s policy allows the %s action",
+	return kms.Errorf(kms.CodeAccessDenied, "User: %s is not authorized to perform: %s on resource: %s because no %s policy allows the %s action",
 		user, action, resource, based, action)
 }

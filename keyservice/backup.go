@@ -3,6 +3,7 @@ package keyservice
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/binary"
@@ -88,7 +89,7 @@ func (s *Service) writeBackup(w io.Writer) error {
 		return err
 	}
 	archive := tar.NewWriter(stream)
-	if err := firstError(s.archiveStore(archive), s.archiveLog(archive), archive.Close()); err != nil {
+	if err := cmp.Or(s.archiveStore(archive), s.archiveLog(archive), archive.Close()); err != nil {
 		return err
 	}
 	return stream.Close()
@@ -112,7 +113,7 @@ func (s *Service) archiveStore(archive *tar.Writer) error {
 	defer copied.Close()
 	s.changes.Lock() // so that the store and the slots belong together
 	defer s.changes.Unlock()
-	if err := firstError(os.Remove(copied.Name()), s.store.WriteTo(copied)); err != nil {
+	if err := cmp.Or(os.Remove(copied.Name()), s.store.WriteTo(copied)); err != nil {
 		return err
 	}
 	var slots bytes.Buffer
@@ -120,7 +121,7 @@ func (s *Service) archiveStore(archive *tar.Writer) error {
 		return err
 	}
 	defer clear(slots.Bytes())
-	return firstError(archiveFile(archive, storeFile, copied), archiveText(archive, slotsFile, slots.Bytes()))
+	return cmp.Or(archiveFile(archive, storeFile, copied), archiveText(archive, slotsFile, slots.Bytes()))
 }
 
 // archiveLog adds the audit log as far as it has been written: behind what the store knows of it.
@@ -243,7 +244,7 @@ func restoreFiles(dir string, sealedRootKey []byte, stream io.Reader) error {
 	if _, err := io.Copy(io.Discard, stream); err != nil {
 		return fmt.Errorf("%w: %w", ErrDamagedBackup, err)
 	}
-	return firstError(
+	return cmp.Or(
 		writeFile(filepath.Join(dir, rootKeyFile), sealedRootKey),
 		writeFile(filepath.Join(dir, lockFile), nil),
 		syncPath(filepath.Join(dir, auditDir)), syncPath(dir))

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/sealer"
 )
 
@@ -17,7 +18,7 @@ func TestBackup(t *testing.T) {
 	s := openHome(t, dir, secret)
 	key := newKey(t, s)
 	made := generate(t, s, key, nil)
-	if _, err := s.CreateAlias(t.Context(), self(), &keyservice.CreateAliasInput{AliasName: "alias/a", TargetKeyId: key}); err != nil {
+	if _, err := kms.CreateAlias.Call(t.Context(), s, self(), &kms.CreateAliasInput{AliasName: "alias/a", TargetKeyId: key}); err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(t.TempDir(), "backup")
@@ -62,7 +63,7 @@ func TestBackup(t *testing.T) {
 		t.Errorf("over a home: %v", err)
 	}
 	restored := openHome(t, place, secret)
-	out, err := restored.Decrypt(t.Context(), self(), &keyservice.DecryptInput{CiphertextBlob: made.CiphertextBlob, KeyId: "alias/a"})
+	out, err := kms.Decrypt.Call(t.Context(), restored, self(), &kms.DecryptInput{CiphertextBlob: made.CiphertextBlob, KeyId: "alias/a"})
 	if err != nil || !bytes.Equal(out.Plaintext, made.Plaintext) {
 		t.Errorf("got %+v, %v", out, err)
 	}
@@ -100,7 +101,7 @@ func TestChangeSealer(t *testing.T) {
 		}
 	}
 	s = openHome(t, dir, first)
-	if out, err := s.Decrypt(t.Context(), self(), &keyservice.DecryptInput{CiphertextBlob: made.CiphertextBlob}); err != nil || !bytes.Equal(out.Plaintext, made.Plaintext) {
+	if out, err := kms.Decrypt.Call(t.Context(), s, self(), &kms.DecryptInput{CiphertextBlob: made.CiphertextBlob}); err != nil || !bytes.Equal(out.Plaintext, made.Plaintext) {
 		t.Errorf("got %+v, %v", out, err)
 	}
 }

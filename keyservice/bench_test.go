@@ -8,13 +8,14 @@ import (
 	"testing"
 
 	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 	"kmsfs/policy/caller"
 )
 
 // benchmarked is a service with a key of a ten-statement policy and a hundred grants, of which the caller has one, and nothing else allows him anything.
-func benchmarked(b *testing.B) (s *keyservice.Service, key string, user keyservice.Caller) {
+func benchmarked(b *testing.B) (s *keyservice.Service, key string, user kms.Caller) {
 	s = newService(b)
-	out, err := s.CreateKey(b.Context(), self(), &keyservice.CreateKeyInput{})
+	out, err := kms.CreateKey.Call(b.Context(), s, self(), &kms.CreateKeyInput{})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -36,18 +37,18 @@ func benchmarked(b *testing.B) (s *keyservice.Service, key string, user keyservi
 	if err != nil {
 		b.Fatal(err)
 	}
-	if _, err := s.PutKeyPolicy(b.Context(), self(), &keyservice.PutKeyPolicyInput{KeyId: key, Policy: string(document)}); err != nil {
+	if _, err := kms.PutKeyPolicy.Call(b.Context(), s, self(), &kms.PutKeyPolicyInput{KeyId: key, Policy: string(document)}); err != nil {
 		b.Fatal(err)
 	}
 	for i := range 100 {
-		if _, err := s.CreateGrant(b.Context(), self(), &keyservice.CreateGrantInput{
+		if _, err := kms.CreateGrant.Call(b.Context(), s, self(), &kms.CreateGrantInput{
 			KeyId: key, GranteePrincipal: fmt.Sprintf("uid:%d", 7000+i), Operations: []string{"Decrypt", "GenerateDataKey"},
-			Constraints: &keyservice.GrantConstraints{EncryptionContextSubset: map[string]string{"kmsfs:volume": fileContext()["kmsfs:volume"]}, PathPrefix: "/home"},
+			Constraints: &kms.GrantConstraints{EncryptionContextSubset: map[string]string{"kmsfs:volume": fileContext()["kmsfs:volume"]}, PathPrefix: "/home"},
 		}); err != nil {
 			b.Fatal(err)
 		}
 	}
-	return s, key, keyservice.Caller{Caller: caller.Caller{UID: 7042, GID: 7042, Groups: []uint32{7042}, PID: int32(os.Getpid())}, Operation: "open"}
+	return s, key, kms.Caller{Caller: caller.Caller{UID: 7042, GID: 7042, Groups: []uint32{7042}, PID: int32(os.Getpid())}, Operation: "open"}
 }
 
 // callers are how many call at a time: alone a call waits for its own record to be written, together they share the writing.
@@ -71,11 +72,11 @@ func benchmarkCalls(b *testing.B, n int, call func() error) {
 
 func BenchmarkGenerateDataKey(b *testing.B) {
 	s, key, caller := benchmarked(b)
-	in := &keyservice.GenerateDataKeyInput{KeyId: key, KeySpec: "AES_256", EncryptionContext: fileContext()}
+	in := &kms.GenerateDataKeyInput{KeyId: key, KeySpec: "AES_256", EncryptionContext: fileContext()}
 	for _, n := range callers {
 		b.Run(fmt.Sprintf("callers=%d", n), func(b *testing.B) {
 			benchmarkCalls(b, n, func() error {
-				_, err := s.GenerateDataKey(b.Context(), caller, in)
+				_, err := kms.GenerateDataKey.Call(b.Context(), s, caller, in)
 				return err
 			})
 		})
@@ -85,11 +86,11 @@ func BenchmarkGenerateDataKey(b *testing.B) {
 func BenchmarkDecrypt(b *testing.B) {
 	s, key, caller := benchmarked(b)
 	made := generate(b, s, key, fileContext())
-	in := &keyservice.DecryptInput{KeyId: key, CiphertextBlob: made.CiphertextBlob, EncryptionContext: fileContext()}
+	in := &kms.DecryptInput{KeyId: key, CiphertextBlob: made.CiphertextBlob, EncryptionContext: fileContext()}
 	for _, n := range callers {
 		b.Run(fmt.Sprintf("callers=%d", n), func(b *testing.B) {
 			benchmarkCalls(b, n, func() error {
-				_, err := s.Decrypt(b.Context(), caller, in)
+				_, err := kms.Decrypt.Call(b.Context(), s, caller, in)
 				return err
 			})
 		})

@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 )
 
@@ -24,9 +25,6 @@ const (
 
 	blobNonce = 12 // bytes, GCM's
 	blobTag   = 16 // bytes, GCM's
-
-	// maxPlaintext bounds what is encrypted, in bytes.
-	maxPlaintext = 4096
 
 	materialSize = 32 // bytes, an AES-256 key
 )
@@ -60,8 +58,8 @@ func (b *blob) iv() []byte { return b.header[blobIV:blobHeader] }
 
 func parseBlob(b []byte) (blob, error) {
 	switch {
-	case len(b) <= blobHeader+blobTag || len(b) > blobHeader+maxPlaintext+blobTag:
-		return blob{}, fmt.Errorf("ciphertext blob of %d bytes: want %d to %d", len(b), blobHeader+blobTag+1, blobHeader+maxPlaintext+blobTag)
+	case len(b) <= blobHeader+blobTag || len(b) > blobHeader+kms.MaxPlaintext+blobTag:
+		return blob{}, fmt.Errorf("ciphertext blob of %d bytes: want %d to %d", len(b), blobHeader+blobTag+1, blobHeader+kms.MaxPlaintext+blobTag)
 	case b[0] != blobVersion:
 		return blob{}, fmt.Errorf("ciphertext blob of version %d: want %d", b[0], blobVersion)
 	case b[1] != blobAlgorithm:
@@ -106,8 +104,8 @@ func (b *blob) open(material []byte, context map[string]string) ([]byte, error) 
 
 // additional is what is authenticated besides the plaintext.
 func (b *blob) additional(context map[string]string) []byte {
-	data := make([]byte, 0, blobHeader+contextSize(context))
-	return AppendContext(append(data, b.header...), context)
+	data := make([]byte, 0, blobHeader+kms.ContextSize(context))
+	return kms.AppendContext(append(data, b.header...), context)
 }
 
 // aead derives the blob's own key from the material, so that no number of blobs wears the material out. The material is uniformly random

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 )
 
 // Users make, list and delete access keys of their own, the home's owner everybody's, and nobody others' or by means of an access key.
@@ -13,8 +13,8 @@ func TestAccessKeys(t *testing.T) {
 	dir, secret := newHome(t)
 	s := openHome(t, dir, secret)
 	alice, bob := user(4711, 900), user(4712)
-	create := func(c keyservice.Caller, name string) (*keyservice.CreateAccessKeyOutput, error) {
-		return s.CreateAccessKey(t.Context(), c, &keyservice.CreateAccessKeyInput{UserName: name})
+	create := func(c kms.Caller, name string) (*kms.CreateAccessKeyOutput, error) {
+		return kms.CreateAccessKey.Call(t.Context(), s, c, &kms.CreateAccessKeyInput{UserName: name})
 	}
 	made, err := create(alice, "")
 	if err != nil {
@@ -31,25 +31,25 @@ func TestAccessKeys(t *testing.T) {
 	byKey.AccessKeyID = key.AccessKeyId
 	_, forBob := create(alice, "uid:4712")
 	_, forSelf := create(byKey, "")
-	_, listAll := s.ListAccessKeys(t.Context(), alice, &keyservice.ListAccessKeysInput{UserName: "*"})
-	_, listAlice := s.ListAccessKeys(t.Context(), bob, &keyservice.ListAccessKeysInput{UserName: "uid:4711"})
-	_, deleteAlice := s.DeleteAccessKey(t.Context(), bob, &keyservice.DeleteAccessKeyInput{AccessKeyId: key.AccessKeyId})
-	_, deleteNone := s.DeleteAccessKey(t.Context(), bob, &keyservice.DeleteAccessKeyInput{AccessKeyId: "KMFSAAAAAAAAAAAAAAAA"})
+	_, listAll := kms.ListAccessKeys.Call(t.Context(), s, alice, &kms.ListAccessKeysInput{UserName: "*"})
+	_, listAlice := kms.ListAccessKeys.Call(t.Context(), s, bob, &kms.ListAccessKeysInput{UserName: "uid:4711"})
+	_, deleteAlice := kms.DeleteAccessKey.Call(t.Context(), s, bob, &kms.DeleteAccessKeyInput{AccessKeyId: key.AccessKeyId})
+	_, deleteNone := kms.DeleteAccessKey.Call(t.Context(), s, bob, &kms.DeleteAccessKeyInput{AccessKeyId: "KMFSAAAAAAAAAAAAAAAA"})
 	for name, err := range map[string]error{
 		"for another": forBob, "by an access key": forSelf, "list all": listAll, "list another's": listAlice,
 		"delete another's": deleteAlice, "delete one that is not there": deleteNone,
 	} {
-		if code(err) != keyservice.CodeAccessDenied {
+		if code(err) != kms.CodeAccessDenied {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	if _, err := create(self(), "uid:4712"); err != nil {
 		t.Errorf("the owner for another: %v", err)
 	}
-	if out, err := s.ListAccessKeys(t.Context(), self(), &keyservice.ListAccessKeysInput{UserName: "*"}); err != nil || len(out.AccessKeyMetadata) != 2 {
+	if out, err := kms.ListAccessKeys.Call(t.Context(), s, self(), &kms.ListAccessKeysInput{UserName: "*"}); err != nil || len(out.AccessKeyMetadata) != 2 {
 		t.Errorf("the owner lists %+v, %v", out, err)
 	}
-	if out, err := s.ListAccessKeys(t.Context(), alice, nil); err != nil || len(out.AccessKeyMetadata) != 1 || out.AccessKeyMetadata[0].AccessKeyId != key.AccessKeyId {
+	if out, err := kms.ListAccessKeys.Call(t.Context(), s, alice, nil); err != nil || len(out.AccessKeyMetadata) != 1 || out.AccessKeyMetadata[0].AccessKeyId != key.AccessKeyId {
 		t.Errorf("alice lists %+v, %v", out, err)
 	}
 	for range 15 {
@@ -57,10 +57,10 @@ func TestAccessKeys(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := create(alice, ""); code(err) != keyservice.CodeLimitExceeded {
+	if _, err := create(alice, ""); code(err) != kms.CodeLimitExceeded {
 		t.Errorf("a seventeenth: %v", err)
 	}
-	if _, err := s.DeleteAccessKey(t.Context(), alice, &keyservice.DeleteAccessKeyInput{AccessKeyId: key.AccessKeyId}); err != nil {
+	if _, err := kms.DeleteAccessKey.Call(t.Context(), s, alice, &kms.DeleteAccessKeyInput{AccessKeyId: key.AccessKeyId}); err != nil {
 		t.Error(err)
 	}
 	if got, _, err := s.AccessKey(key.AccessKeyId); got != nil || err != nil {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 )
 
 func TestDataKey(t *testing.T) {
@@ -20,11 +21,11 @@ func TestDataKey(t *testing.T) {
 	if len(made.Plaintext) != 32 || len(made.CiphertextBlob) > 144 || made.KeyId != key {
 		t.Fatalf("got %d bytes, a blob of %d bytes and key %s", len(made.Plaintext), len(made.CiphertextBlob), made.KeyId)
 	}
-	opened, err := s.Decrypt(t.Context(), self(), &keyservice.DecryptInput{CiphertextBlob: made.CiphertextBlob, EncryptionContext: pair})
+	opened, err := kms.Decrypt.Call(t.Context(), s, self(), &kms.DecryptInput{CiphertextBlob: made.CiphertextBlob, EncryptionContext: pair})
 	if err != nil || !bytes.Equal(opened.Plaintext, made.Plaintext) || opened.KeyMaterialId != made.KeyMaterialId {
 		t.Fatalf("decrypt: %+v, %v", opened, err)
 	}
-	sealed, err := s.GenerateDataKeyWithoutPlaintext(t.Context(), self(), &keyservice.GenerateDataKeyWithoutPlaintextInput{KeyId: key, NumberOfBytes: new(int32(64))})
+	sealed, err := kms.GenerateDataKeyWithoutPlaintext.Call(t.Context(), s, self(), &kms.GenerateDataKeyWithoutPlaintextInput{KeyId: key, NumberOfBytes: new(int32(64))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,9 +38,9 @@ func TestDataKey(t *testing.T) {
 	}
 }
 
-func decrypt(t testing.TB, api keyservice.API, blob []byte, encryptionContext map[string]string) []byte {
+func decrypt(t testing.TB, api kms.Service, blob []byte, encryptionContext map[string]string) []byte {
 	t.Helper()
-	out, err := api.Decrypt(t.Context(), self(), &keyservice.DecryptInput{CiphertextBlob: blob, EncryptionContext: encryptionContext})
+	out, err := kms.Decrypt.Call(t.Context(), api, self(), &kms.DecryptInput{CiphertextBlob: blob, EncryptionContext: encryptionContext})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,9 +52,9 @@ func TestEncryptSizes(t *testing.T) {
 	key := newKey(t, s)
 	for _, size := range []int{0, 1, 4095, 4096, 4097} {
 		plaintext := bytes.Repeat([]byte{'x'}, size)
-		out, err := s.Encrypt(t.Context(), self(), &keyservice.EncryptInput{KeyId: key, Plaintext: plaintext})
+		out, err := kms.Encrypt.Call(t.Context(), s, self(), &kms.EncryptInput{KeyId: key, Plaintext: plaintext})
 		if size == 0 || size > 4096 {
-			if code(err) != keyservice.CodeValidation || strings.Contains(err.Error(), "xx") {
+			if code(err) != kms.CodeValidation || strings.Contains(err.Error(), "xx") {
 				t.Errorf("%d bytes: %v", size, err)
 			}
 			continue
@@ -94,13 +95,13 @@ func TestContextsAreNotConfused(t *testing.T) {
 	for i, made := range contexts {
 		blob := generate(t, s, key, made).CiphertextBlob
 		for j, used := range contexts {
-			_, err := s.Decrypt(t.Context(), self(), &keyservice.DecryptInput{CiphertextBlob: blob, EncryptionContext: used})
+			_, err := kms.Decrypt.Call(t.Context(), s, self(), &kms.DecryptInput{CiphertextBlob: blob, EncryptionContext: used})
 			switch {
 			case i == j && err != nil:
 				t.Errorf("%q: %v", made, err)
 			case i != j && err == nil:
 				t.Errorf("%q opens what %q sealed", used, made)
-			case i != j && err.Error() != keyservice.CodeInvalidCiphertext:
+			case i != j && err.Error() != kms.CodeInvalidCiphertext:
 				t.Errorf("%q for %q: %v", used, made, err)
 			}
 		}
@@ -124,13 +125,13 @@ func TestTamperedBlobs(t *testing.T) {
 	}
 	for name, b := range tampered {
 		for _, keyID := range []string{"", key} {
-			_, err := s.Decrypt(t.Context(), self(), &keyservice.DecryptInput{CiphertextBlob: b, KeyId: keyID, EncryptionContext: fileContext()})
+			_, err := kms.Decrypt.Call(t.Context(), s, self(), &kms.DecryptInput{CiphertextBlob: b, KeyId: keyID, EncryptionContext: fileContext()})
 			switch code(err) {
-			case keyservice.CodeInvalidCiphertext:
-				if err.Error() != keyservice.CodeInvalidCiphertext {
+			case kms.CodeInvalidCiphertext:
+				if err.Error() != kms.CodeInvalidCiphertext {
 					t.Errorf("%s: %v", name, err)
 				}
-			case keyservice.CodeAccessDenied, keyservice.CodeIncorrectKey: // the key's ID was changed
+			case kms.CodeAccessDenied, kms.CodeIncorrectKey: // the key's ID was changed
 				if info, parseErr := keyservice.ParseBlob(b); parseErr != nil || strings.HasSuffix(key, info.KeyID) {
 					t.Errorf("%s: %v", name, err)
 				}
@@ -147,7 +148,7 @@ func TestReEncrypt(t *testing.T) {
 	made := generate(t, s, from, fileContext())
 	moved := maps.Clone(fileContext())
 	moved["kmsfs:path"] = "/elsewhere"
-	out, err := s.ReEncrypt(t.Context(), self(), &keyservice.ReEncryptInput{
+	out, err := kms.ReEncrypt.Call(t.Context(), s, self(), &kms.ReEncryptInput{
 		CiphertextBlob: made.CiphertextBlob, SourceEncryptionContext: fileContext(), DestinationKeyId: to, DestinationEncryptionContext: moved,
 	})
 	if err != nil {
@@ -159,15 +160,15 @@ func TestReEncrypt(t *testing.T) {
 	if got := decrypt(t, s, out.CiphertextBlob, moved); !bytes.Equal(got, made.Plaintext) {
 		t.Error("the data key has changed")
 	}
-	_, err = s.ReEncrypt(t.Context(), self(), &keyservice.ReEncryptInput{CiphertextBlob: made.CiphertextBlob, SourceEncryptionContext: moved, DestinationKeyId: to})
-	if code(err) != keyservice.CodeInvalidCiphertext {
+	_, err = kms.ReEncrypt.Call(t.Context(), s, self(), &kms.ReEncryptInput{CiphertextBlob: made.CiphertextBlob, SourceEncryptionContext: moved, DestinationKeyId: to})
+	if code(err) != kms.CodeInvalidCiphertext {
 		t.Errorf("wrong context: %v", err)
 	}
 }
 
 func TestRandom(t *testing.T) {
 	s := newService(t)
-	a, err := s.GenerateRandom(t.Context(), self(), &keyservice.GenerateRandomInput{NumberOfBytes: new(int32(1024))})
+	a, err := kms.GenerateRandom.Call(t.Context(), s, self(), &kms.GenerateRandomInput{NumberOfBytes: new(int32(1024))})
 	if err != nil || len(a.Plaintext) != 1024 || bytes.Equal(a.Plaintext, make([]byte, 1024)) {
 		t.Fatalf("got %v, %v", a, err)
 	}
@@ -184,11 +185,11 @@ func TestConcurrency(t *testing.T) {
 			for i := range 20 {
 				ctx, alias := context.Background(), fmt.Sprintf("alias/w%d-%d", worker, i)
 				for _, err := range []error{
-					second(s.Decrypt(ctx, viaFileSystem(), &keyservice.DecryptInput{CiphertextBlob: blob})),
-					second(s.CreateAlias(ctx, self(), &keyservice.CreateAliasInput{AliasName: alias, TargetKeyId: key})),
-					second(s.GenerateDataKey(ctx, self(), &keyservice.GenerateDataKeyInput{KeyId: alias, KeySpec: "AES_128"})),
-					second(s.ListAliases(ctx, self(), &keyservice.ListAliasesInput{})),
-					second(s.DeleteAlias(ctx, self(), &keyservice.DeleteAliasInput{AliasName: alias})),
+					second(kms.Decrypt.Call(ctx, s, viaFileSystem(), &kms.DecryptInput{CiphertextBlob: blob})),
+					second(kms.CreateAlias.Call(ctx, s, self(), &kms.CreateAliasInput{AliasName: alias, TargetKeyId: key})),
+					second(kms.GenerateDataKey.Call(ctx, s, self(), &kms.GenerateDataKeyInput{KeyId: alias, KeySpec: "AES_128"})),
+					second(kms.ListAliases.Call(ctx, s, self(), &kms.ListAliasesInput{})),
+					second(kms.DeleteAlias.Call(ctx, s, self(), &kms.DeleteAliasInput{AliasName: alias})),
 				} {
 					if err != nil {
 						t.Error(err)
@@ -198,10 +199,10 @@ func TestConcurrency(t *testing.T) {
 		})
 	}
 	work.Wait()
-	if _, err := s.DisableKey(t.Context(), self(), &keyservice.DisableKeyInput{KeyId: other}); err != nil {
+	if _, err := kms.DisableKey.Call(t.Context(), s, self(), &kms.DisableKeyInput{KeyId: other}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Decrypt(t.Context(), self(), &keyservice.DecryptInput{CiphertextBlob: blob}); code(err) != keyservice.CodeDisabled {
+	if _, err := kms.Decrypt.Call(t.Context(), s, self(), &kms.DecryptInput{CiphertextBlob: blob}); code(err) != kms.CodeDisabled {
 		t.Errorf("disabled key: %v", err)
 	}
 }
@@ -211,7 +212,7 @@ func TestConcurrency(t *testing.T) {
 func TestConcurrentChanges(t *testing.T) {
 	s := newService(t)
 	key := newKey(t, s)
-	document, err := s.GetKeyPolicy(t.Context(), self(), &keyservice.GetKeyPolicyInput{KeyId: key})
+	document, err := kms.GetKeyPolicy.Call(t.Context(), s, self(), &kms.GetKeyPolicyInput{KeyId: key})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,20 +223,20 @@ func TestConcurrentChanges(t *testing.T) {
 		work.Go(func() {
 			grantee := user(uint32(5000 + worker))
 			for range 10 {
-				grant, err := s.CreateGrant(ctx, self(), &keyservice.CreateGrantInput{
+				grant, err := kms.CreateGrant.Call(ctx, s, self(), &kms.CreateGrantInput{
 					KeyId: key, GranteePrincipal: fmt.Sprintf("uid:%d", grantee.UID), Operations: []string{"Decrypt"},
 				})
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				if _, err := s.Decrypt(ctx, grantee, &keyservice.DecryptInput{CiphertextBlob: blob}); err != nil {
+				if _, err := kms.Decrypt.Call(ctx, s, grantee, &kms.DecryptInput{CiphertextBlob: blob}); err != nil {
 					t.Errorf("granted: %v", err)
 				}
-				if _, err := s.RevokeGrant(ctx, self(), &keyservice.RevokeGrantInput{KeyId: key, GrantId: grant.GrantId}); err != nil {
+				if _, err := kms.RevokeGrant.Call(ctx, s, self(), &kms.RevokeGrantInput{KeyId: key, GrantId: grant.GrantId}); err != nil {
 					t.Error(err)
 				}
-				if _, err := s.Decrypt(ctx, grantee, &keyservice.DecryptInput{CiphertextBlob: blob}); code(err) != keyservice.CodeAccessDenied {
+				if _, err := kms.Decrypt.Call(ctx, s, grantee, &kms.DecryptInput{CiphertextBlob: blob}); code(err) != kms.CodeAccessDenied {
 					t.Errorf("revoked: %v", err)
 				}
 			}
@@ -243,24 +244,24 @@ func TestConcurrentChanges(t *testing.T) {
 	}
 	work.Go(func() {
 		for range 10 {
-			if _, err := s.RotateKeyOnDemand(ctx, self(), &keyservice.RotateKeyOnDemandInput{KeyId: key}); err != nil {
+			if _, err := kms.RotateKeyOnDemand.Call(ctx, s, self(), &kms.RotateKeyOnDemandInput{KeyId: key}); err != nil {
 				t.Error(err)
 			}
 		}
 	})
 	work.Go(func() {
 		for range 10 {
-			if _, err := s.PutKeyPolicy(ctx, self(), &keyservice.PutKeyPolicyInput{KeyId: key, Policy: document.Policy}); err != nil {
+			if _, err := kms.PutKeyPolicy.Call(ctx, s, self(), &kms.PutKeyPolicyInput{KeyId: key, Policy: document.Policy}); err != nil {
 				t.Error(err)
 			}
 		}
 	})
 	work.Wait()
-	grants, err := s.ListGrants(ctx, self(), &keyservice.ListGrantsInput{KeyId: key})
+	grants, err := kms.ListGrants.Call(ctx, s, self(), &kms.ListGrantsInput{KeyId: key})
 	if err != nil || len(grants.Grants) != 0 {
 		t.Errorf("grants left: %v, %v", grants, err)
 	}
-	rotations, err := s.ListKeyRotations(ctx, self(), &keyservice.ListKeyRotationsInput{KeyId: key})
+	rotations, err := kms.ListKeyRotations.Call(ctx, s, self(), &kms.ListKeyRotationsInput{KeyId: key})
 	if err != nil || len(rotations.Rotations) != 10 {
 		t.Errorf("rotations: %v, %v", rotations, err)
 	}
@@ -280,7 +281,7 @@ func FuzzParseBlob(f *testing.F) {
 		if err == nil && (len(info.KeyID) != 36 || len(info.MaterialID) != 64) {
 			t.Errorf("%x: %+v", b, info)
 		}
-		if _, err := s.Decrypt(t.Context(), self(), &keyservice.DecryptInput{CiphertextBlob: b}); err == nil && !bytes.Equal(b, blob) {
+		if _, err := kms.Decrypt.Call(t.Context(), s, self(), &kms.DecryptInput{CiphertextBlob: b}); err == nil && !bytes.Equal(b, blob) {
 			t.Errorf("%x opens", b)
 		}
 	})

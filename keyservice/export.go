@@ -2,6 +2,7 @@ package keyservice
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/audit/send"
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 )
 
@@ -122,7 +124,7 @@ func (s *Service) exportDigests(ctx context.Context) error {
 		return err
 	}
 	for _, d := range digests {
-		if err := settings.export(ctx, d); err != nil {
+		if err := export(ctx, settings, d); err != nil {
 			return fmt.Errorf("export %s: %w", d.Name, err)
 		}
 		if err := s.exported(settings, d.Segment); err != nil {
@@ -133,21 +135,21 @@ func (s *Service) exportDigests(ctx context.Context) error {
 }
 
 // exported remembers that a digest was exported, unless they go elsewhere by now.
-func (s *Service) exported(settings *AuditSettings, segment uint64) error {
+func (s *Service) exported(settings *kms.AuditSettings, segment uint64) error {
 	s.changes.Lock()
 	defer s.changes.Unlock()
 	now, err := s.auditSettings()
-	if err != nil || !now.exportsAs(settings) {
+	if err != nil || !exportsAs(now, settings) {
 		return err
 	}
 	return s.store.Update(func(tx *store.Tx) error { return tx.PutAuditExported(segment) })
 }
 
-func (a *AuditSettings) exportsAs(b *AuditSettings) bool {
+func exportsAs(a, b *kms.AuditSettings) bool {
 	return a.ExportDirectory == b.ExportDirectory && a.ExportCommand == b.ExportCommand
 }
 
-func (a *AuditSettings) export(ctx context.Context, d audit.SignedDigest) error {
+func export(ctx context.Context, a *kms.AuditSettings, d audit.SignedDigest) error {
 	if a.ExportDirectory != "" {
 		if err := exportTo(a.ExportDirectory, d); err != nil {
 			return err
@@ -208,38 +210,38 @@ func exportBy(ctx context.Context, command string, d audit.SignedDigest) error {
 }
 
 // checkPlaces refuses settings by which a caller would have the home's owner write files or run commands.
-func (s *Service) checkPlaces(r *request, in *AuditSettings) error {
+func (s *Service) checkPlaces(r *request, in *kms.AuditSettings) error {
 	now, err := s.auditSettings()
 	if err != nil {
 		return err
 	}
-	if in.exportsAs(now) && in.StandInDirectory == now.StandInDirectory && in.SendTo == now.SendTo {
+	if exportsAs(in, now) && in.StandInDirectory == now.StandInDirectory && in.SendTo == now.SendTo {
 		return nil
 	}
 	if r.caller.UID != s.facts.Owner || r.caller.AccessKeyID != "" {
-		return refuse(CodeAccessDenied, "Only the home's owner, on its machine, sets where records and digests go to.")
+		return kms.Errorf(kms.CodeAccessDenied, "Only the home's owner, on its machine, sets where records and digests go to.")
 	}
 	if in.SendTo != "" {
-		if err := firstError(checkLength("sendTo", len(in.SendTo), 0, maxExportSetting), send.Check(in.SendTo)); err != nil {
-			return invalid("sendTo", in.SendTo, "Member is malformed: %v", err)
+		if err := cmp.Or(kms.CheckLength("sendTo", len(in.SendTo), 0, maxExportSetting), send.Check(in.SendTo)); err != nil {
+			return kms.Invalid("sendTo", in.SendTo, "Member is malformed: %v", err)
 		}
 	}
-	if err := firstError(
-		checkLength("standInDirectory", len(in.StandInDirectory), 0, maxExportSetting),
-		checkLength("exportDirectory", len(in.ExportDirectory), 0, maxExportSetting),
-		checkLength("exportCommand", len(in.ExportCommand), 0, maxExportSetting)); err != nil {
+	if err := cmp.Or(
+		kms.CheckLength("standInDirectory", len(in.StandInDirectory), 0, maxExportSetting),
+		kms.CheckLength("exportDirectory", len(in.ExportDirectory), 0, maxExportSetting),
+		kms.CheckLength("exportCommand", len(in.ExportCommand), 0, maxExportSetting)); err != nil {
 		return err
 	}
 	for member, path := range map[string]string{"standInDirectory": in.StandInDirectory, "exportDirectory": in.ExportDirectory} {
 		if path != "" && (!strings.HasPrefix(path, "/") || strings.ContainsRune(path, 0)) {
-			return invalid(member, path, "Member must be an absolute path")
+			return kms.Invalid(member, path, "Member must be an absolute path")
 		}
 	}
 	if info, err := os.Stat(in.StandInDirectory); in.StandInDirectory != "" && (err != nil || !info.IsDir()) {
-		return invalid("standInDirectory", in.StandInDirectory, "Member must be a directory that is there")
+		return kms.Invalid("standInDirectory", in.StandInDirectory, "Member must be a directory that is there")
 	}
 	if strings.ContainsRune(in.ExportCommand, 0) {
-		return invalid("exportCommand", in.ExportCommand, "Member must be a command")
+		return kms.Invalid("exportCommand", in.ExportCommand, "Member must be a command")
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package keyservice
 
 import (
+	"cmp"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 )
 
@@ -45,10 +47,10 @@ func isBeneath(path, prefix string) bool {
 
 // grantOperations are the operations that grants can be for, with the usage of the keys that they are for; empty for all keys.
 var grantOperations = map[string]string{
-	"Decrypt": usageEncryption, "Encrypt": usageEncryption, "ReEncryptFrom": usageEncryption, "ReEncryptTo": usageEncryption,
-	"GenerateDataKey": usageEncryption, "GenerateDataKeyWithoutPlaintext": usageEncryption,
-	"GenerateDataKeyPair": usageEncryption, "GenerateDataKeyPairWithoutPlaintext": usageEncryption,
-	"Sign": usageSigning, "Verify": usageSigning, "GenerateMac": usageMAC, "VerifyMac": usageMAC, "DeriveSharedSecret": usageAgreement,
+	"Decrypt": kms.UsageEncryption, "Encrypt": kms.UsageEncryption, "ReEncryptFrom": kms.UsageEncryption, "ReEncryptTo": kms.UsageEncryption,
+	"GenerateDataKey": kms.UsageEncryption, "GenerateDataKeyWithoutPlaintext": kms.UsageEncryption,
+	"GenerateDataKeyPair": kms.UsageEncryption, "GenerateDataKeyPairWithoutPlaintext": kms.UsageEncryption,
+	"Sign": kms.UsageSigning, "Verify": kms.UsageSigning, "GenerateMac": kms.UsageMAC, "VerifyMac": kms.UsageMAC, "DeriveSharedSecret": kms.UsageAgreement,
 	"GetPublicKey": "", "CreateGrant": "", "RetireGrant": "", "DescribeKey": "",
 }
 
@@ -57,45 +59,36 @@ func (k *key) checkGrantOperations(operations []string) error {
 	for _, operation := range operations {
 		usage, ok := grantOperations[operation]
 		if !ok {
-			return invalid("operations", printable(operation), "Member must satisfy enum value set: [%s]", strings.Join(slices.Sorted(maps.Keys(grantOperations)), ", "))
+			return kms.Invalid("operations", kms.Printable(operation), "Member must satisfy enum value set: [%s]", strings.Join(slices.Sorted(maps.Keys(grantOperations)), ", "))
 		}
 		unfit := usage != "" && usage != k.Usage ||
 			operation == "GetPublicKey" && !k.spec.Asymmetric() || strings.HasPrefix(operation, "GenerateDataKey") && !k.spec.Symmetric()
 		if unfit {
-			return refuse(CodeValidation, "Grant operation %s is not valid for a key of key spec %s and usage %s.", operation, k.Spec, k.Usage)
+			return kms.Errorf(kms.CodeValidation, "Grant operation %s is not valid for a key of key spec %s and usage %s.", operation, k.Spec, k.Usage)
 		}
 	}
 	return nil
 }
 
-// AWS KMS's limits on constraints, and on grants.
-const (
-	maxPairs           = 8   // of a constraint
-	maxConstraintValue = 384 // characters
-	maxKeyGrants       = 50_000
-	maxGrantName       = 256 // characters
-	maxGrantID         = 128 // characters
-)
-
 // checkConstraints says whether the key can be granted under the constraints.
-func (k *key) checkConstraints(c *GrantConstraints) error {
+func (k *key) checkConstraints(c *kms.GrantConstraints) error {
 	if !k.spec.Symmetric() {
-		return refuse(CodeValidation, "Grant constraints are valid for symmetric encryption keys only.")
+		return kms.Errorf(kms.CodeValidation, "Grant constraints are valid for symmetric encryption keys only.")
 	}
 	for _, pairs := range []map[string]string{c.EncryptionContextEquals, c.EncryptionContextSubset} {
-		if err := checkLength("constraints", len(pairs), 0, maxPairs); err != nil {
+		if err := kms.CheckLength("constraints", len(pairs), 0, kms.MaxPairs); err != nil {
 			return err
 		}
 		for name, value := range pairs {
-			if err := firstError(
-				checkLength("constraints", len(name), 1, maxConstraintValue),
-				checkLength("constraints", utf8.RuneCountInString(value), 0, maxConstraintValue)); err != nil {
+			if err := cmp.Or(
+				kms.CheckLength("constraints", len(name), 1, kms.MaxConstraintValue),
+				kms.CheckLength("constraints", utf8.RuneCountInString(value), 0, kms.MaxConstraintValue)); err != nil {
 				return err
 			}
 		}
 	}
-	if c.PathPrefix != "" && (c.PathPrefix[0] != '/' || len(c.PathPrefix) > maxConstraintValue) {
-		return invalid("constraints.pathPrefix", "", "Member must begin with / and have at most %d bytes", maxConstraintValue)
+	if c.PathPrefix != "" && (c.PathPrefix[0] != '/' || len(c.PathPrefix) > kms.MaxConstraintValue) {
+		return kms.Invalid("constraints.pathPrefix", "", "Member must begin with / and have at most %d bytes", kms.MaxConstraintValue)
 	}
 	return nil
 }
@@ -143,7 +136,7 @@ func (k *keyring) readGrantToken(text string) (key store.KeyID, id store.GrantID
 	const size = 16 + 32 + tokenNonce
 	token, err := base64.RawURLEncoding.DecodeString(text)
 	if err != nil || len(token) != size+sha256.Size || !hmac.Equal(token[size:], k.tokenMAC(token[:size])) {
-		return key, id, refuse(CodeInvalidGrantToken, "The grant token is not one of this key service's.")
+		return key, id, kms.Errorf(kms.CodeInvalidGrantToken, "The grant token is not one of this key service's.")
 	}
 	copy(key[:], token)
 	copy(id[:], token[len(key):])
@@ -152,11 +145,11 @@ func (k *keyring) readGrantToken(text string) (key store.KeyID, id store.GrantID
 
 // checkGrantTokens refuses tokens that the service never gave out. Others change nothing: grants hold at once, and for their grantees only.
 func (s *Service) checkGrantTokens(tokens []string) error {
-	if err := checkLength("grantTokens", len(tokens), 0, maxGrantTokens); err != nil {
+	if err := kms.CheckLength("grantTokens", len(tokens), 0, kms.MaxGrantTokens); err != nil {
 		return err
 	}
 	for _, token := range tokens {
-		if err := checkLength("grantTokens", len(token), 1, maxIdentifier*4); err != nil {
+		if err := kms.CheckLength("grantTokens", len(token), 1, kms.MaxIdentifier*4); err != nil {
 			return err
 		}
 		if _, _, err := s.ring.readGrantToken(token); err != nil {

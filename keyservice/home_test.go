@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/sealer"
 )
 
@@ -21,8 +22,8 @@ func TestHomeKeepsItsState(t *testing.T) {
 	key, disabled := newKey(t, s), newKey(t, s)
 	blob := generate(t, s, key, fileContext())
 	for _, err := range []error{
-		second(s.CreateAlias(t.Context(), self(), &keyservice.CreateAliasInput{AliasName: "alias/a", TargetKeyId: key})),
-		second(s.DisableKey(t.Context(), self(), &keyservice.DisableKeyInput{KeyId: disabled})),
+		second(kms.CreateAlias.Call(t.Context(), s, self(), &kms.CreateAliasInput{AliasName: "alias/a", TargetKeyId: key})),
+		second(kms.DisableKey.Call(t.Context(), s, self(), &kms.DisableKeyInput{KeyId: disabled})),
 		s.Close(),
 	} {
 		if err != nil {
@@ -33,10 +34,10 @@ func TestHomeKeepsItsState(t *testing.T) {
 	if got := decrypt(t, s, blob.CiphertextBlob, fileContext()); string(got) != string(blob.Plaintext) {
 		t.Error("the data key has changed")
 	}
-	if out, err := s.DescribeKey(t.Context(), self(), &keyservice.DescribeKeyInput{KeyId: "alias/a"}); err != nil || out.KeyMetadata.Arn != key {
+	if out, err := kms.DescribeKey.Call(t.Context(), s, self(), &kms.DescribeKeyInput{KeyId: "alias/a"}); err != nil || out.KeyMetadata.Arn != key {
 		t.Errorf("the alias names %+v, %v", out, err)
 	}
-	if out, err := s.DescribeKey(t.Context(), self(), &keyservice.DescribeKeyInput{KeyId: disabled}); err != nil || out.KeyMetadata.KeyState != "Disabled" {
+	if out, err := kms.DescribeKey.Call(t.Context(), s, self(), &kms.DescribeKeyInput{KeyId: disabled}); err != nil || out.KeyMetadata.KeyState != "Disabled" {
 		t.Errorf("the disabled key is %+v, %v", out, err)
 	}
 }
@@ -324,7 +325,7 @@ func TestDamagedStore(t *testing.T) {
 		if err != nil {
 			continue
 		}
-		out, err := s.Decrypt(t.Context(), self(), &keyservice.DecryptInput{CiphertextBlob: blob.CiphertextBlob, KeyId: key})
+		out, err := kms.Decrypt.Call(t.Context(), s, self(), &kms.DecryptInput{CiphertextBlob: blob.CiphertextBlob, KeyId: key})
 		if err == nil && string(out.Plaintext) != string(blob.Plaintext) {
 			t.Error("another data key comes out")
 		}
@@ -342,10 +343,10 @@ func TestNoSecretsAtRest(t *testing.T) {
 		secrets = append(secrets, string(generate(t, s, key, fileContext()).Plaintext))
 	}
 	marked := strings.Repeat("plaintext that must not be seen ", 4)
-	if _, err := s.Encrypt(t.Context(), self(), &keyservice.EncryptInput{KeyId: key, Plaintext: []byte(marked)}); err != nil {
+	if _, err := kms.Encrypt.Call(t.Context(), s, self(), &kms.EncryptInput{KeyId: key, Plaintext: []byte(marked)}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Encrypt(t.Context(), self(), &keyservice.EncryptInput{KeyId: key, Plaintext: []byte(marked), EncryptionAlgorithm: "x"}); err == nil {
+	if _, err := kms.Encrypt.Call(t.Context(), s, self(), &kms.EncryptInput{KeyId: key, Plaintext: []byte(marked), EncryptionAlgorithm: "x"}); err == nil {
 		t.Fatal("no error")
 	}
 	secrets = append(secrets, marked, marked[:32])

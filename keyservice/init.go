@@ -1,6 +1,7 @@
 package keyservice
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/sealer"
 	"kmsfs/keyservice/store"
 )
@@ -46,7 +48,7 @@ func Init(o InitOptions) error {
 	if o.Name == "" {
 		o.Name = defaultName
 	}
-	if !isName(o.Name) {
+	if !kms.IsHomeName(o.Name) {
 		return fmt.Errorf("the key service home's name %q: want up to 63 letters, digits and inner hyphens", o.Name)
 	}
 	if o.Sealer == nil {
@@ -116,7 +118,7 @@ func fill(dir string, o InitOptions) error {
 	if err := os.Mkdir(filepath.Join(dir, auditDir), 0o700); err != nil {
 		return err
 	}
-	if err := firstError(
+	if err := cmp.Or(
 		writeFile(filepath.Join(dir, rootKeyFile), sealed),
 		writeFile(filepath.Join(dir, slotsFile), nil),
 		writeFile(filepath.Join(dir, lockFile), nil),
@@ -126,7 +128,7 @@ func fill(dir string, o InitOptions) error {
 	if err := give(dir, o.Owner); err != nil {
 		return err
 	}
-	return firstError(syncPath(filepath.Join(dir, auditDir)), syncPath(dir))
+	return cmp.Or(syncPath(filepath.Join(dir, auditDir)), syncPath(dir))
 }
 
 func createStore(path string, rootKey []byte, o InitOptions) error {

@@ -6,29 +6,9 @@ import (
 	"sync"
 
 	"kmsfs/keyservice/keyspec"
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 	"kmsfs/policy"
-)
-
-// The states of keys.
-const (
-	stateEnabled         = "Enabled"
-	stateDisabled        = "Disabled"
-	statePendingDeletion = "PendingDeletion"
-	statePendingImport   = "PendingImport"
-)
-
-// Who manages keys. Owned keys are for the key service's own use: no operation lists, describes or finds them.
-const (
-	managerCustomer = "CUSTOMER"
-	managerService  = "AWS"
-	managerOwned    = "OWNED"
-)
-
-// Where key material comes from.
-const (
-	originKMS      = "AWS_KMS"
-	originExternal = "EXTERNAL"
 )
 
 // key is a KMS key in memory, with all that its use needs. It is dropped when it changes, never changed.
@@ -59,7 +39,7 @@ func (s *Service) load(tx *store.Tx, id store.KeyID) (*key, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w: key %s: unknown key spec %q", ErrDamagedHome, id, record.Spec)
 	}
-	k := &key{Key: *record, spec: spec, arn: s.names.key(id), materials: map[store.MaterialID]*material{}, hasGrants: tx.GrantCount(id) > 0}
+	k := &key{Key: *record, spec: spec, arn: s.names.Key(id), materials: map[store.MaterialID]*material{}, hasGrants: tx.GrantCount(id) > 0}
 	if spec.Symmetric() && k.Current >= 0 {
 		k.currentID = k.Materials[k.Current].ID.String()
 	}
@@ -92,7 +72,7 @@ func (s *Service) loadMaterials(tx *store.Tx, k *key) error {
 }
 
 func (s *Service) loadPolicy(tx *store.Tx, k *key) (*policy.Document, error) {
-	if k.Manager == managerService {
+	if k.Manager == kms.ManagerService {
 		return s.policies.managed, nil
 	}
 	text, err := tx.KeyPolicy(k.ID)
@@ -235,26 +215,26 @@ func (k *key) notIn(states ...string) error {
 		return nil
 	}
 	switch k.State {
-	case stateDisabled:
-		return refuse(CodeDisabled, "%s is disabled.", k.arn)
-	case statePendingDeletion:
-		return refuse(CodeInvalidState, "%s is pending deletion.", k.arn)
+	case kms.StateDisabled:
+		return kms.Errorf(kms.CodeDisabled, "%s is disabled.", k.arn)
+	case kms.StatePendingDeletion:
+		return kms.Errorf(kms.CodeKMSInvalidState, "%s is pending deletion.", k.arn)
 	}
-	return refuse(CodeInvalidState, "%s is pending import.", k.arn)
+	return kms.Errorf(kms.CodeKMSInvalidState, "%s is pending import.", k.arn)
 }
 
 // usable says whether the key's state allows its use.
 func (k *key) usable() error {
-	if k.State == stateEnabled {
+	if k.State == kms.StateEnabled {
 		return nil
 	}
-	return k.notIn(stateDisabled, statePendingDeletion, statePendingImport)
+	return k.notIn(kms.StateDisabled, kms.StatePendingDeletion, kms.StatePendingImport)
 }
 
 // serves says whether the key is for the usage that an operation ("Encrypt") makes of it.
 func (k *key) serves(operation, usage string) error {
 	if k.Usage != usage {
-		return refuse(CodeInvalidKeyUsage, "%s key usage is %s which is not valid for %s.", k.arn, k.Usage, operation)
+		return kms.Errorf(kms.CodeInvalidKeyUsage, "%s key usage is %s which is not valid for %s.", k.arn, k.Usage, operation)
 	}
 	return nil
 }

@@ -7,11 +7,9 @@ import (
 	"github.com/google/uuid"
 
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 )
-
-// managedPrefix is what the aliases of the file system's own keys begin with, in the place of AWS's alias/aws/.
-const managedPrefix = "alias/kmsfs/"
 
 // ownedPrefix is what the names of owned keys begin with. They are kept with the aliases, and are none.
 const ownedPrefix = "owned/"
@@ -20,7 +18,7 @@ const ownedPrefix = "owned/"
 const managedRotation = 365
 
 // managedAliases are those that there are. The key comes to be when its alias is first asked for.
-func managedAliases() []string { return []string{managedPrefix + "fs"} }
+func managedAliases() []string { return []string{kms.ManagedPrefix + "fs"} }
 
 // managedKey makes the key of a predefined alias; false if the alias is none of them.
 func (s *Service) managedKey(r *request, alias string) (store.KeyID, bool, error) {
@@ -28,7 +26,7 @@ func (s *Service) managedKey(r *request, alias string) (store.KeyID, bool, error
 		return store.KeyID{}, false, nil
 	}
 	id, err := s.internalKey(alias, store.Key{
-		Description: "Default key that protects files when no other key is named", Manager: managerService,
+		Description: "Default key that protects files when no other key is named", Manager: kms.ManagerService,
 		RotationPeriod: managedRotation, NextRotation: millis(r.time).AddDate(0, 0, managedRotation),
 	})
 	return id, err == nil, err
@@ -36,7 +34,7 @@ func (s *Service) managedKey(r *request, alias string) (store.KeyID, bool, error
 
 // ownedKey is a key of the service's own, made when it is first needed: a symmetric one, unless like says otherwise.
 func (s *Service) ownedKey(name string, like store.Key) (*key, error) {
-	like.Manager = managerOwned
+	like.Manager = kms.ManagerOwned
 	id, err := s.internalKey(ownedPrefix+name, like)
 	if err != nil {
 		return nil, err
@@ -57,17 +55,17 @@ func (s *Service) internalKey(name string, record store.Key) (store.KeyID, error
 	}
 	r := s.internalRequest()
 	r.name = "CreateKey"
-	record.ID, record.Created, record.State = id, millis(r.time), stateEnabled
-	record.Spec, record.Usage, record.Origin = cmp.Or(record.Spec, specSymmetric), cmp.Or(record.Usage, usageEncryption), originKMS
+	record.ID, record.Created, record.State = id, millis(r.time), kms.StateEnabled
+	record.Spec, record.Usage, record.Origin = cmp.Or(record.Spec, kms.SpecSymmetric), cmp.Or(record.Usage, kms.UsageEncryption), kms.OriginKMS
 	made, err := s.generateMaterial(r, &record)
 	if err != nil {
 		return id, err
 	}
 	defer made.wipe()
-	r.concerns(resourceKey, s.names.key(id))
+	r.concerns(resourceKey, s.names.Key(id))
 	r.details = append(r.details, audit.Text("keyId", id.String()), audit.Text("name", name))
 	return id, s.changeMaterial(r, made, func(tx *store.Tx) error {
-		return firstError(
+		return cmp.Or(
 			tx.AddKey(&record),
 			tx.PutAlias(&store.Alias{Name: name, Target: id, Created: record.Created, Updated: record.Created}),
 			noteDue(tx, &record))

@@ -4,6 +4,8 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
+
+	"kmsfs/keyservice/kms"
 )
 
 // A marker says where the next page of a list begins: a MAC, so that nobody makes up places, and the last item that was listed, which
@@ -16,7 +18,7 @@ func (k *keyring) marker(operation string, last []byte) string {
 
 // readMarker returns the last item that was listed.
 func (k *keyring) readMarker(operation, marker string) ([]byte, error) {
-	if err := checkLength("marker", len(marker), 1, maxMarker); err != nil {
+	if err := kms.CheckLength("marker", len(marker), 1, kms.MaxMarker); err != nil {
 		return nil, err
 	}
 	b, err := base64.RawURLEncoding.DecodeString(marker)
@@ -26,8 +28,8 @@ func (k *keyring) readMarker(operation, marker string) ([]byte, error) {
 	return b[sha256.Size:], nil
 }
 
-func errInvalidMarker() *Error {
-	return refuse(CodeInvalidMarker, "The marker is not one of this operation's.")
+func errInvalidMarker() *kms.Error {
+	return kms.Errorf(kms.CodeInvalidMarker, "The marker is not one of this operation's.")
 }
 
 func (k *keyring) markerMAC(operation string, last []byte) []byte {
@@ -42,5 +44,5 @@ func pageSize(limit *int32, standard, most int32) (int, error) {
 	if limit == nil {
 		return int(standard), nil
 	}
-	return int(*limit), checkNumber("limit", limit, 1, most)
+	return int(*limit), kms.CheckNumber("limit", limit, 1, most)
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 )
 
@@ -182,7 +183,7 @@ func (k *keyring) use(m *material, f func(secret []byte) error) (err error) {
 		defer clear(buffer[:])
 		secret, openErr := openWith(k.memory, buffer[:0], m.name[:], m.wrapped)
 		if openErr != nil {
-			err = refuse(CodeInternal, "the key material is damaged")
+			err = kms.Errorf(kms.CodeInternal, "the key material is damaged")
 			return
 		}
 		defer clear(secret)

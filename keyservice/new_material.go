@@ -1,10 +1,12 @@
 package keyservice
 
 import (
+	"cmp"
 	"runtime"
 
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/keyspec"
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 )
 
@@ -25,7 +27,7 @@ func (m *newMaterial) wipe() {
 func (s *Service) generateMaterial(r *request, k *store.Key) (*newMaterial, error) {
 	spec, ok := keyspec.Find(k.Spec)
 	if !ok {
-		return nil, refuse(CodeInternal, "unknown key spec %s", k.Spec)
+		return nil, kms.Errorf(kms.CodeInternal, "unknown key spec %s", k.Spec)
 	}
 	secret, err := s.generate(r, spec)
 	if err != nil {
@@ -73,7 +75,7 @@ func (s *Service) changeMaterial(r *request, m *newMaterial, f func(*store.Tx) e
 		return err
 	}
 	err = s.change(r, func(tx *store.Tx) error {
-		return firstError(f(tx), tx.PutSecret(m.key, m.id, wrapped))
+		return cmp.Or(f(tx), tx.PutSecret(m.key, m.id, wrapped))
 	}, keys...)
 	if err != nil {
 		_ = s.slots.Erase(slot) // if it can't be, nothing is lost but its place

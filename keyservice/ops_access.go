@@ -1,29 +1,26 @@
 package keyservice
 
-import "context"
+import (
+	"cmp"
+	"context"
 
-// maxChecks bounds the uses that one call over the wire asks about, so that it fits into a request of 1 MiB with contexts of usual size.
-const maxChecks = 500
+	"kmsfs/keyservice/kms"
+)
 
-// CheckUses says of uses of keys whether they would be let through. It is for those who hold data keys and want to know whether they still may, often: so
-// it isn't recorded, tells nothing that a refused call wouldn't, and unwraps nothing.
-func (s *Service) CheckUses(ctx context.Context, c Caller, in *CheckUsesInput) (*CheckUsesOutput, error) {
-	s.life.RLock()
-	defer s.life.RUnlock()
-	if s.closed {
-		return nil, refuse(CodeInternal, "the key service is closed")
-	}
-	out := &CheckUsesOutput{Uses: make([]KeyUseVerdict, len(in.Uses))}
+// checkUses is for those who hold data keys, and ask often whether they are still authorized: it tells
+// nothing that a denied call wouldn't, and unwraps nothing.
+func (s *Service) checkUses(r *request, in *kms.CheckUsesInput) (*kms.CheckUsesOutput, error) {
+	out := &kms.CheckUsesOutput{Uses: make([]kms.KeyUseVerdict, len(in.Uses))}
 	for i := range in.Uses {
-		if err := ctx.Err(); err != nil {
+		if err := r.ctx.Err(); err != nil {
 			return nil, err
 		}
-		out.Uses[i] = s.checkUse(ctx, c, &in.Uses[i])
+		out.Uses[i] = s.checkUse(r.ctx, r.caller, &in.Uses[i])
 	}
 	return out, nil
 }
 
-func (s *Service) checkUse(ctx context.Context, c Caller, u *KeyUse) (v KeyUseVerdict) {
+func (s *Service) checkUse(ctx context.Context, c kms.Caller, u *kms.KeyUse) (v kms.KeyUseVerdict) {
 	if c.ViaFileSystem {
 		c.Caller = u.Caller
 	}
@@ -31,34 +28,34 @@ func (s *Service) checkUse(ctx context.Context, c Caller, u *KeyUse) (v KeyUseVe
 	defer s.endRequest(r)
 	current, err := s.wouldAdmit(r, u)
 	if err != nil {
-		refusal := asError(err)
-		return KeyUseVerdict{Code: refusal.Code, Message: refusal.Message}
+		refusal := kms.AsError(err)
+		return kms.KeyUseVerdict{Code: refusal.Code, Message: refusal.Message}
 	}
-	return KeyUseVerdict{Current: current}
+	return kms.KeyUseVerdict{Current: current}
 }
 
 // wouldAdmit refuses what the use itself would be refused with, and says whether the data key is under the key's current material.
-func (s *Service) wouldAdmit(r *request, u *KeyUse) (current bool, err error) {
-	if err := firstError(
-		checkEnum("action", u.Action, "Decrypt", "GenerateDataKey"),
-		checkIdentifier("keyId", u.KeyId),
-		checkContext("encryptionContext", u.EncryptionContext)); err != nil {
+func (s *Service) wouldAdmit(r *request, u *kms.KeyUse) (current bool, err error) {
+	if err := cmp.Or(
+		kms.CheckEnum("action", u.Action, "Decrypt", "GenerateDataKey"),
+		kms.CheckIdentifier("keyId", u.KeyId),
+		kms.CheckContext("encryptionContext", u.EncryptionContext)); err != nil {
 		return false, err
 	}
 	k, err := s.anyKey(r, u.KeyId)
 	if err != nil {
 		return false, err
 	}
-	r.about("kms:encryptionalgorithm", specSymmetric)
+	r.about("kms:encryptionalgorithm", kms.SpecSymmetric)
 	if err := s.admitIn(r, actionPrefix+u.Action, k, u.EncryptionContext); err != nil {
 		return false, err
 	}
-	if err := firstError(k.serves(u.Action, usageEncryption), k.usable()); err != nil || len(u.CiphertextBlob) == 0 {
+	if err := cmp.Or(k.serves(u.Action, kms.UsageEncryption), k.usable()); err != nil || len(u.CiphertextBlob) == 0 {
 		return false, err
 	}
 	parsed, err := parseBlob(u.CiphertextBlob)
 	if err != nil || k.materials[parsed.material] == nil {
-		return false, errInvalidCiphertext()
+		return false, kms.ErrInvalidCiphertext()
 	}
 	return parsed.key == k.ID && parsed.material == k.Materials[k.Current].ID, nil
 }

@@ -1,33 +1,14 @@
 package keyservice
 
 import (
-	"context"
+	"cmp"
 	"strings"
 
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 )
 
-// CreateAlias gives a KMS key a further name.
-func (s *Service) CreateAlias(ctx context.Context, c Caller, in *CreateAliasInput) (*CreateAliasOutput, error) {
-	return run(ctx, s, c, "CreateAlias", in, (*Service).createAlias)
-}
-
-// UpdateAlias has an alias name another KMS key.
-func (s *Service) UpdateAlias(ctx context.Context, c Caller, in *UpdateAliasInput) (*UpdateAliasOutput, error) {
-	return run(ctx, s, c, "UpdateAlias", in, (*Service).updateAlias)
-}
-
-// DeleteAlias removes an alias; the KMS key stays.
-func (s *Service) DeleteAlias(ctx context.Context, c Caller, in *DeleteAliasInput) (*DeleteAliasOutput, error) {
-	return run(ctx, s, c, "DeleteAlias", in, (*Service).deleteAlias)
-}
-
-// ListAliases lists aliases, a page at a time.
-func (s *Service) ListAliases(ctx context.Context, c Caller, in *ListAliasesInput) (*ListAliasesOutput, error) {
-	return run(ctx, s, c, "ListAliases", in, (*Service).listAliases)
-}
-
-func (s *Service) createAlias(r *request, in *CreateAliasInput) (*CreateAliasOutput, error) {
+func (s *Service) createAlias(r *request, in *kms.CreateAliasInput) (*kms.CreateAliasOutput, error) {
 	s.changes.Lock()
 	defer s.changes.Unlock()
 	target, err := s.aliasTarget(r, "kms:CreateAlias", in.AliasName, in.TargetKeyId)
@@ -35,13 +16,13 @@ func (s *Service) createAlias(r *request, in *CreateAliasInput) (*CreateAliasOut
 		return nil, err
 	}
 	if _, ok, err := s.target(in.AliasName); ok || err != nil {
-		return nil, firstError(err, refuse(CodeAlreadyExists, "An alias with the name %s already exists", s.names.alias(in.AliasName)))
+		return nil, cmp.Or[error](err, kms.Errorf(kms.CodeAlreadyExists, "An alias with the name %s already exists", s.names.Alias(in.AliasName)))
 	}
 	now := millis(r.time)
-	return &CreateAliasOutput{}, s.putAlias(r, &store.Alias{Name: in.AliasName, Target: target.ID, Created: now, Updated: now})
+	return &kms.CreateAliasOutput{}, s.putAlias(r, &store.Alias{Name: in.AliasName, Target: target.ID, Created: now, Updated: now})
 }
 
-func (s *Service) updateAlias(r *request, in *UpdateAliasInput) (*UpdateAliasOutput, error) {
+func (s *Service) updateAlias(r *request, in *kms.UpdateAliasInput) (*kms.UpdateAliasOutput, error) {
 	s.changes.Lock()
 	defer s.changes.Unlock()
 	target, err := s.aliasTarget(r, "kms:UpdateAlias", in.AliasName, in.TargetKeyId)
@@ -56,13 +37,13 @@ func (s *Service) updateAlias(r *request, in *UpdateAliasInput) (*UpdateAliasOut
 		return nil, err
 	}
 	if old.Usage != target.Usage || old.spec.Symmetric() != target.spec.Symmetric() || old.spec.MAC() != target.spec.MAC() {
-		return nil, refuse(CodeValidation, "Alias %s cannot be changed from a KMS key of usage %s to one of another type or usage.", in.AliasName, old.Usage)
+		return nil, kms.Errorf(kms.CodeValidation, "Alias %s cannot be changed from a KMS key of usage %s to one of another type or usage.", in.AliasName, old.Usage)
 	}
 	alias.Target, alias.Updated = target.ID, millis(r.time)
-	return &UpdateAliasOutput{}, s.putAlias(r, alias, old.ID)
+	return &kms.UpdateAliasOutput{}, s.putAlias(r, alias, old.ID)
 }
 
-func (s *Service) deleteAlias(r *request, in *DeleteAliasInput) (*DeleteAliasOutput, error) {
+func (s *Service) deleteAlias(r *request, in *kms.DeleteAliasInput) (*kms.DeleteAliasOutput, error) {
 	s.changes.Lock()
 	defer s.changes.Unlock()
 	if err := s.admitAlias(r, "kms:DeleteAlias", in.AliasName); err != nil {
@@ -77,17 +58,17 @@ func (s *Service) deleteAlias(r *request, in *DeleteAliasInput) (*DeleteAliasOut
 	}
 	err = s.change(r, func(tx *store.Tx) error { return tx.DeleteAlias(alias.Name) }, target.ID)
 	s.cache.forget(nil, alias.Name)
-	return &DeleteAliasOutput{}, err
+	return &kms.DeleteAliasOutput{}, err
 }
 
 // admitAlias lets the caller perform the action on the alias.
 func (s *Service) admitAlias(r *request, action, name string) error {
 	r.readOnly = false
 	r.textParam("aliasName", name)
-	if err := checkAliasName(name); err != nil {
+	if err := kms.CheckAliasName(name); err != nil {
 		return err
 	}
-	arn := s.names.alias(name)
+	arn := s.names.Alias(name)
 	r.concerns(resourceAlias, arn)
 	return s.admitAccount(r, action, arn)
 }
@@ -98,17 +79,17 @@ func (s *Service) aliasTarget(r *request, action, name, id string) (*key, error)
 		return nil, err
 	}
 	r.textParam("targetKeyId", id)
-	if err := checkIdentifier("targetKeyId", id); err != nil {
+	if err := kms.CheckIdentifier("targetKeyId", id); err != nil {
 		return nil, err
 	}
-	if strings.HasPrefix(id, aliasPrefix) {
-		return nil, refuse(CodeValidation, "Aliases must refer to keys. Not aliases")
+	if strings.HasPrefix(id, kms.AliasPrefix) {
+		return nil, kms.Errorf(kms.CodeValidation, "Aliases must refer to keys. Not aliases")
 	}
 	target, err := s.plainKey(id)
 	if err != nil {
 		return nil, err
 	}
-	return target, firstError(s.admit(r, action, target), target.notIn(statePendingDeletion))
+	return target, cmp.Or(s.admit(r, action, target), target.notIn(kms.StatePendingDeletion))
 }
 
 func (s *Service) existingAlias(name string) (*store.Alias, *key, error) {
@@ -121,7 +102,7 @@ func (s *Service) existingAlias(name string) (*store.Alias, *key, error) {
 		return nil, nil, err
 	}
 	if alias == nil {
-		return nil, nil, refuse(CodeNotFound, "Alias %s is not found.", s.names.alias(name))
+		return nil, nil, kms.Errorf(kms.CodeNotFound, "Alias %s is not found.", s.names.Alias(name))
 	}
 	target, err := s.existingKey(alias.Target)
 	return alias, target, err
@@ -133,8 +114,8 @@ func (s *Service) putAlias(r *request, a *store.Alias, before ...store.KeyID) er
 		if err := tx.PutAlias(a); err != nil {
 			return err
 		}
-		if tx.AliasCount(a.Target) > maxKeyAliases {
-			return refuse(CodeLimitExceeded, "Key %s has %d aliases, which is the limit.", a.Target, maxKeyAliases)
+		if tx.AliasCount(a.Target) > kms.MaxKeyAliases {
+			return kms.Errorf(kms.CodeLimitExceeded, "Key %s has %d aliases, which is the limit.", a.Target, kms.MaxKeyAliases)
 		}
 		return nil
 	}, append(before, a.Target)...)
@@ -142,7 +123,7 @@ func (s *Service) putAlias(r *request, a *store.Alias, before ...store.KeyID) er
 	return err
 }
 
-func (s *Service) listAliases(r *request, in *ListAliasesInput) (*ListAliasesOutput, error) {
+func (s *Service) listAliases(r *request, in *kms.ListAliasesInput) (*kms.ListAliasesOutput, error) {
 	r.textParam("keyId", in.KeyId)
 	limit, err := pageSize(in.Limit, 50, 100)
 	if err != nil {
@@ -153,7 +134,7 @@ func (s *Service) listAliases(r *request, in *ListAliasesInput) (*ListAliasesOut
 	}
 	var of *key
 	if in.KeyId != "" {
-		if err := checkIdentifier("keyId", in.KeyId); err != nil {
+		if err := kms.CheckIdentifier("keyId", in.KeyId); err != nil {
 			return nil, err
 		}
 		if of, err = s.plainKey(in.KeyId); err != nil {
@@ -170,19 +151,19 @@ func (s *Service) listAliases(r *request, in *ListAliasesInput) (*ListAliasesOut
 }
 
 // aliasPage lists a key's aliases, or all.
-func (s *Service) aliasPage(of *key, after string, limit int) (*ListAliasesOutput, error) {
-	out := &ListAliasesOutput{Aliases: []AliasListEntry{}}
+func (s *Service) aliasPage(of *key, after string, limit int) (*kms.ListAliasesOutput, error) {
+	out := &kms.ListAliasesOutput{Aliases: []kms.AliasListEntry{}}
 	add := func(a *store.Alias) bool {
-		if !strings.HasPrefix(a.Name, aliasPrefix) {
+		if !strings.HasPrefix(a.Name, kms.AliasPrefix) {
 			return true // an owned key's name
 		}
 		if len(out.Aliases) == limit {
 			out.Truncated = true
 			return false
 		}
-		out.Aliases = append(out.Aliases, AliasListEntry{
-			AliasName: a.Name, AliasArn: s.names.alias(a.Name), TargetKeyId: a.Target.String(),
-			CreationDate: Timestamp{a.Created}, LastUpdatedDate: Timestamp{a.Updated},
+		out.Aliases = append(out.Aliases, kms.AliasListEntry{
+			AliasName: a.Name, AliasArn: s.names.Alias(a.Name), TargetKeyId: a.Target.String(),
+			CreationDate: kms.Timestamp{Time: a.Created}, LastUpdatedDate: kms.Timestamp{Time: a.Updated},
 		})
 		return true
 	}

@@ -1,69 +1,25 @@
 package keyservice
 
 import (
-	"context"
+	"cmp"
 
 	"kmsfs/keyservice/keyspec"
+	"kmsfs/keyservice/kms"
 )
 
-// maxMessage bounds messages to sign or to make MACs of, in bytes, and maxSignature signatures and MACs.
-const (
-	maxMessage   = 4096
-	maxSignature = 6144
-	maxPublicKey = 8192
-)
-
-// GenerateDataKeyPair makes a key pair, whose private key is encrypted like a data key.
-func (s *Service) GenerateDataKeyPair(ctx context.Context, c Caller, in *GenerateDataKeyPairInput) (*GenerateDataKeyPairOutput, error) {
-	return run(ctx, s, c, "GenerateDataKeyPair", in, func(s *Service, r *request, in *GenerateDataKeyPairInput) (*GenerateDataKeyPairOutput, error) {
-		return s.newDataKeyPair(r, "kms:GenerateDataKeyPair", in)
-	})
+func (s *Service) generateDataKeyPair(r *request, in *kms.GenerateDataKeyPairInput) (*kms.GenerateDataKeyPairOutput, error) {
+	return s.newDataKeyPair(r, "kms:GenerateDataKeyPair", in)
 }
 
-// GenerateDataKeyPairWithoutPlaintext makes a key pair for later use.
-func (s *Service) GenerateDataKeyPairWithoutPlaintext(ctx context.Context, c Caller, in *GenerateDataKeyPairWithoutPlaintextInput) (*GenerateDataKeyPairWithoutPlaintextOutput, error) {
-	return run(ctx, s, c, "GenerateDataKeyPairWithoutPlaintext", in, (*Service).generateSealedDataKeyPair)
-}
-
-// Sign signs a message or a digest.
-func (s *Service) Sign(ctx context.Context, c Caller, in *SignInput) (*SignOutput, error) {
-	return run(ctx, s, c, "Sign", in, (*Service).sign)
-}
-
-// Verify verifies a signature.
-func (s *Service) Verify(ctx context.Context, c Caller, in *VerifyInput) (*VerifyOutput, error) {
-	return run(ctx, s, c, "Verify", in, (*Service).verify)
-}
-
-// GenerateMac makes a message's MAC.
-func (s *Service) GenerateMac(ctx context.Context, c Caller, in *GenerateMacInput) (*GenerateMacOutput, error) {
-	return run(ctx, s, c, "GenerateMac", in, (*Service).generateMac)
-}
-
-// VerifyMac verifies a MAC.
-func (s *Service) VerifyMac(ctx context.Context, c Caller, in *VerifyMacInput) (*VerifyMacOutput, error) {
-	return run(ctx, s, c, "VerifyMac", in, (*Service).verifyMac)
-}
-
-// GetPublicKey returns a KMS key's public key.
-func (s *Service) GetPublicKey(ctx context.Context, c Caller, in *GetPublicKeyInput) (*GetPublicKeyOutput, error) {
-	return run(ctx, s, c, "GetPublicKey", in, (*Service).getPublicKey)
-}
-
-// DeriveSharedSecret is the key agreement of a KMS key and a peer's public key.
-func (s *Service) DeriveSharedSecret(ctx context.Context, c Caller, in *DeriveSharedSecretInput) (*DeriveSharedSecretOutput, error) {
-	return run(ctx, s, c, "DeriveSharedSecret", in, (*Service).deriveSharedSecret)
-}
-
-func (s *Service) generateSealedDataKeyPair(r *request, in *GenerateDataKeyPairWithoutPlaintextInput) (*GenerateDataKeyPairWithoutPlaintextOutput, error) {
-	out, err := s.newDataKeyPair(r, "kms:GenerateDataKeyPairWithoutPlaintext", &GenerateDataKeyPairInput{
+func (s *Service) generateSealedDataKeyPair(r *request, in *kms.GenerateDataKeyPairWithoutPlaintextInput) (*kms.GenerateDataKeyPairWithoutPlaintextOutput, error) {
+	out, err := s.newDataKeyPair(r, "kms:GenerateDataKeyPairWithoutPlaintext", &kms.GenerateDataKeyPairInput{
 		KeyId: in.KeyId, EncryptionContext: in.EncryptionContext, KeyPairSpec: in.KeyPairSpec, GrantTokens: in.GrantTokens, DryRun: in.DryRun,
 	})
 	if err != nil {
 		return nil, err
 	}
-	out.wipe()
-	return &GenerateDataKeyPairWithoutPlaintextOutput{out.PrivateKeyCiphertextBlob, out.PublicKey, out.KeyId, out.KeyPairSpec, out.KeyMaterialId}, nil
+	out.Wipe()
+	return &kms.GenerateDataKeyPairWithoutPlaintextOutput{PrivateKeyCiphertextBlob: out.PrivateKeyCiphertextBlob, PublicKey: out.PublicKey, KeyId: out.KeyId, KeyPairSpec: out.KeyPairSpec, KeyMaterialId: out.KeyMaterialId}, nil
 }
 
 // pairSpecs are the specs of data key pairs.
@@ -73,22 +29,22 @@ func pairSpecs() []string {
 	}
 }
 
-func (s *Service) newDataKeyPair(r *request, action string, in *GenerateDataKeyPairInput) (*GenerateDataKeyPairOutput, error) {
+func (s *Service) newDataKeyPair(r *request, action string, in *kms.GenerateDataKeyPairInput) (*kms.GenerateDataKeyPairOutput, error) {
 	r.textParam("keyId", in.KeyId)
 	r.textParam("keyPairSpec", in.KeyPairSpec)
 	r.contextParam("encryptionContext", in.EncryptionContext)
 	r.about("kms:datakeypairspec", in.KeyPairSpec)
-	if err := firstError(
-		checkIdentifier("keyId", in.KeyId),
+	if err := cmp.Or(
+		kms.CheckIdentifier("keyId", in.KeyId),
 		checkGiven("keyPairSpec", in.KeyPairSpec, pairSpecs()...),
-		checkContext("encryptionContext", in.EncryptionContext),
+		kms.CheckContext("encryptionContext", in.EncryptionContext),
 		s.checkGrantTokens(in.GrantTokens),
-		checkUnsupported("Recipient", isGiven(in.Recipient))); err != nil {
+		kms.CheckUnsupported("Recipient", kms.IsGiven(in.Recipient))); err != nil {
 		return nil, err
 	}
 	spec, ok := keyspec.Find(in.KeyPairSpec)
 	if !ok {
-		return nil, checkUnsupported("KeyPairSpec "+in.KeyPairSpec, true)
+		return nil, kms.CheckUnsupported("KeyPairSpec "+in.KeyPairSpec, true)
 	}
 	k, err := s.dataKeyKey(r, action, in.KeyId, in.EncryptionContext)
 	if err != nil {
@@ -106,7 +62,7 @@ func (s *Service) newDataKeyPair(r *request, action string, in *GenerateDataKeyP
 		clear(private)
 		return nil, err
 	}
-	return &GenerateDataKeyPairOutput{sealed, private, public, k.arn, spec.Name, k.currentID}, nil
+	return &kms.GenerateDataKeyPairOutput{PrivateKeyCiphertextBlob: sealed, PrivateKeyPlaintext: private, PublicKey: public, KeyId: k.arn, KeyPairSpec: spec.Name, KeyMaterialId: k.currentID}, nil
 }
 
 // pair makes a key pair; the caller wipes the private key.
@@ -131,11 +87,11 @@ func (s *Service) use(r *request, id, usage string) (*key, error) {
 		return nil, err
 	}
 	r.uses(k)
-	return k, firstError(k.serves(r.name, usage), k.usable())
+	return k, cmp.Or(k.serves(r.name, usage), k.usable())
 }
 
 // signing describes and checks what Sign and Verify have in common.
-func (s *Service) signing(r *request, in *SignInput) error {
+func (s *Service) signing(r *request, in *kms.SignInput) error {
 	messageType := in.MessageType
 	if messageType == "" {
 		messageType = keyspec.Raw
@@ -145,22 +101,22 @@ func (s *Service) signing(r *request, in *SignInput) error {
 	r.textParam("signingAlgorithm", in.SigningAlgorithm)
 	r.about("kms:messagetype", messageType)
 	r.about("kms:signingalgorithm", in.SigningAlgorithm)
-	return firstError(
-		checkIdentifier("keyId", in.KeyId),
-		checkLength("message", len(in.Message), 1, maxMessage),
-		checkEnum("messageType", messageType, keyspec.Raw, keyspec.Digest, "EXTERNAL_MU"),
-		checkUnsupported("MessageType EXTERNAL_MU", messageType == "EXTERNAL_MU"),
+	return cmp.Or(
+		kms.CheckIdentifier("keyId", in.KeyId),
+		kms.CheckLength("message", len(in.Message), 1, kms.MaxMessage),
+		kms.CheckEnum("messageType", messageType, keyspec.Raw, keyspec.Digest, "EXTERNAL_MU"),
+		kms.CheckUnsupported("MessageType EXTERNAL_MU", messageType == "EXTERNAL_MU"),
 		checkGiven("signingAlgorithm", in.SigningAlgorithm, "RSASSA_PSS_SHA_256", "RSASSA_PSS_SHA_384", "RSASSA_PSS_SHA_512",
 			"RSASSA_PKCS1_V1_5_SHA_256", "RSASSA_PKCS1_V1_5_SHA_384", "RSASSA_PKCS1_V1_5_SHA_512",
 			"ECDSA_SHA_256", "ECDSA_SHA_384", "ECDSA_SHA_512", "SM2DSA", "ML_DSA_SHAKE_256", "ED25519_SHA_512", "ED25519_PH_SHA_512"),
 		s.checkGrantTokens(in.GrantTokens))
 }
 
-func (s *Service) sign(r *request, in *SignInput) (*SignOutput, error) {
+func (s *Service) sign(r *request, in *kms.SignInput) (*kms.SignOutput, error) {
 	if err := s.signing(r, in); err != nil {
 		return nil, err
 	}
-	k, err := s.use(r, in.KeyId, usageSigning)
+	k, err := s.use(r, in.KeyId, kms.UsageSigning)
 	if err != nil {
 		return nil, err
 	}
@@ -169,45 +125,45 @@ func (s *Service) sign(r *request, in *SignInput) (*SignOutput, error) {
 		signature, err = k.spec.Sign(in.SigningAlgorithm, in.MessageType, secret, in.Message)
 		return specError(k, in.SigningAlgorithm, err)
 	})
-	if err := firstError(err, dryRun(r, in.DryRun)); err != nil {
+	if err := cmp.Or(err, dryRun(r, in.DryRun)); err != nil {
 		return nil, err
 	}
-	return &SignOutput{k.arn, signature, in.SigningAlgorithm}, nil
+	return &kms.SignOutput{KeyId: k.arn, Signature: signature, SigningAlgorithm: in.SigningAlgorithm}, nil
 }
 
-func (s *Service) verify(r *request, in *VerifyInput) (*VerifyOutput, error) {
-	common := SignInput{KeyId: in.KeyId, Message: in.Message, MessageType: in.MessageType, SigningAlgorithm: in.SigningAlgorithm, GrantTokens: in.GrantTokens}
-	if err := firstError(s.signing(r, &common), checkLength("signature", len(in.Signature), 1, maxSignature)); err != nil {
+func (s *Service) verify(r *request, in *kms.VerifyInput) (*kms.VerifyOutput, error) {
+	common := kms.SignInput{KeyId: in.KeyId, Message: in.Message, MessageType: in.MessageType, SigningAlgorithm: in.SigningAlgorithm, GrantTokens: in.GrantTokens}
+	if err := cmp.Or(s.signing(r, &common), kms.CheckLength("signature", len(in.Signature), 1, kms.MaxSignature)); err != nil {
 		return nil, err
 	}
-	k, err := s.use(r, in.KeyId, usageSigning)
+	k, err := s.use(r, in.KeyId, kms.UsageSigning)
 	if err != nil {
 		return nil, err
 	}
 	err = k.spec.Verify(in.SigningAlgorithm, in.MessageType, k.PublicKey, in.Message, in.Signature)
-	if err := firstError(specError(k, in.SigningAlgorithm, err), dryRun(r, in.DryRun)); err != nil {
+	if err := cmp.Or(specError(k, in.SigningAlgorithm, err), dryRun(r, in.DryRun)); err != nil {
 		return nil, err
 	}
-	return &VerifyOutput{k.arn, true, in.SigningAlgorithm}, nil
+	return &kms.VerifyOutput{KeyId: k.arn, SignatureValid: true, SigningAlgorithm: in.SigningAlgorithm}, nil
 }
 
 // macking describes and checks what GenerateMac and VerifyMac have in common.
-func (s *Service) macking(r *request, in *GenerateMacInput) error {
+func (s *Service) macking(r *request, in *kms.GenerateMacInput) error {
 	r.textParam("keyId", in.KeyId)
 	r.textParam("macAlgorithm", in.MacAlgorithm)
 	r.about("kms:macalgorithm", in.MacAlgorithm)
-	return firstError(
-		checkIdentifier("keyId", in.KeyId),
-		checkLength("message", len(in.Message), 1, maxMessage),
+	return cmp.Or(
+		kms.CheckIdentifier("keyId", in.KeyId),
+		kms.CheckLength("message", len(in.Message), 1, kms.MaxMessage),
 		checkGiven("macAlgorithm", in.MacAlgorithm, "HMAC_SHA_224", "HMAC_SHA_256", "HMAC_SHA_384", "HMAC_SHA_512"),
 		s.checkGrantTokens(in.GrantTokens))
 }
 
-func (s *Service) generateMac(r *request, in *GenerateMacInput) (*GenerateMacOutput, error) {
+func (s *Service) generateMac(r *request, in *kms.GenerateMacInput) (*kms.GenerateMacOutput, error) {
 	if err := s.macking(r, in); err != nil {
 		return nil, err
 	}
-	k, err := s.use(r, in.KeyId, usageMAC)
+	k, err := s.use(r, in.KeyId, kms.UsageMAC)
 	if err != nil {
 		return nil, err
 	}
@@ -216,33 +172,33 @@ func (s *Service) generateMac(r *request, in *GenerateMacInput) (*GenerateMacOut
 		mac, err = k.spec.GenerateMAC(in.MacAlgorithm, secret, in.Message)
 		return specError(k, in.MacAlgorithm, err)
 	})
-	if err := firstError(err, dryRun(r, in.DryRun)); err != nil {
+	if err := cmp.Or(err, dryRun(r, in.DryRun)); err != nil {
 		return nil, err
 	}
-	return &GenerateMacOutput{mac, in.MacAlgorithm, k.arn}, nil
+	return &kms.GenerateMacOutput{Mac: mac, MacAlgorithm: in.MacAlgorithm, KeyId: k.arn}, nil
 }
 
-func (s *Service) verifyMac(r *request, in *VerifyMacInput) (*VerifyMacOutput, error) {
-	common := GenerateMacInput{KeyId: in.KeyId, Message: in.Message, MacAlgorithm: in.MacAlgorithm, GrantTokens: in.GrantTokens}
-	if err := firstError(s.macking(r, &common), checkLength("mac", len(in.Mac), 1, maxSignature)); err != nil {
+func (s *Service) verifyMac(r *request, in *kms.VerifyMacInput) (*kms.VerifyMacOutput, error) {
+	common := kms.GenerateMacInput{KeyId: in.KeyId, Message: in.Message, MacAlgorithm: in.MacAlgorithm, GrantTokens: in.GrantTokens}
+	if err := cmp.Or(s.macking(r, &common), kms.CheckLength("mac", len(in.Mac), 1, kms.MaxSignature)); err != nil {
 		return nil, err
 	}
-	k, err := s.use(r, in.KeyId, usageMAC)
+	k, err := s.use(r, in.KeyId, kms.UsageMAC)
 	if err != nil {
 		return nil, err
 	}
 	err = s.ring.use(k.current(), func(secret []byte) error {
 		return specError(k, in.MacAlgorithm, k.spec.VerifyMAC(in.MacAlgorithm, secret, in.Message, in.Mac))
 	})
-	if err := firstError(err, dryRun(r, in.DryRun)); err != nil {
+	if err := cmp.Or(err, dryRun(r, in.DryRun)); err != nil {
 		return nil, err
 	}
-	return &VerifyMacOutput{k.arn, true, in.MacAlgorithm}, nil
+	return &kms.VerifyMacOutput{KeyId: k.arn, MacValid: true, MacAlgorithm: in.MacAlgorithm}, nil
 }
 
-func (s *Service) getPublicKey(r *request, in *GetPublicKeyInput) (*GetPublicKeyOutput, error) {
+func (s *Service) getPublicKey(r *request, in *kms.GetPublicKeyInput) (*kms.GetPublicKeyOutput, error) {
 	r.textParam("keyId", in.KeyId)
-	if err := firstError(checkIdentifier("keyId", in.KeyId), s.checkGrantTokens(in.GrantTokens)); err != nil {
+	if err := cmp.Or(kms.CheckIdentifier("keyId", in.KeyId), s.checkGrantTokens(in.GrantTokens)); err != nil {
 		return nil, err
 	}
 	k, err := s.anyKey(r, in.KeyId)
@@ -253,31 +209,31 @@ func (s *Service) getPublicKey(r *request, in *GetPublicKeyInput) (*GetPublicKey
 		return nil, err
 	}
 	if !k.spec.Asymmetric() {
-		return nil, refuse(CodeUnsupportedOperation, "%s key spec is %s which is not valid for this operation.", k.arn, k.Spec)
+		return nil, kms.Errorf(kms.CodeUnsupportedOperation, "%s key spec is %s which is not valid for this operation.", k.arn, k.Spec)
 	}
 	if err := k.usable(); err != nil {
 		return nil, err
 	}
 	m := s.metadata(k)
-	return &GetPublicKeyOutput{
+	return &kms.GetPublicKeyOutput{
 		KeyId: k.arn, PublicKey: k.PublicKey, CustomerMasterKeySpec: k.Spec, KeySpec: k.Spec, KeyUsage: k.Usage,
 		EncryptionAlgorithms: m.EncryptionAlgorithms, SigningAlgorithms: m.SigningAlgorithms, KeyAgreementAlgorithms: m.KeyAgreementAlgorithms,
 	}, nil
 }
 
-func (s *Service) deriveSharedSecret(r *request, in *DeriveSharedSecretInput) (*DeriveSharedSecretOutput, error) {
+func (s *Service) deriveSharedSecret(r *request, in *kms.DeriveSharedSecretInput) (*kms.DeriveSharedSecretOutput, error) {
 	r.textParam("keyId", in.KeyId)
 	r.textParam("keyAgreementAlgorithm", in.KeyAgreementAlgorithm)
 	r.about("kms:keyagreementalgorithm", in.KeyAgreementAlgorithm)
-	if err := firstError(
-		checkIdentifier("keyId", in.KeyId),
+	if err := cmp.Or(
+		kms.CheckIdentifier("keyId", in.KeyId),
 		checkGiven("keyAgreementAlgorithm", in.KeyAgreementAlgorithm, "ECDH"),
-		checkLength("publicKey", len(in.PublicKey), 1, maxPublicKey),
+		kms.CheckLength("publicKey", len(in.PublicKey), 1, kms.MaxPublicKey),
 		s.checkGrantTokens(in.GrantTokens),
-		checkUnsupported("Recipient", isGiven(in.Recipient))); err != nil {
+		kms.CheckUnsupported("Recipient", kms.IsGiven(in.Recipient))); err != nil {
 		return nil, err
 	}
-	k, err := s.use(r, in.KeyId, usageAgreement)
+	k, err := s.use(r, in.KeyId, kms.UsageAgreement)
 	if err != nil {
 		return nil, err
 	}
@@ -286,9 +242,9 @@ func (s *Service) deriveSharedSecret(r *request, in *DeriveSharedSecretInput) (*
 		shared, err = k.spec.DeriveSharedSecret(secret, in.PublicKey)
 		return specError(k, in.KeyAgreementAlgorithm, err)
 	})
-	if err := firstError(err, dryRun(r, in.DryRun)); err != nil {
+	if err := cmp.Or(err, dryRun(r, in.DryRun)); err != nil {
 		clear(shared)
 		return nil, err
 	}
-	return &DeriveSharedSecretOutput{k.arn, shared, in.KeyAgreementAlgorithm, k.Origin}, nil
+	return &kms.DeriveSharedSecretOutput{KeyId: k.arn, SharedSecret: shared, KeyAgreementAlgorithm: in.KeyAgreementAlgorithm, KeyOrigin: k.Origin}, nil
 }

@@ -1,7 +1,7 @@
 package keyservice
 
 import (
-	"context"
+	"cmp"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 )
 
@@ -29,8 +30,8 @@ const (
 	mostRetentionDays  = 100 * 366
 )
 
-// log are the settings as the log takes them.
-func (a *AuditSettings) log() audit.Settings {
+// logSettings are the settings as the log takes them.
+func logSettings(a *kms.AuditSettings) audit.Settings {
 	return audit.Settings{
 		SegmentSize: int64(a.SegmentKiB) << 10, SegmentAge: time.Duration(a.SegmentHours) * time.Hour,
 		Retention: time.Duration(a.RetentionDays) * 24 * time.Hour, SyncAlways: a.SyncAlways, StandIn: a.StandInDirectory,
@@ -38,8 +39,8 @@ func (a *AuditSettings) log() audit.Settings {
 }
 
 // auditSettings are those in force.
-func (s *Service) auditSettings() (*AuditSettings, error) {
-	a := &AuditSettings{SegmentKiB: usualSegmentKiB, SegmentHours: usualSegmentHours}
+func (s *Service) auditSettings() (*kms.AuditSettings, error) {
+	a := &kms.AuditSettings{SegmentKiB: usualSegmentKiB, SegmentHours: usualSegmentHours}
 	var text []byte
 	err := s.store.View(func(tx *store.Tx) (err error) {
 		text, err = tx.AuditSettings()
@@ -51,30 +52,22 @@ func (s *Service) auditSettings() (*AuditSettings, error) {
 	return a, homeError(err)
 }
 
-// PutAuditSettings changes the settings of the audit log.
-func (s *Service) PutAuditSettings(ctx context.Context, c Caller, in *AuditSettings) (*PutAuditSettingsOutput, error) {
-	return run(ctx, s, c, "PutAuditSettings", in, (*Service).putAuditSettings)
+func (s *Service) getAuditSettings(r *request, _ *kms.GetAuditSettingsInput) (*kms.AuditSettings, error) {
+	if err := s.admitAccount(r, "kmsfs:GetAuditSettings", "*"); err != nil {
+		return nil, err
+	}
+	return s.auditSettings()
 }
 
-// GetAuditSettings returns the settings of the audit log.
-func (s *Service) GetAuditSettings(ctx context.Context, c Caller, in *GetAuditSettingsInput) (*AuditSettings, error) {
-	return run(ctx, s, c, "GetAuditSettings", in, func(s *Service, r *request, _ *GetAuditSettingsInput) (*AuditSettings, error) {
-		if err := s.admitAccount(r, "kmsfs:GetAuditSettings", "*"); err != nil {
-			return nil, err
-		}
-		return s.auditSettings()
-	})
-}
-
-func (s *Service) putAuditSettings(r *request, in *AuditSettings) (*PutAuditSettingsOutput, error) {
+func (s *Service) putAuditSettings(r *request, in *kms.AuditSettings) (*kms.PutAuditSettingsOutput, error) {
 	r.paramNumber("segmentKiB", int64(in.SegmentKiB))
 	r.paramNumber("segmentHours", int64(in.SegmentHours))
 	r.paramNumber("retentionDays", int64(in.RetentionDays))
 	r.paramBool("syncAlways", in.SyncAlways)
-	if err := firstError(
+	if err := cmp.Or(
 		s.admitAccount(r, "kmsfs:PutAuditSettings", "*"),
-		checkNumber("segmentKiB", &in.SegmentKiB, leastSegmentKiB, mostSegmentKiB),
-		checkNumber("segmentHours", &in.SegmentHours, 1, mostSegmentHours)); err != nil {
+		kms.CheckNumber("segmentKiB", &in.SegmentKiB, leastSegmentKiB, mostSegmentKiB),
+		kms.CheckNumber("segmentHours", &in.SegmentHours, 1, mostSegmentHours)); err != nil {
 		return nil, err
 	}
 	r.textParam("standInDirectory", in.StandInDirectory)
@@ -82,7 +75,7 @@ func (s *Service) putAuditSettings(r *request, in *AuditSettings) (*PutAuditSett
 	r.textParam("exportCommand", in.ExportCommand)
 	r.textParam("sendTo", in.SendTo)
 	if in.RetentionDays != 0 {
-		if err := checkNumber("retentionDays", &in.RetentionDays, leastRetentionDays, mostRetentionDays); err != nil {
+		if err := kms.CheckNumber("retentionDays", &in.RetentionDays, leastRetentionDays, mostRetentionDays); err != nil {
 			return nil, err
 		}
 	}
@@ -100,7 +93,7 @@ func (s *Service) putAuditSettings(r *request, in *AuditSettings) (*PutAuditSett
 		return nil, err
 	}
 	err = s.change(r, func(tx *store.Tx) error {
-		if !in.exportsAs(was) { // all of them are to be there
+		if !exportsAs(in, was) { // all of them are to be there
 			if err := tx.PutAuditExported(0); err != nil {
 				return err
 			}
@@ -115,26 +108,21 @@ func (s *Service) putAuditSettings(r *request, in *AuditSettings) (*PutAuditSett
 	if err != nil {
 		return nil, err
 	}
-	s.log.SetSettings(in.log())
+	s.log.SetSettings(logSettings(in))
 	s.exporter.remind()
 	s.sender.remind()
-	return &PutAuditSettingsOutput{}, nil
+	return &kms.PutAuditSettingsOutput{}, nil
 }
 
 // maxAuditChunk is how much of the log's files one call reads, in bytes.
 const maxAuditChunk = 512 << 10
 
-// ReadAudit reads the audit log.
-func (s *Service) ReadAudit(ctx context.Context, c Caller, in *ReadAuditInput) (*ReadAuditOutput, error) {
-	return run(ctx, s, c, "ReadAudit", in, (*Service).readAudit)
-}
-
 // readAudit returns what a log is verified against, and its files' names; or a part of one of them, of which the first makes a record: what has its session goes on with it.
-func (s *Service) readAudit(r *request, in *ReadAuditInput) (*ReadAuditOutput, error) {
+func (s *Service) readAudit(r *request, in *kms.ReadAuditInput) (*kms.ReadAuditOutput, error) {
 	r.textParam("file", in.File)
-	if err := firstError(
+	if err := cmp.Or(
 		s.admitAccount(r, "kmsfs:ReadAudit", "*"),
-		checkLength("file", len(in.File), 0, maxIdentifier)); err != nil {
+		kms.CheckLength("file", len(in.File), 0, kms.MaxIdentifier)); err != nil {
 		return nil, err
 	}
 	if in.File == "" {
@@ -147,11 +135,11 @@ func (s *Service) readAudit(r *request, in *ReadAuditInput) (*ReadAuditOutput, e
 		return out, err
 	}
 	if in.File != auditFile && !audit.IsFile(in.File) || in.Offset < 0 {
-		return nil, invalid("file", in.File, "Member must be the name of a file of the audit log, and the offset not negative")
+		return nil, kms.Invalid("file", in.File, "Member must be the name of a file of the audit log, and the offset not negative")
 	}
 	out, err := s.readAuditFile(in)
 	if errors.Is(err, unix.ENOENT) {
-		return nil, refuse(CodeNotFound, "The audit log has no file %s", in.File)
+		return nil, kms.Errorf(kms.CodeNotFound, "The audit log has no file %s", in.File)
 	}
 	if err != nil {
 		return nil, err
@@ -188,13 +176,13 @@ func (s *Service) readingMAC(r *request, until []byte) []byte {
 }
 
 // readAuditFile reads a part of a file. Its errors have unix.ENOENT for one that isn't there.
-func (s *Service) readAuditFile(in *ReadAuditInput) (out *ReadAuditOutput, err error) {
+func (s *Service) readAuditFile(in *kms.ReadAuditInput) (out *kms.ReadAuditOutput, err error) {
 	f, err := s.auditDir.open(in.File, os.O_RDONLY, maxAuditFile)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	out = &ReadAuditOutput{}
+	out = &kms.ReadAuditOutput{}
 	if in.File == auditFile {
 		if out.Segment, err = audit.FirstSequence(f); err != nil {
 			return nil, err
@@ -222,14 +210,14 @@ func (s *Service) readAuditFile(in *ReadAuditInput) (out *ReadAuditOutput, err e
 }
 
 // auditFiles returns what there is to be read, and what it is to be verified against.
-func (s *Service) auditFiles() (*ReadAuditOutput, error) {
+func (s *Service) auditFiles() (*kms.ReadAuditOutput, error) {
 	k, err := s.auditKey()
 	if err != nil {
 		return nil, err
 	}
 	head := s.log.Head()
-	out := &ReadAuditOutput{
-		Log: s.names.auditLog(), PublicKey: k.PublicKey, Open: auditFile,
+	out := &kms.ReadAuditOutput{
+		Log: s.names.AuditLog(), PublicKey: k.PublicKey, Open: auditFile,
 		LastSequence: head.Sequence, LastHash: head.Hash[:],
 	}
 	by := s.log.StandingIn()

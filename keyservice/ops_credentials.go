@@ -1,7 +1,6 @@
 package keyservice
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/base32"
 	"encoding/base64"
@@ -10,6 +9,7 @@ import (
 	"strings"
 
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 	"kmsfs/keyservice/wire"
 	"kmsfs/policy"
@@ -21,38 +21,20 @@ const (
 	accessKeyRandom = 10 // bytes, 16 characters
 	secretRandom    = 30 // bytes, 40 characters, as AWS's
 
-	// maxAccessKeys bounds a user's access keys.
-	maxAccessKeys = 16
-
 	statusActive = "Active"
 	everyUser    = "*"
 )
 
 var _ wire.Credentials = (*Service)(nil)
 
-// CreateAccessKey makes an access key: for the caller, or for another user if the service policy allows it.
-func (s *Service) CreateAccessKey(ctx context.Context, c Caller, in *CreateAccessKeyInput) (*CreateAccessKeyOutput, error) {
-	return run(ctx, s, c, "CreateAccessKey", in, (*Service).createAccessKey)
-}
-
-// ListAccessKeys lists a user's access keys.
-func (s *Service) ListAccessKeys(ctx context.Context, c Caller, in *ListAccessKeysInput) (*ListAccessKeysOutput, error) {
-	return run(ctx, s, c, "ListAccessKeys", in, (*Service).listAccessKeys)
-}
-
-// DeleteAccessKey removes an access key. Calls that are signed with it are refused at once.
-func (s *Service) DeleteAccessKey(ctx context.Context, c Caller, in *DeleteAccessKeyInput) (*DeleteAccessKeyOutput, error) {
-	return run(ctx, s, c, "DeleteAccessKey", in, (*Service).deleteAccessKey)
-}
-
 // AccessKey returns an access key's secret, and the user whom it stands for, in the groups that the system's user database has now.
 func (s *Service) AccessKey(id string) (secret []byte, owner caller.Caller, err error) {
 	s.life.RLock()
 	defer s.life.RUnlock()
 	if s.closed {
-		return nil, owner, refuse(CodeInternal, "the key service is closed")
+		return nil, owner, kms.Errorf(kms.CodeInternal, "the key service is closed")
 	}
-	if id == "" || len(id) > maxIdentifier {
+	if id == "" || len(id) > kms.MaxIdentifier {
 		return nil, owner, nil
 	}
 	var k *store.AccessKey
@@ -67,7 +49,7 @@ func (s *Service) AccessKey(id string) (secret []byte, owner caller.Caller, err 
 	return k.Secret, caller.Caller{UID: k.UID, GID: groups[0], Groups: groups}, nil
 }
 
-func (s *Service) createAccessKey(r *request, in *CreateAccessKeyInput) (*CreateAccessKeyOutput, error) {
+func (s *Service) createAccessKey(r *request, in *kms.CreateAccessKeyInput) (*kms.CreateAccessKeyOutput, error) {
 	r.readOnly = false
 	r.textParam("userName", in.UserName)
 	uid, err := s.namedUser(r, in.UserName)
@@ -99,20 +81,20 @@ func (s *Service) createAccessKey(r *request, in *CreateAccessKeyInput) (*Create
 		}); err != nil {
 			return err
 		}
-		if had >= maxAccessKeys {
-			return refuse(CodeLimitExceeded, "The user has %d access keys, which is the limit.", had)
+		if had >= kms.MaxAccessKeys {
+			return kms.Errorf(kms.CodeLimitExceeded, "The user has %d access keys, which is the limit.", had)
 		}
 		return tx.PutAccessKey(made)
 	}); err != nil {
 		return nil, err
 	}
-	return &CreateAccessKeyOutput{AccessKey{
+	return &kms.CreateAccessKeyOutput{AccessKey: kms.AccessKey{
 		UserName: s.users.user(uid, r.time).shown, AccessKeyId: made.ID, Status: statusActive, SecretAccessKey: string(made.Secret),
-		CreateDate: Timestamp{made.Created},
+		CreateDate: kms.Timestamp{Time: made.Created},
 	}}, nil
 }
 
-func (s *Service) listAccessKeys(r *request, in *ListAccessKeysInput) (*ListAccessKeysOutput, error) {
+func (s *Service) listAccessKeys(r *request, in *kms.ListAccessKeysInput) (*kms.ListAccessKeysOutput, error) {
 	r.textParam("userName", in.UserName)
 	const action = "iam:ListAccessKeys"
 	var uid uint32
@@ -125,12 +107,12 @@ func (s *Service) listAccessKeys(r *request, in *ListAccessKeysInput) (*ListAcce
 	if err != nil {
 		return nil, err
 	}
-	out := &ListAccessKeysOutput{AccessKeyMetadata: []AccessKeyMetadata{}}
+	out := &kms.ListAccessKeysOutput{AccessKeyMetadata: []kms.AccessKeyMetadata{}}
 	err = s.store.View(func(tx *store.Tx) error {
 		return tx.AccessKeys("", func(k *store.AccessKey) bool {
 			if in.UserName == everyUser || k.UID == uid {
-				out.AccessKeyMetadata = append(out.AccessKeyMetadata, AccessKeyMetadata{
-					s.users.user(k.UID, r.time).shown, k.ID, statusActive, Timestamp{k.Created},
+				out.AccessKeyMetadata = append(out.AccessKeyMetadata, kms.AccessKeyMetadata{
+					UserName: s.users.user(k.UID, r.time).shown, AccessKeyId: k.ID, Status: statusActive, CreateDate: kms.Timestamp{Time: k.Created},
 				})
 			}
 			return true
@@ -139,10 +121,10 @@ func (s *Service) listAccessKeys(r *request, in *ListAccessKeysInput) (*ListAcce
 	return out, err
 }
 
-func (s *Service) deleteAccessKey(r *request, in *DeleteAccessKeyInput) (*DeleteAccessKeyOutput, error) {
+func (s *Service) deleteAccessKey(r *request, in *kms.DeleteAccessKeyInput) (*kms.DeleteAccessKeyOutput, error) {
 	r.readOnly = false
 	r.textParam("accessKeyId", in.AccessKeyId)
-	if err := checkLength("accessKeyId", len(in.AccessKeyId), 16, 128); err != nil {
+	if err := kms.CheckLength("accessKeyId", len(in.AccessKeyId), 16, 128); err != nil {
 		return nil, err
 	}
 	s.changes.Lock()
@@ -159,12 +141,12 @@ func (s *Service) deleteAccessKey(r *request, in *DeleteAccessKeyInput) (*Delete
 		if err := s.admitAccount(r, action, "*"); err != nil {
 			return nil, err
 		}
-		return nil, refuse(CodeNotFound, "The Access Key with id %s cannot be found.", printable(in.AccessKeyId))
+		return nil, kms.Errorf(kms.CodeNotFound, "The Access Key with id %s cannot be found.", kms.Printable(in.AccessKeyId))
 	}
 	if err := s.admitAccessKeys(r, action, k.UID); err != nil {
 		return nil, err
 	}
-	return &DeleteAccessKeyOutput{}, s.change(r, func(tx *store.Tx) error { return tx.DeleteAccessKey(k.ID) })
+	return &kms.DeleteAccessKeyOutput{}, s.change(r, func(tx *store.Tx) error { return tx.DeleteAccessKey(k.ID) })
 }
 
 // admitAccessKeys lets the caller act on a user's access keys. Users may act on their own, unless the service policy denies it: but by means of
@@ -185,20 +167,20 @@ func (s *Service) namedUser(r *request, name string) (uint32, error) {
 	if name == "" {
 		return r.caller.UID, nil
 	}
-	if err := checkLength("userName", len(name), 1, maxPrincipal); err != nil {
+	if err := kms.CheckLength("userName", len(name), 1, kms.MaxPrincipal); err != nil {
 		return 0, err
 	}
 	number, isNumber := strings.CutPrefix(name, "uid:")
 	if !isNumber {
 		found, err := user.Lookup(name)
 		if err != nil {
-			return 0, refuse(CodeNotFound, "The user with name %s cannot be found.", printable(name))
+			return 0, kms.Errorf(kms.CodeNotFound, "The user with name %s cannot be found.", kms.Printable(name))
 		}
 		number = found.Uid
 	}
 	uid, err := strconv.ParseUint(number, 10, 32)
 	if err != nil {
-		return 0, refuse(CodeValidation, "%s is no user: want a name or uid:N.", printable(name))
+		return 0, kms.Errorf(kms.CodeValidation, "%s is no user: want a name or uid:N.", kms.Printable(name))
 	}
 	return uint32(uid), nil
 }

@@ -1,29 +1,15 @@
 package keyservice
 
 import (
-	"context"
+	"cmp"
 	"errors"
 	"slices"
 
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/keyspec"
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 )
-
-// Encrypt encrypts up to 4096 bytes under a KMS key.
-func (s *Service) Encrypt(ctx context.Context, c Caller, in *EncryptInput) (*EncryptOutput, error) {
-	return run(ctx, s, c, "Encrypt", in, (*Service).encrypt)
-}
-
-// Decrypt decrypts what was encrypted under a KMS key, in the same encryption context.
-func (s *Service) Decrypt(ctx context.Context, c Caller, in *DecryptInput) (*DecryptOutput, error) {
-	return run(ctx, s, c, "Decrypt", in, (*Service).decrypt)
-}
-
-// ReEncrypt encrypts anew what was encrypted under a KMS key: the plaintext stays inside.
-func (s *Service) ReEncrypt(ctx context.Context, c Caller, in *ReEncryptInput) (*ReEncryptOutput, error) {
-	return run(ctx, s, c, "ReEncrypt", in, (*Service).reEncrypt)
-}
 
 // ignoreCiphertext is the modifier by which a dry run needs no ciphertext.
 const ignoreCiphertext = "IGNORE_CIPHERTEXT"
@@ -38,7 +24,7 @@ type encryption struct {
 
 func newEncryption(e encryption) encryption {
 	if e.algorithm == "" {
-		e.algorithm = specSymmetric
+		e.algorithm = kms.SpecSymmetric
 	}
 	return e
 }
@@ -50,14 +36,14 @@ func (e *encryption) describe(r *request) {
 }
 
 func (e *encryption) check() error {
-	return firstError(
-		checkIdentifier(e.keyMember, e.keyID),
-		checkContext(e.contextMember, e.context),
+	return cmp.Or(
+		kms.CheckIdentifier(e.keyMember, e.keyID),
+		kms.CheckContext(e.contextMember, e.context),
 		checkEncryptionAlgorithm(e.algorithmMember, e.algorithm))
 }
 
 func checkEncryptionAlgorithm(member, algorithm string) error {
-	return checkEnum(member, algorithm, specSymmetric, "RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256", "SM2PKE")
+	return kms.CheckEnum(member, algorithm, kms.SpecSymmetric, "RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256", "SM2PKE")
 }
 
 // admitEncryption finds the key and lets the caller encrypt under it.
@@ -70,47 +56,47 @@ func (s *Service) admitEncryption(r *request, e *encryption) (*key, error) {
 	if err := s.admitIn(r, e.action, k, e.context); err != nil {
 		return nil, err
 	}
-	return k, firstError(k.fits(r.name, e.algorithm, e.contextMember, e.context), k.usable())
+	return k, cmp.Or(k.fits(r.name, e.algorithm, e.contextMember, e.context), k.usable())
 }
 
 // fits says whether the key encrypts and decrypts by the algorithm. Only symmetric keys have use for an encryption context.
 func (k *key) fits(operation, algorithm, member string, context map[string]string) error {
-	if err := k.serves(operation, usageEncryption); err != nil {
+	if err := k.serves(operation, kms.UsageEncryption); err != nil {
 		return err
 	}
 	if !slices.Contains(k.spec.EncryptionAlgorithms, algorithm) {
 		return errIncompatible(algorithm, k)
 	}
 	if !k.spec.Symmetric() && len(context) > 0 {
-		return invalid(member, "", "Member must be empty for key spec %s", k.Spec)
+		return kms.Invalid(member, "", "Member must be empty for key spec %s", k.Spec)
 	}
 	return nil
 }
 
-func errIncompatible(algorithm string, k *key) *Error {
-	return refuse(CodeInvalidKeyUsage, "Algorithm %s is incompatible with key spec %s.", algorithm, k.Spec)
+func errIncompatible(algorithm string, k *key) *kms.Error {
+	return kms.Errorf(kms.CodeInvalidKeyUsage, "Algorithm %s is incompatible with key spec %s.", algorithm, k.Spec)
 }
 
-func (s *Service) encrypt(r *request, in *EncryptInput) (*EncryptOutput, error) {
+func (s *Service) encrypt(r *request, in *kms.EncryptInput) (*kms.EncryptOutput, error) {
 	e := newEncryption(encryption{
 		in.KeyId, in.EncryptionAlgorithm, in.EncryptionContext, "kms:Encrypt", "keyId", "encryptionAlgorithm", "encryptionContext",
 	})
 	e.describe(r)
-	if err := firstError(e.check(), checkLength("plaintext", len(in.Plaintext), 1, maxPlaintext), s.checkGrantTokens(in.GrantTokens)); err != nil {
+	if err := cmp.Or(e.check(), kms.CheckLength("plaintext", len(in.Plaintext), 1, kms.MaxPlaintext), s.checkGrantTokens(in.GrantTokens)); err != nil {
 		return nil, err
 	}
 	k, err := s.admitEncryption(r, &e)
 	if err != nil {
 		return nil, err
 	}
-	if err := firstError(checkFits(k, e.algorithm, in.Plaintext), dryRun(r, in.DryRun)); err != nil {
+	if err := cmp.Or(checkFits(k, e.algorithm, in.Plaintext), dryRun(r, in.DryRun)); err != nil {
 		return nil, err
 	}
 	sealed, err := s.seal(r, k, &e, in.Plaintext, "keyMaterialId")
 	if err != nil {
 		return nil, err
 	}
-	return &EncryptOutput{CiphertextBlob: sealed, KeyId: k.arn, EncryptionAlgorithm: e.algorithm}, nil
+	return &kms.EncryptOutput{CiphertextBlob: sealed, KeyId: k.arn, EncryptionAlgorithm: e.algorithm}, nil
 }
 
 // checkFits refuses what is too long for an RSA key.
@@ -119,7 +105,7 @@ func checkFits(k *key, algorithm string, plaintext []byte) error {
 		return nil
 	}
 	if most := k.spec.MaxPlaintext(algorithm); len(plaintext) > most {
-		return refuse(CodeValidation, "Algorithm %s and key spec %s cannot encrypt data larger than %d bytes.", algorithm, k.Spec, most)
+		return kms.Errorf(kms.CodeValidation, "Algorithm %s and key spec %s cannot encrypt data larger than %d bytes.", algorithm, k.Spec, most)
 	}
 	return nil
 }
@@ -145,7 +131,7 @@ func dryRun(r *request, only bool) error {
 		return nil
 	}
 	r.additional = append(r.additional, audit.Bool("dryRun", true))
-	return refuse(CodeDryRun, "The request would have succeeded, but the DryRun option is set.")
+	return kms.Errorf(kms.CodeDryRun, "The request would have succeeded, but the DryRun option is set.")
 }
 
 // ciphertext is what to decrypt, and how: the inputs of Decrypt, and of ReEncrypt's first half. keyID may be empty, for the ciphertext's.
@@ -162,29 +148,29 @@ func newCiphertext(e encryption, blob []byte, dryRun bool, modifiers []string) c
 
 func (c *ciphertext) check(modifiers []string) error {
 	for _, modifier := range modifiers {
-		if err := checkEnum("dryRunModifiers", modifier, ignoreCiphertext); err != nil {
+		if err := kms.CheckEnum("dryRunModifiers", modifier, ignoreCiphertext); err != nil {
 			return err
 		}
 	}
-	err := firstError(checkContext(c.contextMember, c.context), checkEncryptionAlgorithm(c.algorithmMember, c.algorithm))
+	err := cmp.Or(kms.CheckContext(c.contextMember, c.context), checkEncryptionAlgorithm(c.algorithmMember, c.algorithm))
 	if err == nil && !c.absent {
-		err = checkLength("ciphertextBlob", len(c.blob), 1, maxBlob)
+		err = kms.CheckLength("ciphertextBlob", len(c.blob), 1, kms.MaxBlob)
 	}
-	if err == nil && (c.keyID != "" || c.absent || c.algorithm != specSymmetric) {
-		err = checkIdentifier(c.keyMember, c.keyID)
+	if err == nil && (c.keyID != "" || c.absent || c.algorithm != kms.SpecSymmetric) {
+		err = kms.CheckIdentifier(c.keyMember, c.keyID)
 	}
 	return err
 }
 
-func (s *Service) decrypt(r *request, in *DecryptInput) (*DecryptOutput, error) {
+func (s *Service) decrypt(r *request, in *kms.DecryptInput) (*kms.DecryptOutput, error) {
 	c := newCiphertext(encryption{
 		in.KeyId, in.EncryptionAlgorithm, in.EncryptionContext, "kms:Decrypt", "keyId", "encryptionAlgorithm", "encryptionContext",
 	}, in.CiphertextBlob, in.DryRun, in.DryRunModifiers)
 	c.describe(r)
-	if err := firstError(
+	if err := cmp.Or(
 		c.check(in.DryRunModifiers),
 		s.checkGrantTokens(in.GrantTokens),
-		checkUnsupported("Recipient", isGiven(in.Recipient))); err != nil {
+		kms.CheckUnsupported("Recipient", kms.IsGiven(in.Recipient))); err != nil {
 		return nil, err
 	}
 	k, parsed, err := s.source(r, &c)
@@ -202,15 +188,15 @@ func (s *Service) decrypt(r *request, in *DecryptInput) (*DecryptOutput, error) 
 		clear(plaintext)
 		return nil, err
 	}
-	return &DecryptOutput{KeyId: k.arn, Plaintext: plaintext, EncryptionAlgorithm: c.algorithm, KeyMaterialId: materialID}, nil
+	return &kms.DecryptOutput{KeyId: k.arn, Plaintext: plaintext, EncryptionAlgorithm: c.algorithm, KeyMaterialId: materialID}, nil
 }
 
 // source finds the ciphertext's key and lets the caller use it.
 func (s *Service) source(r *request, c *ciphertext) (k *key, parsed blob, err error) {
-	isBlob := c.algorithm == specSymmetric && !c.absent
+	isBlob := c.algorithm == kms.SpecSymmetric && !c.absent
 	if isBlob {
 		if parsed, err = parseBlob(c.blob); err != nil {
-			return nil, blob{}, errInvalidCiphertext()
+			return nil, blob{}, kms.ErrInvalidCiphertext()
 		}
 	}
 	if c.keyID == "" {
@@ -221,7 +207,7 @@ func (s *Service) source(r *request, c *ciphertext) (k *key, parsed blob, err er
 		return nil, blob{}, err
 	}
 	if isBlob && k.ID != parsed.key {
-		return nil, blob{}, refuse(CodeIncorrectKey, "The key ID in the request does not identify a CMK that can perform this operation.")
+		return nil, blob{}, kms.Errorf(kms.CodeIncorrectKey, "The key ID in the request does not identify a CMK that can perform this operation.")
 	}
 	return k, parsed, nil
 }
@@ -233,13 +219,13 @@ func (s *Service) blobKey(r *request, c *ciphertext, id store.KeyID) (*key, erro
 		r.about("kms:encryptionalgorithm", c.algorithm)
 		err = s.admitIn(r, c.action, k, c.context)
 	}
-	if e, ok := errors.AsType[*Error](err); ok && (e.Code == CodeNotFound || e.Code == CodeAccessDenied) {
-		return nil, refuse(CodeAccessDenied, "The ciphertext refers to a customer master key that does not exist, does not exist in this region, or you are not allowed to access.")
+	if e, ok := errors.AsType[*kms.Error](err); ok && (e.Code == kms.CodeNotFound || e.Code == kms.CodeAccessDenied) {
+		return nil, kms.Errorf(kms.CodeAccessDenied, "The ciphertext refers to a customer master key that does not exist, does not exist in this region, or you are not allowed to access.")
 	}
 	if err != nil {
 		return nil, err
 	}
-	return k, firstError(k.fits(r.name, c.algorithm, c.contextMember, c.context), k.usable())
+	return k, cmp.Or(k.fits(r.name, c.algorithm, c.contextMember, c.context), k.usable())
 }
 
 // unseal decrypts the ciphertext; parsed is empty for an asymmetric key's. The material's ID is empty for such.
@@ -249,7 +235,7 @@ func (s *Service) unseal(r *request, k *key, c *ciphertext, parsed blob, materia
 	isBlob := parsed.header != nil
 	if isBlob {
 		if m = k.materials[parsed.material]; m == nil {
-			return nil, "", errInvalidCiphertext()
+			return nil, "", kms.ErrInvalidCiphertext()
 		}
 		materialID = k.currentID
 		if m.ID != k.Materials[k.Current].ID {
@@ -263,7 +249,7 @@ func (s *Service) unseal(r *request, k *key, c *ciphertext, parsed blob, materia
 			plaintext, err = k.spec.Decrypt(c.algorithm, secret, c.blob)
 		}
 		if err != nil {
-			return errInvalidCiphertext()
+			return kms.ErrInvalidCiphertext()
 		}
 		return nil
 	})
@@ -273,7 +259,7 @@ func (s *Service) unseal(r *request, k *key, c *ciphertext, parsed blob, materia
 	return plaintext, materialID, err
 }
 
-func (s *Service) reEncrypt(r *request, in *ReEncryptInput) (*ReEncryptOutput, error) {
+func (s *Service) reEncrypt(r *request, in *kms.ReEncryptInput) (*kms.ReEncryptOutput, error) {
 	c := newCiphertext(encryption{
 		in.SourceKeyId, in.SourceEncryptionAlgorithm, in.SourceEncryptionContext,
 		"kms:ReEncryptFrom", "sourceKeyId", "sourceEncryptionAlgorithm", "sourceEncryptionContext",
@@ -284,7 +270,7 @@ func (s *Service) reEncrypt(r *request, in *ReEncryptInput) (*ReEncryptOutput, e
 	})
 	c.describe(r)
 	e.describe(r)
-	if err := firstError(c.check(in.DryRunModifiers), e.check(), s.checkGrantTokens(in.GrantTokens)); err != nil {
+	if err := cmp.Or(c.check(in.DryRunModifiers), e.check(), s.checkGrantTokens(in.GrantTokens)); err != nil {
 		return nil, err
 	}
 	from, parsed, to, err := s.admitReEncryption(r, &c, &e)
@@ -299,14 +285,14 @@ func (s *Service) reEncrypt(r *request, in *ReEncryptInput) (*ReEncryptOutput, e
 		return nil, err
 	}
 	defer clear(plaintext)
-	if err := firstError(checkFits(to, e.algorithm, plaintext), dryRun(r, in.DryRun)); err != nil {
+	if err := cmp.Or(checkFits(to, e.algorithm, plaintext), dryRun(r, in.DryRun)); err != nil {
 		return nil, err
 	}
 	sealed, err := s.seal(r, to, &e, plaintext, "destinationKeyMaterialId")
 	if err != nil {
 		return nil, err
 	}
-	return &ReEncryptOutput{
+	return &kms.ReEncryptOutput{
 		CiphertextBlob: sealed, SourceKeyId: from.arn, KeyId: to.arn,
 		SourceEncryptionAlgorithm: c.algorithm, DestinationEncryptionAlgorithm: e.algorithm,
 		SourceKeyMaterialId: source, DestinationKeyMaterialId: to.currentID,
@@ -348,13 +334,13 @@ func specError(k *key, algorithm string, err error) error {
 	case errors.Is(err, keyspec.ErrAlgorithm):
 		return errIncompatible(algorithm, k)
 	case errors.Is(err, keyspec.ErrSignature):
-		return &Error{Code: CodeInvalidSignature}
+		return &kms.Error{Code: kms.CodeKMSInvalidSignature}
 	case errors.Is(err, keyspec.ErrMAC):
-		return &Error{Code: CodeInvalidMac}
+		return &kms.Error{Code: kms.CodeKMSInvalidMac}
 	case errors.Is(err, keyspec.ErrDecryption):
-		return errInvalidCiphertext()
+		return kms.ErrInvalidCiphertext()
 	case errors.Is(err, keyspec.ErrMaterial):
-		return refuse(CodeInternal, "the key material is damaged")
+		return kms.Errorf(kms.CodeInternal, "the key material is damaged")
 	}
-	return refuse(CodeValidation, "%v", err)
+	return kms.Errorf(kms.CodeValidation, "%v", err)
 }

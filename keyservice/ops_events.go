@@ -1,11 +1,10 @@
 package keyservice
 
 import (
-	"context"
-	"maps"
-	"slices"
+	"cmp"
 
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/kms"
 )
 
 const (
@@ -13,64 +12,45 @@ const (
 	maxEventName = 64
 	// maxDetails bounds an event's details, as contextSize counts them, and its error's code and message, in bytes.
 	maxDetails = 32 << 10
-	// contextField is where the details have the encryption context.
-	contextField = "encryptionContext"
+	// audit.ContextDetail is where the details have the encryption context.
 )
 
-// RecordEvent writes an event into the audit log.
-func (s *Service) RecordEvent(ctx context.Context, c Caller, e Event) error {
-	_, err := run(ctx, s, c, "RecordEvent", &e, (*Service).recordEvent)
-	return err
-}
-
 // recordEvent makes the call's record the event's. A refused call is recorded as a call.
-func (s *Service) recordEvent(r *request, e *Event) (*struct{}, error) {
-	if err := firstError(s.admitAccount(r, "kmsfs:RecordEvent", "*"), checkEvent(e)); err != nil {
+func (s *Service) recordEvent(r *request, e *kms.Event) (*kms.RecordEventOutput, error) {
+	if err := cmp.Or(s.admitAccount(r, "kmsfs:RecordEvent", "*"), checkEvent(e)); err != nil {
 		return nil, err
 	}
 	if e.KeyARN != "" {
 		r.concerns(resourceKey, e.KeyARN)
 	}
-	r.details = e.Fields()
+	r.details = audit.EventDetails(e.EncryptionContext, e.Details)
 	r.name, r.serviceEvent = e.Name, true
 	if e.ErrorCode == "" && e.ErrorMessage == "" {
-		return &struct{}{}, nil
+		return &kms.RecordEventOutput{}, nil
 	}
-	refusal := &Error{Code: e.ErrorCode, Message: e.ErrorMessage}
+	refusal := &kms.Error{Code: e.ErrorCode, Message: e.ErrorMessage}
 	if err := s.record(r, refusal); err != nil {
 		return nil, err
 	}
 	r.recorded = true
-	return &struct{}{}, nil
+	return &kms.RecordEventOutput{}, nil
 }
 
-func checkEvent(e *Event) error {
-	if err := firstError(
-		checkLength("name", len(e.Name), 1, maxEventName),
-		checkLength("keyARN", len(e.KeyARN), 0, maxIdentifier),
-		checkContext("encryptionContext", e.EncryptionContext),
-		checkLength("details", contextSize(e.Details), 0, maxDetails),
-		checkLength("errorCode", len(e.ErrorCode), 0, maxIdentifier),
-		checkLength("errorMessage", len(e.ErrorMessage), 0, maxDetails)); err != nil {
+func checkEvent(e *kms.Event) error {
+	if err := cmp.Or(
+		kms.CheckLength("name", len(e.Name), 1, maxEventName),
+		kms.CheckLength("keyARN", len(e.KeyARN), 0, kms.MaxIdentifier),
+		kms.CheckContext("encryptionContext", e.EncryptionContext),
+		kms.CheckLength("details", kms.ContextSize(e.Details), 0, maxDetails),
+		kms.CheckLength("errorCode", len(e.ErrorCode), 0, kms.MaxIdentifier),
+		kms.CheckLength("errorMessage", len(e.ErrorMessage), 0, maxDetails)); err != nil {
 		return err
 	}
-	if !consistsOf(e.Name, "") {
-		return invalid("name", "", "Member must consist of letters and digits")
+	if !kms.ConsistsOf(e.Name, "") {
+		return kms.Invalid("name", "", "Member must consist of letters and digits")
 	}
-	if _, ok := e.Details[contextField]; ok {
-		return invalid("details", "", "Member must not have the name %s", contextField)
+	if _, ok := e.Details[audit.ContextDetail]; ok {
+		return kms.Invalid("details", "", "Member must not have the name %s", audit.ContextDetail)
 	}
 	return nil
-}
-
-// Fields are the event's details as audit records have them.
-func (e *Event) Fields() []audit.Field {
-	var fields []audit.Field
-	if len(e.EncryptionContext) > 0 {
-		fields = append(fields, audit.Pairs(contextField, e.EncryptionContext))
-	}
-	for _, name := range slices.Sorted(maps.Keys(e.Details)) {
-		fields = append(fields, audit.Text(name, e.Details[name]))
-	}
-	return fields
 }

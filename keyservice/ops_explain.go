@@ -1,30 +1,26 @@
 package keyservice
 
 import (
-	"context"
+	"cmp"
 	"fmt"
 	"os/user"
 	"strconv"
 	"strings"
 
+	"kmsfs/keyservice/kms"
 	"kmsfs/policy"
 	"kmsfs/policy/caller"
 )
 
-// ExplainAccess says whether somebody may do something with a KMS key, and what decides so.
-func (s *Service) ExplainAccess(ctx context.Context, c Caller, in *ExplainAccessInput) (*ExplainAccessOutput, error) {
-	return run(ctx, s, c, "ExplainAccess", in, (*Service).explainAccess)
-}
-
-func (s *Service) explainAccess(r *request, in *ExplainAccessInput) (*ExplainAccessOutput, error) {
+func (s *Service) explainAccess(r *request, in *kms.ExplainAccessInput) (*kms.ExplainAccessOutput, error) {
 	r.textParam("keyId", in.KeyId)
 	r.textParam("principal", in.Principal)
 	r.textParam("action", in.Action)
 	r.contextParam("encryptionContext", in.EncryptionContext)
-	if err := firstError(
-		checkIdentifier("keyId", in.KeyId),
-		checkContext("encryptionContext", in.EncryptionContext),
-		checkLength("action", len(in.Action), 1, maxIdentifier)); err != nil {
+	if err := cmp.Or(
+		kms.CheckIdentifier("keyId", in.KeyId),
+		kms.CheckContext("encryptionContext", in.EncryptionContext),
+		kms.CheckLength("action", len(in.Action), 1, kms.MaxIdentifier)); err != nil {
 		return nil, err
 	}
 	asked, err := s.subjectOf(r, "principal", in.Principal)
@@ -65,7 +61,7 @@ func (s *Service) subjectOf(r *request, member, name string) (*subject, error) {
 	case policy.User:
 		found, err := user.Lookup(p.Name)
 		if err != nil {
-			return nil, refuse(CodeValidation, "There is no user %s.", p.Name)
+			return nil, kms.Errorf(kms.CodeValidation, "There is no user %s.", p.Name)
 		}
 		uid, err := strconv.ParseUint(found.Uid, 10, 32)
 		if err != nil {
@@ -73,7 +69,7 @@ func (s *Service) subjectOf(r *request, member, name string) (*subject, error) {
 		}
 		u.uid, u.owns = uint32(uid), uint32(uid) == s.facts.Owner
 	default:
-		return nil, refuse(CodeValidation, "%s is not a user: want user:NAME or uid:N.", name)
+		return nil, kms.Errorf(kms.CodeValidation, "%s is not a user: want user:NAME or uid:N.", name)
 	}
 	u.groups = listedUser(u.uid)
 	return u, nil
@@ -96,22 +92,19 @@ func (u listedUser) groups() []uint32 {
 
 // principal reads a principal in any of its forms.
 func (s *Service) principal(member, text string) (policy.Principal, error) {
-	if err := checkLength(member, len(text), 1, maxPrincipal); err != nil {
+	if err := kms.CheckLength(member, len(text), 1, kms.MaxPrincipal); err != nil {
 		return policy.Principal{}, err
 	}
 	p, err := policy.ParsePrincipal(text, s.facts.Account)
 	if err != nil {
-		return p, refuse(CodeInvalidArn, "%v", err)
+		return p, kms.Errorf(kms.CodeInvalidArn, "%v", err)
 	}
 	return p, nil
 }
 
-// maxPrincipal bounds a principal's name, in characters.
-const maxPrincipal = 256
-
 // explanation is a verdict in words.
-func explanation(k *key, v verdict) *ExplainAccessOutput {
-	out := &ExplainAccessOutput{Allowed: v.allowed, DecidedBy: v.by, Sid: v.statement.Sid, KeyId: k.arn}
+func explanation(k *key, v verdict) *kms.ExplainAccessOutput {
+	out := &kms.ExplainAccessOutput{Allowed: v.allowed, DecidedBy: v.by, Sid: v.statement.Sid, KeyId: k.arn}
 	verb := "denies"
 	if v.allowed {
 		verb = "allows"

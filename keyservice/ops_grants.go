@@ -1,7 +1,7 @@
 package keyservice
 
 import (
-	"context"
+	"cmp"
 	"crypto/rand"
 	"encoding/json"
 	"slices"
@@ -9,36 +9,12 @@ import (
 	"time"
 
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 	"kmsfs/policy"
 )
 
-// CreateGrant lets a principal use a KMS key.
-func (s *Service) CreateGrant(ctx context.Context, c Caller, in *CreateGrantInput) (*CreateGrantOutput, error) {
-	return run(ctx, s, c, "CreateGrant", in, (*Service).createGrant)
-}
-
-// ListGrants lists a KMS key's grants, a page at a time.
-func (s *Service) ListGrants(ctx context.Context, c Caller, in *ListGrantsInput) (*ListGrantsOutput, error) {
-	return run(ctx, s, c, "ListGrants", in, (*Service).listGrants)
-}
-
-// ListRetirableGrants lists the grants that a principal may retire, a page at a time.
-func (s *Service) ListRetirableGrants(ctx context.Context, c Caller, in *ListRetirableGrantsInput) (*ListRetirableGrantsOutput, error) {
-	return run(ctx, s, c, "ListRetirableGrants", in, (*Service).listRetirableGrants)
-}
-
-// RetireGrant ends a grant, for the one who has done with it. No call that comes after its return is allowed by the grant.
-func (s *Service) RetireGrant(ctx context.Context, c Caller, in *RetireGrantInput) (*RetireGrantOutput, error) {
-	return run(ctx, s, c, "RetireGrant", in, (*Service).retireGrant)
-}
-
-// RevokeGrant ends a grant, for the one who administers the key. No call that comes after its return is allowed by the grant.
-func (s *Service) RevokeGrant(ctx context.Context, c Caller, in *RevokeGrantInput) (*RevokeGrantOutput, error) {
-	return run(ctx, s, c, "RevokeGrant", in, (*Service).revokeGrant)
-}
-
-func (s *Service) createGrant(r *request, in *CreateGrantInput) (*CreateGrantOutput, error) {
+func (s *Service) createGrant(r *request, in *kms.CreateGrantInput) (*kms.CreateGrantOutput, error) {
 	r.readOnly = false
 	g, err := s.newGrant(r, in)
 	if err != nil {
@@ -53,13 +29,13 @@ func (s *Service) createGrant(r *request, in *CreateGrantInput) (*CreateGrantOut
 		return nil, err
 	}
 	g.Key = k.ID
-	if err := firstError(
+	if err := cmp.Or(
 		k.checkGrantOperations(g.Operations), checkGrantConstraints(k, in.Constraints),
-		k.notIn(stateDisabled, statePendingDeletion, statePendingImport)); err != nil {
+		k.notIn(kms.StateDisabled, kms.StatePendingDeletion, kms.StatePendingImport)); err != nil {
 		return nil, err
 	}
 	if parent := r.verdict.grant; parent != nil && !narrows(g, parent) {
-		return nil, refuse(CodeAccessDenied, "User: %s may grant no more than grant %s allows.", s.users.user(r.caller.UID, r.time).arn, parent.ID)
+		return nil, kms.Errorf(kms.CodeAccessDenied, "User: %s may grant no more than grant %s allows.", s.users.user(r.caller.UID, r.time).arn, parent.ID)
 	}
 	if err := dryRun(r, in.DryRun); err != nil {
 		return nil, err
@@ -68,10 +44,10 @@ func (s *Service) createGrant(r *request, in *CreateGrantInput) (*CreateGrantOut
 	if err != nil {
 		return nil, err
 	}
-	return &CreateGrantOutput{s.ring.grantToken(k.ID, id), id.String()}, nil
+	return &kms.CreateGrantOutput{GrantToken: s.ring.grantToken(k.ID, id), GrantId: id.String()}, nil
 }
 
-func checkGrantConstraints(k *key, c *GrantConstraints) error {
+func checkGrantConstraints(k *key, c *kms.GrantConstraints) error {
 	if c == nil {
 		return nil
 	}
@@ -79,7 +55,7 @@ func checkGrantConstraints(k *key, c *GrantConstraints) error {
 }
 
 // newGrant is the grant that is asked for, without an ID and a key.
-func (s *Service) newGrant(r *request, in *CreateGrantInput) (*store.Grant, error) {
+func (s *Service) newGrant(r *request, in *kms.CreateGrantInput) (*store.Grant, error) {
 	grantee, err := s.grantPrincipal("granteePrincipal", in.GranteePrincipal)
 	if err != nil {
 		return nil, err
@@ -90,14 +66,14 @@ func (s *Service) newGrant(r *request, in *CreateGrantInput) (*store.Grant, erro
 			return nil, err
 		}
 	}
-	if err := firstError(
-		checkLength("operations", len(in.Operations), 1, 2*len(grantOperations)),
-		checkLength("name", len(in.Name), 0, maxGrantName),
+	if err := cmp.Or(
+		kms.CheckLength("operations", len(in.Operations), 1, 2*len(grantOperations)),
+		kms.CheckLength("name", len(in.Name), 0, kms.MaxGrantName),
 		s.checkGrantTokens(in.GrantTokens)); err != nil {
 		return nil, err
 	}
-	if !consistsOf(in.Name, ":/_-") {
-		return nil, invalid("name", "", "Member must satisfy regular expression pattern: ^[a-zA-Z0-9:/_-]+$")
+	if !kms.ConsistsOf(in.Name, ":/_-") {
+		return nil, kms.Invalid("name", "", "Member must satisfy regular expression pattern: ^[a-zA-Z0-9:/_-]+$")
 	}
 	g.Operations = slices.Compact(slices.Sorted(slices.Values(in.Operations)))
 	if c := in.Constraints; c != nil {
@@ -105,7 +81,7 @@ func (s *Service) newGrant(r *request, in *CreateGrantInput) (*store.Grant, erro
 	}
 	if in.ExpirationDate != nil {
 		if g.Expires = millis(in.ExpirationDate.Time); !g.Expires.After(r.time) {
-			return nil, refuse(CodeValidation, "The expiration date must be in the future")
+			return nil, kms.Errorf(kms.CodeValidation, "The expiration date must be in the future")
 		}
 	}
 	return g, nil
@@ -115,7 +91,7 @@ func (s *Service) newGrant(r *request, in *CreateGrantInput) (*store.Grant, erro
 func (s *Service) grantPrincipal(member, text string) (string, error) {
 	p, err := s.principal(member, text)
 	if err == nil && p.Kind == policy.Anyone {
-		err = refuse(CodeInvalidArn, "a grant can't be for everybody")
+		err = kms.Errorf(kms.CodeInvalidArn, "a grant can't be for everybody")
 	}
 	if err != nil {
 		return "", err
@@ -190,8 +166,8 @@ func (s *Service) addGrant(r *request, k *key, g *store.Grant) (store.GrantID, e
 	r.response = append(r.response, audit.Text("grantId", g.ID.String()))
 	defer s.remind()
 	return g.ID, s.change(r, func(tx *store.Tx) error {
-		if tx.GrantCount(k.ID) >= maxKeyGrants {
-			return refuse(CodeLimitExceeded, "%s has %d grants, which is the limit.", k.arn, maxKeyGrants)
+		if tx.GrantCount(k.ID) >= kms.MaxKeyGrants {
+			return kms.Errorf(kms.CodeLimitExceeded, "%s has %d grants, which is the limit.", k.arn, kms.MaxKeyGrants)
 		}
 		if !g.Expires.IsZero() {
 			if err := tx.Remind(store.Due{Time: g.Expires, Kind: store.DueGrantExpiry, Key: k.ID, Grant: g.ID}); err != nil {
@@ -202,31 +178,31 @@ func (s *Service) addGrant(r *request, k *key, g *store.Grant) (store.GrantID, e
 	}, k.ID)
 }
 
-func (s *Service) grantEntry(g *store.Grant) GrantListEntry {
-	e := GrantListEntry{
-		KeyId: s.names.key(g.Key), GrantId: g.ID.String(), Name: g.Name, CreationDate: Timestamp{g.Created},
-		GranteePrincipal: g.Grantee, RetiringPrincipal: g.Retirer, IssuingAccount: s.names.root(), Operations: g.Operations,
+func (s *Service) grantEntry(g *store.Grant) kms.GrantListEntry {
+	e := kms.GrantListEntry{
+		KeyId: s.names.Key(g.Key), GrantId: g.ID.String(), Name: g.Name, CreationDate: kms.Timestamp{Time: g.Created},
+		GranteePrincipal: g.Grantee, RetiringPrincipal: g.Retirer, IssuingAccount: s.names.Root(), Operations: g.Operations,
 		ExpirationDate: given(g.Expires),
 	}
 	if len(g.Equals) > 0 || len(g.Subset) > 0 || g.PathPrefix != "" {
-		e.Constraints = &GrantConstraints{g.Equals, g.Subset, g.PathPrefix}
+		e.Constraints = &kms.GrantConstraints{EncryptionContextEquals: g.Equals, EncryptionContextSubset: g.Subset, PathPrefix: g.PathPrefix}
 	}
 	return e
 }
 
 // parseGrantID reads a grant's ID.
 func parseGrantID(text string) (id store.GrantID, err error) {
-	if err := checkLength("grantId", len(text), 1, maxGrantID); err != nil {
+	if err := kms.CheckLength("grantId", len(text), 1, kms.MaxGrantID); err != nil {
 		return id, err
 	}
 	var digits store.MaterialID // which has the same form
 	if err := digits.UnmarshalText([]byte(text)); err != nil || digits.String() != text {
-		return id, refuse(CodeInvalidGrantID, "The grant ID is malformed: want 64 hexadecimal digits.")
+		return id, kms.Errorf(kms.CodeInvalidGrantID, "The grant ID is malformed: want 64 hexadecimal digits.")
 	}
 	return store.GrantID(digits), nil
 }
 
-func (s *Service) listGrants(r *request, in *ListGrantsInput) (*ListGrantsOutput, error) {
+func (s *Service) listGrants(r *request, in *kms.ListGrantsInput) (*kms.ListGrantsOutput, error) {
 	limit, err := pageSize(in.Limit, 50, 100)
 	if err != nil {
 		return nil, err
@@ -243,7 +219,7 @@ func (s *Service) listGrants(r *request, in *ListGrantsInput) (*ListGrantsOutput
 	if err != nil {
 		return nil, err
 	}
-	out := &ListGrantsOutput{Grants: []GrantListEntry{}}
+	out := &kms.ListGrantsOutput{Grants: []kms.GrantListEntry{}}
 	var last store.GrantID
 	err = s.store.View(func(tx *store.Tx) error {
 		return list(tx, func(g *store.Grant) bool {
@@ -266,7 +242,7 @@ func (s *Service) listGrants(r *request, in *ListGrantsInput) (*ListGrantsOutput
 }
 
 // grantLister returns what lists the grants that are asked for.
-func (s *Service) grantLister(in *ListGrantsInput, key store.KeyID, after *store.GrantID) (func(*store.Tx, func(*store.Grant) bool) error, error) {
+func (s *Service) grantLister(in *kms.ListGrantsInput, key store.KeyID, after *store.GrantID) (func(*store.Tx, func(*store.Grant) bool) error, error) {
 	switch {
 	case in.GrantId != "":
 		id, err := parseGrantID(in.GrantId)
@@ -304,7 +280,7 @@ func (s *Service) readGrantMarker(operation, marker string, k *key) (*store.Gran
 	return &id, nil
 }
 
-func (s *Service) listRetirableGrants(r *request, in *ListRetirableGrantsInput) (*ListRetirableGrantsOutput, error) {
+func (s *Service) listRetirableGrants(r *request, in *kms.ListRetirableGrantsInput) (*kms.ListRetirableGrantsOutput, error) {
 	r.textParam("retiringPrincipal", in.RetiringPrincipal)
 	limit, err := pageSize(in.Limit, 50, 100)
 	if err != nil {
@@ -327,7 +303,7 @@ func (s *Service) listRetirableGrants(r *request, in *ListRetirableGrantsInput) 
 		key, id := store.KeyID(last[:16]), store.GrantID(last[16:])
 		afterKey, after = &key, &id
 	}
-	out := &ListRetirableGrantsOutput{Grants: []GrantListEntry{}}
+	out := &kms.ListRetirableGrantsOutput{Grants: []kms.GrantListEntry{}}
 	var last []byte
 	err = s.store.View(func(tx *store.Tx) error {
 		return tx.RetirableGrants(retirer, afterKey, after, func(g *store.Grant) bool {
@@ -349,7 +325,7 @@ func (s *Service) listRetirableGrants(r *request, in *ListRetirableGrantsInput) 
 	return out, err
 }
 
-func (s *Service) revokeGrant(r *request, in *RevokeGrantInput) (*RevokeGrantOutput, error) {
+func (s *Service) revokeGrant(r *request, in *kms.RevokeGrantInput) (*kms.RevokeGrantOutput, error) {
 	r.readOnly = false
 	r.textParam("grantId", in.GrantId)
 	id, err := parseGrantID(in.GrantId)
@@ -368,7 +344,7 @@ func (s *Service) revokeGrant(r *request, in *RevokeGrantInput) (*RevokeGrantOut
 	if err := dryRun(r, in.DryRun); err != nil {
 		return nil, err
 	}
-	return &RevokeGrantOutput{}, s.change(r, func(tx *store.Tx) error { return tx.DeleteGrant(k.ID, id) }, k.ID)
+	return &kms.RevokeGrantOutput{}, s.change(r, func(tx *store.Tx) error { return tx.DeleteGrant(k.ID, id) }, k.ID)
 }
 
 func (s *Service) existingGrant(key store.KeyID, id store.GrantID) (g *store.Grant, err error) {
@@ -377,12 +353,12 @@ func (s *Service) existingGrant(key store.KeyID, id store.GrantID) (g *store.Gra
 		return err
 	})
 	if err == nil && g == nil {
-		err = refuse(CodeNotFound, "Grant %s does not exist", id)
+		err = kms.Errorf(kms.CodeNotFound, "Grant %s does not exist", id)
 	}
 	return g, err
 }
 
-func (s *Service) retireGrant(r *request, in *RetireGrantInput) (*RetireGrantOutput, error) {
+func (s *Service) retireGrant(r *request, in *kms.RetireGrantInput) (*kms.RetireGrantOutput, error) {
 	r.readOnly = false
 	key, id, err := s.retiring(r, in)
 	if err != nil {
@@ -405,27 +381,27 @@ func (s *Service) retireGrant(r *request, in *RetireGrantInput) (*RetireGrantOut
 	if err := dryRun(r, in.DryRun); err != nil {
 		return nil, err
 	}
-	return &RetireGrantOutput{}, s.change(r, func(tx *store.Tx) error { return tx.DeleteGrant(key, id) }, key)
+	return &kms.RetireGrantOutput{}, s.change(r, func(tx *store.Tx) error { return tx.DeleteGrant(key, id) }, key)
 }
 
 // retiring is the grant that a request to retire one names.
-func (s *Service) retiring(r *request, in *RetireGrantInput) (key store.KeyID, id store.GrantID, err error) {
+func (s *Service) retiring(r *request, in *kms.RetireGrantInput) (key store.KeyID, id store.GrantID, err error) {
 	r.textParam("keyId", in.KeyId)
 	r.textParam("grantId", in.GrantId)
 	switch {
 	case in.GrantToken != "" && in.KeyId == "" && in.GrantId == "":
 		return s.ring.readGrantToken(in.GrantToken)
 	case in.GrantToken != "" || in.KeyId == "" || in.GrantId == "":
-		return key, id, refuse(CodeValidation, "Specify either a grant token, or a key ARN and a grant ID.")
+		return key, id, kms.Errorf(kms.CodeValidation, "Specify either a grant token, or a key ARN and a grant ID.")
 	}
 	if id, err = parseGrantID(in.GrantId); err != nil {
 		return key, id, err
 	}
-	local, err := s.names.local(in.KeyId)
+	local, err := s.names.Local(in.KeyId)
 	if err != nil {
 		return key, id, err
 	}
-	key, err = parseKeyID(local)
+	key, err = kms.ParseKeyID(local)
 	return key, id, err
 }
 

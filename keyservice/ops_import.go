@@ -2,7 +2,7 @@ package keyservice
 
 import (
 	"bytes"
-	"context"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"slices"
@@ -11,40 +11,19 @@ import (
 
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/keyspec"
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 )
 
 const (
-	// importTokenLife is how long an import token and its public key are good for: AWS KMS's 24 hours.
-	importTokenLife = 24 * time.Hour
-	// maxImportLife is how far ahead imported material may expire at most: AWS KMS's 365 days.
-	maxImportLife = 365 * 24 * time.Hour
-
 	// importKey is the owned key that import tokens are encrypted under.
 	importKey = "import"
 
-	expires                = "KEY_MATERIAL_EXPIRES"
-	neverEnds              = "KEY_MATERIAL_DOES_NOT_EXPIRE"
-	newOne                 = "NEW_KEY_MATERIAL"
-	existingOne            = "EXISTING_KEY_MATERIAL"
-	maxImport              = 6144 // bytes of a wrapped material, and of a token
-	maxMaterialDescription = 256  // characters of a material's description
+	expires     = "KEY_MATERIAL_EXPIRES"
+	neverEnds   = "KEY_MATERIAL_DOES_NOT_EXPIRE"
+	newOne      = "NEW_KEY_MATERIAL"
+	existingOne = "EXISTING_KEY_MATERIAL"
 )
-
-// GetParametersForImport makes a public key to wrap key material with, and the token that goes with it.
-func (s *Service) GetParametersForImport(ctx context.Context, c Caller, in *GetParametersForImportInput) (*GetParametersForImportOutput, error) {
-	return run(ctx, s, c, "GetParametersForImport", in, (*Service).getParametersForImport)
-}
-
-// ImportKeyMaterial imports key material that was wrapped so.
-func (s *Service) ImportKeyMaterial(ctx context.Context, c Caller, in *ImportKeyMaterialInput) (*ImportKeyMaterialOutput, error) {
-	return run(ctx, s, c, "ImportKeyMaterial", in, (*Service).importKeyMaterial)
-}
-
-// DeleteImportedKeyMaterial destroys imported key material. The same can be imported again.
-func (s *Service) DeleteImportedKeyMaterial(ctx context.Context, c Caller, in *DeleteImportedKeyMaterialInput) (*DeleteImportedKeyMaterialOutput, error) {
-	return run(ctx, s, c, "DeleteImportedKeyMaterial", in, (*Service).deleteImportedKeyMaterial)
-}
 
 func expirationModel(validTo time.Time) string {
 	if validTo.IsZero() {
@@ -55,18 +34,18 @@ func expirationModel(validTo time.Time) string {
 
 // imports says whether material can be imported into the key.
 func (k *key) imports() error {
-	if k.Origin != originExternal {
-		return refuse(CodeUnsupportedOperation, "%s origin is %s which is not valid for this operation.", k.arn, k.Origin)
+	if k.Origin != kms.OriginExternal {
+		return kms.Errorf(kms.CodeUnsupportedOperation, "%s origin is %s which is not valid for this operation.", k.arn, k.Origin)
 	}
 	return nil
 }
 
-func (s *Service) getParametersForImport(r *request, in *GetParametersForImportInput) (*GetParametersForImportOutput, error) {
+func (s *Service) getParametersForImport(r *request, in *kms.GetParametersForImportInput) (*kms.GetParametersForImportOutput, error) {
 	r.textParam("wrappingAlgorithm", in.WrappingAlgorithm)
 	r.textParam("wrappingKeySpec", in.WrappingKeySpec)
 	r.about("kms:wrappingalgorithm", in.WrappingAlgorithm)
 	r.about("kms:wrappingkeyspec", in.WrappingKeySpec)
-	if err := firstError(
+	if err := cmp.Or(
 		checkGiven("wrappingAlgorithm", in.WrappingAlgorithm, "RSAES_PKCS1_V1_5", "RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256",
 			"RSA_AES_KEY_WRAP_SHA_1", "RSA_AES_KEY_WRAP_SHA_256", "SM2PKE"),
 		checkGiven("wrappingKeySpec", in.WrappingKeySpec, "RSA_2048", "RSA_3072", "RSA_4096", "SM2")); err != nil {
@@ -76,10 +55,10 @@ func (s *Service) getParametersForImport(r *request, in *GetParametersForImportI
 	if err != nil {
 		return nil, err
 	}
-	if err := firstError(
-		k.imports(), k.notIn(statePendingDeletion),
-		checkUnsupported("WrappingAlgorithm "+in.WrappingAlgorithm, in.WrappingAlgorithm == "RSAES_PKCS1_V1_5" || in.WrappingAlgorithm == "SM2PKE"),
-		checkUnsupported("WrappingKeySpec SM2", in.WrappingKeySpec == "SM2")); err != nil {
+	if err := cmp.Or(
+		k.imports(), k.notIn(kms.StatePendingDeletion),
+		kms.CheckUnsupported("WrappingAlgorithm "+in.WrappingAlgorithm, in.WrappingAlgorithm == "RSAES_PKCS1_V1_5" || in.WrappingAlgorithm == "SM2PKE"),
+		kms.CheckUnsupported("WrappingKeySpec SM2", in.WrappingKeySpec == "SM2")); err != nil {
 		return nil, err
 	}
 	private, public, err := s.wrappingKey(r, in.WrappingKeySpec)
@@ -87,19 +66,19 @@ func (s *Service) getParametersForImport(r *request, in *GetParametersForImportI
 		return nil, err
 	}
 	defer clear(private)
-	token := importToken{key: k.ID, algorithm: in.WrappingAlgorithm, spec: in.WrappingKeySpec, validTo: millis(r.time).Add(importTokenLife)}
+	token := importToken{key: k.ID, algorithm: in.WrappingAlgorithm, spec: in.WrappingKeySpec, validTo: millis(r.time).Add(kms.ImportTokenLife)}
 	sealed, err := s.sealToken(&token, private)
 	if err != nil {
 		return nil, err
 	}
-	return &GetParametersForImportOutput{k.arn, sealed, public, Timestamp{token.validTo}}, nil
+	return &kms.GetParametersForImportOutput{KeyId: k.arn, ImportToken: sealed, PublicKey: public, ParametersValidTo: kms.Timestamp{Time: token.validTo}}, nil
 }
 
 // wrappingKey makes a key pair to wrap key material with; the caller wipes the private key.
 func (s *Service) wrappingKey(r *request, name string) (private, public []byte, err error) {
 	spec, ok := keyspec.Find(name)
 	if !ok {
-		return nil, nil, refuse(CodeInternal, "unknown key spec %s", name)
+		return nil, nil, kms.Errorf(kms.CodeInternal, "unknown key spec %s", name)
 	}
 	return s.pair(r, spec)
 }
@@ -107,9 +86,9 @@ func (s *Service) wrappingKey(r *request, name string) (private, public []byte, 
 // checkGiven checks a text that has to be there.
 func checkGiven(member, value string, values ...string) error {
 	if value == "" {
-		return invalid(member, "", "Member must not be null")
+		return kms.Invalid(member, "", "Member must not be null")
 	}
-	return checkEnum(member, value, values...)
+	return kms.CheckEnum(member, value, values...)
 }
 
 // importToken is what an import token says. The private key is with it, so that the service needn't remember any.
@@ -147,7 +126,7 @@ func (s *Service) sealToken(t *importToken, private []byte) ([]byte, error) {
 
 // openToken reverses sealToken, for the key that the token is used for.
 func (s *Service) openToken(id store.KeyID, token []byte, now time.Time) (*importToken, []byte, error) {
-	malformed := refuse(CodeInvalidImportToken, "The import token is not one of this key's.")
+	malformed := kms.Errorf(kms.CodeInvalidImportToken, "The import token is not one of this key's.")
 	if len(token) < 9 {
 		return nil, nil, malformed
 	}
@@ -180,20 +159,20 @@ func (s *Service) openToken(id store.KeyID, token []byte, now time.Time) (*impor
 	}
 	if !now.Before(t.validTo) {
 		clear(private)
-		return nil, nil, refuse(CodeExpiredImportToken, "The import token has expired: get new parameters for import.")
+		return nil, nil, kms.Errorf(kms.CodeExpiredImportToken, "The import token has expired: get new parameters for import.")
 	}
 	return t, private, nil
 }
 
-func (s *Service) importKeyMaterial(r *request, in *ImportKeyMaterialInput) (*ImportKeyMaterialOutput, error) {
+func (s *Service) importKeyMaterial(r *request, in *kms.ImportKeyMaterialInput) (*kms.ImportKeyMaterialOutput, error) {
 	r.readOnly = false
 	validTo, err := importEnd(r, in)
-	if err := firstError(
+	if err := cmp.Or(
 		err,
-		checkLength("importToken", len(in.ImportToken), 1, maxImport),
-		checkLength("encryptedKeyMaterial", len(in.EncryptedKeyMaterial), 1, maxImport),
-		checkEnum("importType", in.ImportType, newOne, existingOne),
-		checkLength("keyMaterialDescription", len(in.KeyMaterialDescription), 0, maxMaterialDescription),
+		kms.CheckLength("importToken", len(in.ImportToken), 1, kms.MaxImport),
+		kms.CheckLength("encryptedKeyMaterial", len(in.EncryptedKeyMaterial), 1, kms.MaxImport),
+		kms.CheckEnum("importType", in.ImportType, newOne, existingOne),
+		kms.CheckLength("keyMaterialDescription", len(in.KeyMaterialDescription), 0, kms.MaxMaterialDescription),
 		checkMaterialID(in.KeyMaterialId)); err != nil {
 		return nil, err
 	}
@@ -202,7 +181,7 @@ func (s *Service) importKeyMaterial(r *request, in *ImportKeyMaterialInput) (*Im
 	if err != nil {
 		return nil, err
 	}
-	if err := firstError(k.imports(), k.notIn(statePendingDeletion)); err != nil {
+	if err := cmp.Or(k.imports(), k.notIn(kms.StatePendingDeletion)); err != nil {
 		return nil, err
 	}
 	secret, err := s.unwrapImport(k, in, r.time)
@@ -215,7 +194,7 @@ func (s *Service) importKeyMaterial(r *request, in *ImportKeyMaterialInput) (*Im
 	if k, err = s.existingKey(k.ID); err != nil {
 		return nil, err
 	}
-	if err := k.notIn(statePendingDeletion); err != nil {
+	if err := k.notIn(kms.StatePendingDeletion); err != nil {
 		return nil, err
 	}
 	defer s.remind()
@@ -225,41 +204,41 @@ func (s *Service) importKeyMaterial(r *request, in *ImportKeyMaterialInput) (*Im
 func checkMaterialID(id string) error {
 	var parsed store.MaterialID
 	if id != "" && parsed.UnmarshalText([]byte(id)) != nil {
-		return invalid("keyMaterialId", "", "Member must satisfy regular expression pattern: ^[a-f0-9]{64}$")
+		return kms.Invalid("keyMaterialId", "", "Member must satisfy regular expression pattern: ^[a-f0-9]{64}$")
 	}
 	return nil
 }
 
 // importEnd is when the material is to expire; zero for never.
-func importEnd(r *request, in *ImportKeyMaterialInput) (time.Time, error) {
+func importEnd(r *request, in *kms.ImportKeyMaterialInput) (time.Time, error) {
 	model := in.ExpirationModel
 	if model == "" {
 		model = expires
 	}
 	r.textParam("expirationModel", in.ExpirationModel)
 	r.about("kms:expirationmodel", in.ExpirationModel)
-	if err := checkEnum("expirationModel", model, expires, neverEnds); err != nil {
+	if err := kms.CheckEnum("expirationModel", model, expires, neverEnds); err != nil {
 		return time.Time{}, err
 	}
 	switch {
 	case model == neverEnds && in.ValidTo != nil:
-		return time.Time{}, refuse(CodeValidation, "A validTo date must not be set if the ExpirationModel is KEY_MATERIAL_DOES_NOT_EXPIRE")
+		return time.Time{}, kms.Errorf(kms.CodeValidation, "A validTo date must not be set if the ExpirationModel is KEY_MATERIAL_DOES_NOT_EXPIRE")
 	case model == neverEnds:
 		return time.Time{}, nil
 	case in.ValidTo == nil:
-		return time.Time{}, refuse(CodeValidation, "A validTo date must be set if the ExpirationModel is KEY_MATERIAL_EXPIRES")
+		return time.Time{}, kms.Errorf(kms.CodeValidation, "A validTo date must be set if the ExpirationModel is KEY_MATERIAL_EXPIRES")
 	}
 	end := millis(in.ValidTo.Time)
 	r.param("validTo", end.Format(time.RFC3339))
 	r.about("kms:validto", end.Format(time.RFC3339))
-	if !end.After(r.time) || end.After(r.time.Add(maxImportLife)) {
-		return end, refuse(CodeValidation, "The validTo date must be in the future, and at most 365 days ahead")
+	if !end.After(r.time) || end.After(r.time.Add(kms.MaxImportLife)) {
+		return end, kms.Errorf(kms.CodeValidation, "The validTo date must be in the future, and at most 365 days ahead")
 	}
 	return end, nil
 }
 
 // unwrapImport is the key material in the clear, which the caller wipes.
-func (s *Service) unwrapImport(k *key, in *ImportKeyMaterialInput, now time.Time) ([]byte, error) {
+func (s *Service) unwrapImport(k *key, in *kms.ImportKeyMaterialInput, now time.Time) ([]byte, error) {
 	token, private, err := s.openToken(k.ID, in.ImportToken, now)
 	if err != nil {
 		return nil, err
@@ -274,26 +253,26 @@ func (s *Service) unwrapImport(k *key, in *ImportKeyMaterialInput, now time.Time
 	})
 	switch {
 	case errors.Is(err, keyspec.ErrDecryption):
-		return nil, errInvalidCiphertext()
+		return nil, kms.ErrInvalidCiphertext()
 	case err != nil:
 		clear(secret)
-		return nil, refuse(CodeIncorrectKeyMaterial, "The key material is not what key spec %s needs.", k.Spec)
+		return nil, kms.Errorf(kms.CodeIncorrectKeyMaterial, "The key material is not what key spec %s needs.", k.Spec)
 	}
 	return secret, nil
 }
 
 // addImported stores imported material: the key's first, one that was there before, or the next.
-func (s *Service) addImported(r *request, k *key, in *ImportKeyMaterialInput, secret []byte, validTo time.Time) (*ImportKeyMaterialOutput, error) {
+func (s *Service) addImported(r *request, k *key, in *kms.ImportKeyMaterialInput, secret []byte, validTo time.Time) (*kms.ImportKeyMaterialOutput, error) {
 	id := materialID(k.ID, secret)
 	if in.KeyMaterialId != "" && in.KeyMaterialId != id.String() {
-		return nil, refuse(CodeIncorrectKeyMaterial, "The key material is not that of ID %s.", in.KeyMaterialId)
+		return nil, kms.Errorf(kms.CodeIncorrectKeyMaterial, "The key material is not that of ID %s.", in.KeyMaterialId)
 	}
 	changed := k.Key
 	changed.Materials = slices.Clone(k.Materials)
 	at := slices.IndexFunc(changed.Materials, func(m store.Material) bool { return m.ID == id })
 	switch {
 	case at < 0 && in.ImportType == existingOne, at < 0 && len(k.Materials) > 0 && in.ImportType != newOne:
-		return nil, refuse(CodeIncorrectKeyMaterial, "The key material is not the one that was imported before.")
+		return nil, kms.Errorf(kms.CodeIncorrectKeyMaterial, "The key material is not the one that was imported before.")
 	case at < 0:
 		if err := k.takesNext(); err != nil {
 			return nil, err
@@ -313,8 +292,8 @@ func (s *Service) addImported(r *request, k *key, in *ImportKeyMaterialInput, se
 	if err := setPublicKey(k, &changed, secret); err != nil {
 		return nil, err
 	}
-	if k.isIn(statePendingImport) && !(&key{Key: changed}).lacksMaterial() {
-		changed.State = stateEnabled
+	if k.isIn(kms.StatePendingImport) && !(&key{Key: changed}).lacksMaterial() {
+		changed.State = kms.StateEnabled
 	}
 	r.response = append(r.response, audit.Text("keyId", k.arn), audit.Text("keyMaterialId", id.String()))
 	var made *newMaterial
@@ -322,11 +301,11 @@ func (s *Service) addImported(r *request, k *key, in *ImportKeyMaterialInput, se
 		made = &newMaterial{k.ID, id, bytes.Clone(secret)}
 		defer made.wipe()
 	}
-	err := s.changeMaterial(r, made, func(tx *store.Tx) error { return firstError(tx.PutKey(&changed), noteDue(tx, &changed)) }, k.ID)
+	err := s.changeMaterial(r, made, func(tx *store.Tx) error { return cmp.Or(tx.PutKey(&changed), noteDue(tx, &changed)) }, k.ID)
 	if err != nil {
 		return nil, err
 	}
-	return &ImportKeyMaterialOutput{k.arn, id.String()}, nil
+	return &kms.ImportKeyMaterialOutput{KeyId: k.arn, KeyMaterialId: id.String()}, nil
 }
 
 func setPublicKey(k *key, changed *store.Key, secret []byte) (err error) {
@@ -342,14 +321,14 @@ func (k *key) takesNext() error {
 	case len(k.Materials) == 0:
 		return nil
 	case !k.spec.Symmetric():
-		return refuse(CodeIncorrectKeyMaterial, "The key material is not the one that was imported before.")
+		return kms.Errorf(kms.CodeIncorrectKeyMaterial, "The key material is not the one that was imported before.")
 	case slices.ContainsFunc(k.Materials, func(m store.Material) bool { return m.Pending }):
-		return refuse(CodeInvalidState, "%s has key material that is pending rotation already.", k.arn)
+		return kms.Errorf(kms.CodeKMSInvalidState, "%s has key material that is pending rotation already.", k.arn)
 	}
 	return nil
 }
 
-func (s *Service) deleteImportedKeyMaterial(r *request, in *DeleteImportedKeyMaterialInput) (*DeleteImportedKeyMaterialOutput, error) {
+func (s *Service) deleteImportedKeyMaterial(r *request, in *kms.DeleteImportedKeyMaterialInput) (*kms.DeleteImportedKeyMaterialOutput, error) {
 	r.readOnly = false
 	if err := checkMaterialID(in.KeyMaterialId); err != nil {
 		return nil, err
@@ -364,7 +343,7 @@ func (s *Service) deleteImportedKeyMaterial(r *request, in *DeleteImportedKeyMat
 		return nil, err
 	}
 	if k.Current < 0 {
-		return &DeleteImportedKeyMaterialOutput{KeyId: k.arn}, nil // as AWS, without effect
+		return &kms.DeleteImportedKeyMaterialOutput{KeyId: k.arn}, nil // as AWS, without effect
 	}
 	id := k.Materials[k.Current].ID
 	if in.KeyMaterialId != "" {
@@ -373,10 +352,10 @@ func (s *Service) deleteImportedKeyMaterial(r *request, in *DeleteImportedKeyMat
 		}
 	}
 	if !slices.ContainsFunc(k.Materials, func(m store.Material) bool { return m.ID == id }) {
-		return nil, refuse(CodeNotFound, "%s has no key material %s", k.arn, id)
+		return nil, kms.Errorf(kms.CodeNotFound, "%s has no key material %s", k.arn, id)
 	}
 	if err := s.dropMaterial(r, k, id); err != nil {
 		return nil, err
 	}
-	return &DeleteImportedKeyMaterialOutput{k.arn, id.String()}, nil
+	return &kms.DeleteImportedKeyMaterialOutput{KeyId: k.arn, KeyMaterialId: id.String()}, nil
 }

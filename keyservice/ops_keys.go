@@ -1,7 +1,7 @@
 package keyservice
 
 import (
-	"context"
+	"cmp"
 	"slices"
 	"time"
 	"unicode/utf8"
@@ -10,47 +10,14 @@ import (
 
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/keyspec"
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 )
-
-// CreateKey makes a KMS key.
-func (s *Service) CreateKey(ctx context.Context, c Caller, in *CreateKeyInput) (*CreateKeyOutput, error) {
-	return run(ctx, s, c, "CreateKey", in, (*Service).createKey)
-}
-
-// DescribeKey describes a KMS key.
-func (s *Service) DescribeKey(ctx context.Context, c Caller, in *DescribeKeyInput) (*DescribeKeyOutput, error) {
-	return run(ctx, s, c, "DescribeKey", in, (*Service).describeKey)
-}
-
-// ListKeys lists all KMS keys, a page at a time.
-func (s *Service) ListKeys(ctx context.Context, c Caller, in *ListKeysInput) (*ListKeysOutput, error) {
-	return run(ctx, s, c, "ListKeys", in, (*Service).listKeys)
-}
-
-// UpdateKeyDescription changes a KMS key's description.
-func (s *Service) UpdateKeyDescription(ctx context.Context, c Caller, in *UpdateKeyDescriptionInput) (*UpdateKeyDescriptionOutput, error) {
-	return run(ctx, s, c, "UpdateKeyDescription", in, (*Service).updateKeyDescription)
-}
-
-// EnableKey lets a KMS key be used.
-func (s *Service) EnableKey(ctx context.Context, c Caller, in *EnableKeyInput) (*EnableKeyOutput, error) {
-	return run(ctx, s, c, "EnableKey", in, func(s *Service, r *request, in *EnableKeyInput) (*EnableKeyOutput, error) {
-		return &EnableKeyOutput{}, s.setState(r, "kms:EnableKey", in.KeyId, stateEnabled)
-	})
-}
-
-// DisableKey forbids all use of a KMS key: no call that comes after its return uses the key.
-func (s *Service) DisableKey(ctx context.Context, c Caller, in *DisableKeyInput) (*DisableKeyOutput, error) {
-	return run(ctx, s, c, "DisableKey", in, func(s *Service, r *request, in *DisableKeyInput) (*DisableKeyOutput, error) {
-		return &DisableKeyOutput{}, s.setState(r, "kms:DisableKey", in.KeyId, stateDisabled)
-	})
-}
 
 // millis is a time as it is stored: in UTC, with whole milliseconds.
 func millis(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
 
-func (s *Service) createKey(r *request, in *CreateKeyInput) (*CreateKeyOutput, error) {
+func (s *Service) createKey(r *request, in *kms.CreateKeyInput) (*kms.CreateKeyOutput, error) {
 	r.readOnly = false
 	record, err := newKeyRecord(in)
 	if err != nil {
@@ -67,11 +34,11 @@ func (s *Service) createKey(r *request, in *CreateKeyInput) (*CreateKeyOutput, e
 	if err != nil {
 		return nil, err
 	}
-	return &CreateKeyOutput{s.metadata(k)}, nil
+	return &kms.CreateKeyOutput{KeyMetadata: s.metadata(k)}, nil
 }
 
 // describeNewKey tells the audit log and the policies what key is asked for.
-func (s *Service) describeNewKey(r *request, k *store.Key, in *CreateKeyInput) {
+func (s *Service) describeNewKey(r *request, k *store.Key, in *kms.CreateKeyInput) {
 	r.param("keySpec", k.Spec)
 	r.param("keyUsage", k.Usage)
 	r.param("origin", k.Origin)
@@ -87,7 +54,7 @@ func (s *Service) describeNewKey(r *request, k *store.Key, in *CreateKeyInput) {
 }
 
 // admitNewKey lets the caller make the key, with the policy and the tags that it is to have.
-func (s *Service) admitNewKey(r *request, in *CreateKeyInput) error {
+func (s *Service) admitNewKey(r *request, in *kms.CreateKeyInput) error {
 	if err := s.admitAccount(r, "kms:CreateKey", "*"); err != nil {
 		return err
 	}
@@ -103,7 +70,7 @@ func (s *Service) admitNewKey(r *request, in *CreateKeyInput) error {
 }
 
 // newKeyRecord is the key that is asked for.
-func newKeyRecord(in *CreateKeyInput) (*store.Key, error) {
+func newKeyRecord(in *kms.CreateKeyInput) (*store.Key, error) {
 	spec, err := requestedSpec(in)
 	if err != nil {
 		return nil, err
@@ -114,15 +81,15 @@ func newKeyRecord(in *CreateKeyInput) (*store.Key, error) {
 	}
 	origin := in.Origin
 	if origin == "" {
-		origin = originKMS
+		origin = kms.OriginKMS
 	}
-	if err := firstError(
-		checkEnum("origin", origin, originKMS, originExternal, "AWS_CLOUDHSM", "EXTERNAL_KEY_STORE"),
-		checkUnsupported("Origin "+printable(origin), origin != originKMS && origin != originExternal),
+	if err := cmp.Or(
+		kms.CheckEnum("origin", origin, kms.OriginKMS, kms.OriginExternal, "AWS_CLOUDHSM", "EXTERNAL_KEY_STORE"),
+		kms.CheckUnsupported("Origin "+kms.Printable(origin), origin != kms.OriginKMS && origin != kms.OriginExternal),
 		checkDescription(in.Description),
-		checkUnsupported("MultiRegion", in.MultiRegion),
-		checkUnsupported("CustomKeyStoreId", in.CustomKeyStoreId != ""),
-		checkUnsupported("XksKeyId", in.XksKeyId != "")); err != nil {
+		kms.CheckUnsupported("MultiRegion", in.MultiRegion),
+		kms.CheckUnsupported("CustomKeyStoreId", in.CustomKeyStoreId != ""),
+		kms.CheckUnsupported("XksKeyId", in.XksKeyId != "")); err != nil {
 		return nil, err
 	}
 	tags, err := newTags(in.Tags)
@@ -130,52 +97,52 @@ func newKeyRecord(in *CreateKeyInput) (*store.Key, error) {
 		return nil, err
 	}
 	return &store.Key{
-		Description: in.Description, Manager: managerCustomer, Spec: spec.Name, Usage: usage, Origin: origin, Current: -1, Tags: tags,
+		Description: in.Description, Manager: kms.ManagerCustomer, Spec: spec.Name, Usage: usage, Origin: origin, Current: -1, Tags: tags,
 	}, nil
 }
 
-func requestedSpec(in *CreateKeyInput) (*keyspec.Spec, error) {
+func requestedSpec(in *kms.CreateKeyInput) (*keyspec.Spec, error) {
 	name := in.KeySpec
 	if name == "" {
 		name = in.CustomerMasterKeySpec
 	}
 	switch {
 	case in.KeySpec != "" && in.CustomerMasterKeySpec != "":
-		return nil, refuse(CodeValidation, "You cannot specify KeySpec and CustomerMasterKeySpec in the same request. CustomerMasterKeySpec is deprecated.")
+		return nil, kms.Errorf(kms.CodeValidation, "You cannot specify KeySpec and CustomerMasterKeySpec in the same request. CustomerMasterKeySpec is deprecated.")
 	case name == "":
-		name = specSymmetric
+		name = kms.SpecSymmetric
 	}
 	spec, ok := keyspec.Find(name)
 	switch {
 	case ok:
 		return spec, nil
 	case keyspec.IsKnown(name):
-		return nil, checkUnsupported("KeySpec "+name, true)
+		return nil, kms.CheckUnsupported("KeySpec "+name, true)
 	}
-	return nil, invalid("keySpec", printable(name), "Member must satisfy enum value set: AWS KMS's key specs")
+	return nil, kms.Invalid("keySpec", kms.Printable(name), "Member must satisfy enum value set: AWS KMS's key specs")
 }
 
-func requestedUsage(in *CreateKeyInput, spec *keyspec.Spec) (string, error) {
+func requestedUsage(in *kms.CreateKeyInput, spec *keyspec.Spec) (string, error) {
 	usage := in.KeyUsage
-	if err := checkEnum("keyUsage", usage, usageEncryption, usageSigning, usageMAC, usageAgreement); err != nil {
+	if err := kms.CheckEnum("keyUsage", usage, kms.UsageEncryption, kms.UsageSigning, kms.UsageMAC, kms.UsageAgreement); err != nil {
 		return "", err
 	}
 	switch {
 	case usage == "" && spec.Symmetric():
-		return usageEncryption, nil
+		return kms.UsageEncryption, nil
 	case usage == "":
-		return "", refuse(CodeValidation, "You must specify a KeyUsage value for all KMS keys except for symmetric encryption keys.")
+		return "", kms.Errorf(kms.CodeValidation, "You must specify a KeyUsage value for all KMS keys except for symmetric encryption keys.")
 	case !spec.Allows(usage):
-		return "", refuse(CodeValidation, "KeyUsage %s is not compatible with KeySpec %s", usage, spec.Name)
+		return "", kms.Errorf(kms.CodeValidation, "KeyUsage %s is not compatible with KeySpec %s", usage, spec.Name)
 	}
 	return usage, nil
 }
 
 func checkDescription(text string) error {
 	if !utf8.ValidString(text) {
-		return invalid("description", "", "Member must be text")
+		return kms.Invalid("description", "", "Member must be text")
 	}
-	return checkLength("description", utf8.RuneCountInString(text), 0, maxDescription)
+	return kms.CheckLength("description", utf8.RuneCountInString(text), 0, kms.MaxDescription)
 }
 
 // addKey makes a key, with its first material unless that is to be imported.
@@ -184,10 +151,10 @@ func (s *Service) addKey(r *request, record *store.Key, policy string) (*key, er
 	if err != nil {
 		return nil, err
 	}
-	record.ID, record.Created, record.State = id, millis(r.time), statePendingImport
+	record.ID, record.Created, record.State = id, millis(r.time), kms.StatePendingImport
 	var made *newMaterial
-	if record.Origin == originKMS {
-		record.State = stateEnabled
+	if record.Origin == kms.OriginKMS {
+		record.State = kms.StateEnabled
 		if made, err = s.generateMaterial(r, record); err != nil {
 			return nil, err
 		}
@@ -195,12 +162,12 @@ func (s *Service) addKey(r *request, record *store.Key, policy string) (*key, er
 	}
 	s.changes.Lock()
 	defer s.changes.Unlock()
-	arn := s.names.key(id)
+	arn := s.names.Key(id)
 	r.concerns(resourceKey, arn)
 	r.response = append(r.response, audit.Text("keyId", arn))
 	err = s.changeMaterial(r, made, func(tx *store.Tx) error {
-		if tx.KeyCount() >= maxKeys {
-			return refuse(CodeLimitExceeded, "There are %d keys, which is the limit.", maxKeys)
+		if tx.KeyCount() >= kms.MaxKeys {
+			return kms.Errorf(kms.CodeLimitExceeded, "There are %d keys, which is the limit.", kms.MaxKeys)
 		}
 		if policy != "" {
 			if err := tx.PutKeyPolicy(id, []byte(policy)); err != nil {
@@ -219,14 +186,14 @@ func (s *Service) addKey(r *request, record *store.Key, policy string) (*key, er
 func (s *Service) existing(id store.KeyID) (*key, error) {
 	k, err := s.key(id)
 	if err == nil && k == nil {
-		err = refuse(CodeNotFound, "Key '%s' does not exist", s.names.key(id))
+		err = kms.Errorf(kms.CodeNotFound, "Key '%s' does not exist", s.names.Key(id))
 	}
 	return k, err
 }
 
-func (s *Service) describeKey(r *request, in *DescribeKeyInput) (*DescribeKeyOutput, error) {
+func (s *Service) describeKey(r *request, in *kms.DescribeKeyInput) (*kms.DescribeKeyOutput, error) {
 	r.textParam("keyId", in.KeyId)
-	if err := firstError(checkIdentifier("keyId", in.KeyId), s.checkGrantTokens(in.GrantTokens)); err != nil {
+	if err := cmp.Or(kms.CheckIdentifier("keyId", in.KeyId), s.checkGrantTokens(in.GrantTokens)); err != nil {
 		return nil, err
 	}
 	k, err := s.anyKey(r, in.KeyId)
@@ -236,41 +203,41 @@ func (s *Service) describeKey(r *request, in *DescribeKeyInput) (*DescribeKeyOut
 	if err := s.admit(r, "kms:DescribeKey", k); err != nil {
 		return nil, err
 	}
-	return &DescribeKeyOutput{s.metadata(k)}, nil
+	return &kms.DescribeKeyOutput{KeyMetadata: s.metadata(k)}, nil
 }
 
-func (s *Service) metadata(k *key) KeyMetadata {
-	m := KeyMetadata{
+func (s *Service) metadata(k *key) kms.KeyMetadata {
+	m := kms.KeyMetadata{
 		AWSAccountId: s.facts.Account, KeyId: k.ID.String(), Arn: k.arn,
-		CreationDate: Timestamp{k.Created}, Enabled: k.State == stateEnabled, Description: k.Description,
+		CreationDate: kms.Timestamp{Time: k.Created}, Enabled: k.State == kms.StateEnabled, Description: k.Description,
 		KeyUsage: k.Usage, KeyState: k.State, DeletionDate: given(k.Deletion), Origin: k.Origin, KeyManager: k.Manager,
 		CustomerMasterKeySpec: k.Spec, KeySpec: k.Spec, CurrentKeyMaterialId: k.currentID,
 	}
 	switch k.Usage {
-	case usageEncryption:
+	case kms.UsageEncryption:
 		m.EncryptionAlgorithms = k.spec.EncryptionAlgorithms
-	case usageSigning:
+	case kms.UsageSigning:
 		m.SigningAlgorithms = k.spec.SigningAlgorithms
-	case usageMAC:
+	case kms.UsageMAC:
 		m.MacAlgorithms = k.spec.MacAlgorithms
-	case usageAgreement:
+	case kms.UsageAgreement:
 		m.KeyAgreementAlgorithms = k.spec.KeyAgreementAlgorithms
 	}
-	if current := k.current(); k.Origin == originExternal && current != nil {
+	if current := k.current(); k.Origin == kms.OriginExternal && current != nil {
 		m.ExpirationModel, m.ValidTo = expirationModel(current.ValidTo), given(current.ValidTo)
 	}
 	return m
 }
 
 // given is a time as the wire has it; nil for the zero time.
-func given(t time.Time) *Timestamp {
+func given(t time.Time) *kms.Timestamp {
 	if t.IsZero() {
 		return nil
 	}
-	return &Timestamp{t}
+	return &kms.Timestamp{Time: t}
 }
 
-func (s *Service) listKeys(r *request, in *ListKeysInput) (*ListKeysOutput, error) {
+func (s *Service) listKeys(r *request, in *kms.ListKeysInput) (*kms.ListKeysOutput, error) {
 	limit, err := pageSize(in.Limit, 100, 1000)
 	if err != nil {
 		return nil, err
@@ -282,13 +249,13 @@ func (s *Service) listKeys(r *request, in *ListKeysInput) (*ListKeysOutput, erro
 	if err != nil {
 		return nil, err
 	}
-	out := &ListKeysOutput{Keys: []KeyListEntry{}}
+	out := &kms.ListKeysOutput{Keys: []kms.KeyListEntry{}}
 	var last store.KeyID
 	err = s.store.View(func(tx *store.Tx) error {
 		var readErr error
 		err := tx.Keys(after, func(id store.KeyID) bool {
 			var k *store.Key
-			if k, readErr = tx.Key(id); readErr != nil || k.Manager == managerOwned {
+			if k, readErr = tx.Key(id); readErr != nil || k.Manager == kms.ManagerOwned {
 				return readErr == nil
 			}
 			if len(out.Keys) == limit {
@@ -296,10 +263,10 @@ func (s *Service) listKeys(r *request, in *ListKeysInput) (*ListKeysOutput, erro
 				return false
 			}
 			last = id
-			out.Keys = append(out.Keys, KeyListEntry{KeyId: id.String(), KeyArn: s.names.key(id)})
+			out.Keys = append(out.Keys, kms.KeyListEntry{KeyId: id.String(), KeyArn: s.names.Key(id)})
 			return true
 		})
-		return firstError(err, readErr)
+		return cmp.Or(err, readErr)
 	})
 	if out.Truncated {
 		out.NextMarker = s.ring.marker("ListKeys", last[:])
@@ -323,22 +290,30 @@ func (s *Service) readKeyMarker(operation, marker string) (*store.KeyID, error) 
 	return &id, nil
 }
 
-func (s *Service) updateKeyDescription(r *request, in *UpdateKeyDescriptionInput) (*UpdateKeyDescriptionOutput, error) {
+func (s *Service) updateKeyDescription(r *request, in *kms.UpdateKeyDescriptionInput) (*kms.UpdateKeyDescriptionOutput, error) {
 	if err := checkDescription(in.Description); err != nil {
 		return nil, err
 	}
 	r.param("description", in.Description)
-	return &UpdateKeyDescriptionOutput{}, s.alter(r, "kms:UpdateKeyDescription", in.KeyId, func(k *key, changed *store.Key) error {
+	return &kms.UpdateKeyDescriptionOutput{}, s.alter(r, "kms:UpdateKeyDescription", in.KeyId, func(k *key, changed *store.Key) error {
 		changed.Description = in.Description
-		return k.notIn(statePendingDeletion)
+		return k.notIn(kms.StatePendingDeletion)
 	})
+}
+
+func (s *Service) enableKey(r *request, in *kms.EnableKeyInput) (*kms.EnableKeyOutput, error) {
+	return &kms.EnableKeyOutput{}, s.setState(r, "kms:EnableKey", in.KeyId, kms.StateEnabled)
+}
+
+func (s *Service) disableKey(r *request, in *kms.DisableKeyInput) (*kms.DisableKeyOutput, error) {
+	return &kms.DisableKeyOutput{}, s.setState(r, "kms:DisableKey", in.KeyId, kms.StateDisabled)
 }
 
 // setState enables or disables a key. A key that is in the state already stays so.
 func (s *Service) setState(r *request, action, id, state string) error {
 	return s.alter(r, action, id, func(k *key, changed *store.Key) error {
 		changed.State = state
-		return k.notIn(statePendingDeletion, statePendingImport)
+		return k.notIn(kms.StatePendingDeletion, kms.StatePendingImport)
 	})
 }
 
@@ -350,7 +325,7 @@ func (s *Service) named(r *request, action, id string) (*key, error) {
 // namedIn is named for an action in an encryption context.
 func (s *Service) namedIn(r *request, action, id string, context map[string]string) (*key, error) {
 	r.textParam("keyId", id)
-	if err := checkIdentifier("keyId", id); err != nil {
+	if err := kms.CheckIdentifier("keyId", id); err != nil {
 		return nil, err
 	}
 	k, err := s.plainKey(id)
@@ -377,22 +352,22 @@ func (s *Service) alter(r *request, action, id string, f func(k *key, changed *s
 	}
 	defer s.remind()
 	return s.change(r, func(tx *store.Tx) error {
-		return firstError(tx.PutKey(&changed), noteDue(tx, &changed))
+		return cmp.Or(tx.PutKey(&changed), noteDue(tx, &changed))
 	}, k.ID)
 }
 
 // noteDue puts on the agenda what is to happen to a key. What is there already, or holds no more, does no harm.
 func noteDue(tx *store.Tx, k *store.Key) error {
 	var err error
-	if k.State == statePendingDeletion {
+	if k.State == kms.StatePendingDeletion {
 		err = tx.Remind(store.Due{Time: k.Deletion, Kind: store.DueDeletion, Key: k.ID})
 	}
-	if k.State == stateEnabled && k.RotationPeriod > 0 {
-		err = firstError(err, tx.Remind(store.Due{Time: k.NextRotation, Kind: store.DueRotation, Key: k.ID}))
+	if k.State == kms.StateEnabled && k.RotationPeriod > 0 {
+		err = cmp.Or(err, tx.Remind(store.Due{Time: k.NextRotation, Kind: store.DueRotation, Key: k.ID}))
 	}
 	for _, m := range k.Materials {
 		if m.Present && !m.ValidTo.IsZero() {
-			err = firstError(err, tx.Remind(store.Due{Time: m.ValidTo, Kind: store.DueExpiry, Key: k.ID}))
+			err = cmp.Or(err, tx.Remind(store.Due{Time: m.ValidTo, Kind: store.DueExpiry, Key: k.ID}))
 		}
 	}
 	return err

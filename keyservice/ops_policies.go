@@ -1,71 +1,43 @@
 package keyservice
 
 import (
-	"context"
-
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 	"kmsfs/policy"
 )
 
 const (
-	// maxPolicy bounds a policy document in bytes: AWS KMS's quota.
-	maxPolicy = 32768
 	// policyName is the name of the one policy that a key has.
 	policyName = "default"
 )
 
-// PutKeyPolicy gives a KMS key another key policy.
-func (s *Service) PutKeyPolicy(ctx context.Context, c Caller, in *PutKeyPolicyInput) (*PutKeyPolicyOutput, error) {
-	return run(ctx, s, c, "PutKeyPolicy", in, (*Service).putKeyPolicy)
-}
-
-// GetKeyPolicy returns a KMS key's policy.
-func (s *Service) GetKeyPolicy(ctx context.Context, c Caller, in *GetKeyPolicyInput) (*GetKeyPolicyOutput, error) {
-	return run(ctx, s, c, "GetKeyPolicy", in, (*Service).getKeyPolicy)
-}
-
-// ListKeyPolicies lists the names of a KMS key's policies: "default" alone.
-func (s *Service) ListKeyPolicies(ctx context.Context, c Caller, in *ListKeyPoliciesInput) (*ListKeyPoliciesOutput, error) {
-	return run(ctx, s, c, "ListKeyPolicies", in, (*Service).listKeyPolicies)
-}
-
-// PutServicePolicy gives the home another service policy.
-func (s *Service) PutServicePolicy(ctx context.Context, c Caller, in *PutServicePolicyInput) (*PutServicePolicyOutput, error) {
-	return run(ctx, s, c, "PutServicePolicy", in, (*Service).putServicePolicy)
-}
-
-// GetServicePolicy returns the home's service policy.
-func (s *Service) GetServicePolicy(ctx context.Context, c Caller, in *GetServicePolicyInput) (*GetServicePolicyOutput, error) {
-	return run(ctx, s, c, "GetServicePolicy", in, (*Service).getServicePolicy)
-}
-
 // parsePolicy reads a document that a caller gave.
 func (s *Service) parsePolicy(text string) (*policy.Document, error) {
-	if err := checkLength("policy", len(text), 1, 131072); err != nil {
+	if err := kms.CheckLength("policy", len(text), 1, 131072); err != nil {
 		return nil, err
 	}
-	if len(text) > maxPolicy {
-		return nil, refuse(CodeLimitExceeded, "The policy has %d bytes: the limit is %d.", len(text), maxPolicy)
+	if len(text) > kms.MaxPolicy {
+		return nil, kms.Errorf(kms.CodeLimitExceeded, "The policy has %d bytes: the limit is %d.", len(text), kms.MaxPolicy)
 	}
 	document, err := policy.Parse(text, s.facts.Account)
 	if err != nil {
-		return nil, refuse(CodeMalformedPolicy, "%v", err)
+		return nil, kms.Errorf(kms.CodeMalformedPolicy, "%v", err)
 	}
 	return document, nil
 }
 
 func checkPolicyName(name string) error {
 	if name != "" && name != policyName {
-		return refuse(CodeNotFound, "No such policy exists")
+		return kms.Errorf(kms.CodeNotFound, "No such policy exists")
 	}
 	return nil
 }
 
-func (s *Service) putKeyPolicy(r *request, in *PutKeyPolicyInput) (*PutKeyPolicyOutput, error) {
+func (s *Service) putKeyPolicy(r *request, in *kms.PutKeyPolicyInput) (*kms.PutKeyPolicyOutput, error) {
 	r.readOnly = false
 	r.textParam("policyName", in.PolicyName)
 	r.paramBool("bypassPolicyLockoutSafetyCheck", in.BypassPolicyLockoutSafetyCheck)
-	if len(in.Policy) <= maxPolicy {
+	if len(in.Policy) <= kms.MaxPolicy {
 		r.param("policy", in.Policy)
 	}
 	r.aboutBool("kms:bypasspolicylockoutsafetycheck", in.BypassPolicyLockoutSafetyCheck)
@@ -87,7 +59,7 @@ func (s *Service) putKeyPolicy(r *request, in *PutKeyPolicyInput) (*PutKeyPolicy
 			return nil, err
 		}
 	}
-	return &PutKeyPolicyOutput{}, s.change(r, func(tx *store.Tx) error { return tx.PutKeyPolicy(k.ID, []byte(in.Policy)) }, k.ID)
+	return &kms.PutKeyPolicyOutput{}, s.change(r, func(tx *store.Tx) error { return tx.PutKeyPolicy(k.ID, []byte(in.Policy)) }, k.ID)
 }
 
 // checkLockout refuses a key policy under which the caller could not change it again.
@@ -97,13 +69,13 @@ func (s *Service) checkLockout(r *request, k *key, document *policy.Document) er
 	a.s, a.key = s, proposed
 	v, err := s.decide(&question{subject: &r.subject, action: "kms:PutKeyPolicy", attributes: &a})
 	if err == nil && !v.allowed {
-		return refuse(CodeMalformedPolicy, "The new key policy will not allow you to update the key policy in the future.")
+		return kms.Errorf(kms.CodeMalformedPolicy, "The new key policy will not allow you to update the key policy in the future.")
 	}
 	return err
 }
 
 // checkNewPolicy checks the policy that a new key is to have, if one is given.
-func (s *Service) checkNewPolicy(r *request, record *store.Key, in *CreateKeyInput) error {
+func (s *Service) checkNewPolicy(r *request, record *store.Key, in *kms.CreateKeyInput) error {
 	if in.Policy == "" {
 		return nil
 	}
@@ -111,10 +83,10 @@ func (s *Service) checkNewPolicy(r *request, record *store.Key, in *CreateKeyInp
 	if err != nil || in.BypassPolicyLockoutSafetyCheck {
 		return err
 	}
-	return s.checkLockout(r, &key{Key: *record, arn: s.names.resource(keyPrefix)}, document)
+	return s.checkLockout(r, &key{Key: *record, arn: s.names.Resource(kms.KeyPrefix)}, document)
 }
 
-func (s *Service) getKeyPolicy(r *request, in *GetKeyPolicyInput) (*GetKeyPolicyOutput, error) {
+func (s *Service) getKeyPolicy(r *request, in *kms.GetKeyPolicyInput) (*kms.GetKeyPolicyOutput, error) {
 	r.textParam("policyName", in.PolicyName)
 	k, err := s.named(r, "kms:GetKeyPolicy", in.KeyId)
 	if err != nil {
@@ -127,12 +99,12 @@ func (s *Service) getKeyPolicy(r *request, in *GetKeyPolicyInput) (*GetKeyPolicy
 	if err != nil {
 		return nil, err
 	}
-	return &GetKeyPolicyOutput{text, policyName}, nil
+	return &kms.GetKeyPolicyOutput{Policy: text, PolicyName: policyName}, nil
 }
 
 // policyText is a key's policy as it was given.
 func (s *Service) policyText(k *key) (string, error) {
-	if k.Manager == managerService {
+	if k.Manager == kms.ManagerService {
 		return s.policies.managedText, nil
 	}
 	var text []byte
@@ -146,7 +118,7 @@ func (s *Service) policyText(k *key) (string, error) {
 	return string(text), err
 }
 
-func (s *Service) listKeyPolicies(r *request, in *ListKeyPoliciesInput) (*ListKeyPoliciesOutput, error) {
+func (s *Service) listKeyPolicies(r *request, in *kms.ListKeyPoliciesInput) (*kms.ListKeyPoliciesOutput, error) {
 	if _, err := pageSize(in.Limit, 100, 1000); err != nil {
 		return nil, err
 	}
@@ -157,12 +129,12 @@ func (s *Service) listKeyPolicies(r *request, in *ListKeyPoliciesInput) (*ListKe
 	if _, err := s.markedKey("ListKeyPolicies", in.Marker, k); err != nil {
 		return nil, err
 	}
-	return &ListKeyPoliciesOutput{PolicyNames: []string{policyName}}, nil
+	return &kms.ListKeyPoliciesOutput{PolicyNames: []string{policyName}}, nil
 }
 
-func (s *Service) putServicePolicy(r *request, in *PutServicePolicyInput) (*PutServicePolicyOutput, error) {
+func (s *Service) putServicePolicy(r *request, in *kms.PutServicePolicyInput) (*kms.PutServicePolicyOutput, error) {
 	r.readOnly = false
-	if len(in.Policy) <= maxPolicy {
+	if len(in.Policy) <= kms.MaxPolicy {
 		r.param("policy", in.Policy)
 	}
 	r.paramBool("bypassPolicyLockoutSafetyCheck", in.BypassPolicyLockoutSafetyCheck)
@@ -178,16 +150,16 @@ func (s *Service) putServicePolicy(r *request, in *PutServicePolicyInput) (*PutS
 	}
 	d := document.Decide(&policy.Request{Subject: &r.subject, Action: action, Resource: "*", Attributes: &r.attributes})
 	if d.Effect != policy.Allow && !in.BypassPolicyLockoutSafetyCheck {
-		return nil, refuse(CodeMalformedPolicy, "The new service policy will not allow you to update the service policy in the future.")
+		return nil, kms.Errorf(kms.CodeMalformedPolicy, "The new service policy will not allow you to update the service policy in the future.")
 	}
 	if err := s.change(r, func(tx *store.Tx) error { return tx.PutServicePolicy([]byte(in.Policy)) }); err != nil {
 		return nil, err
 	}
 	s.servicePolicy.Store(document)
-	return &PutServicePolicyOutput{}, nil
+	return &kms.PutServicePolicyOutput{}, nil
 }
 
-func (s *Service) getServicePolicy(r *request, _ *GetServicePolicyInput) (*GetServicePolicyOutput, error) {
+func (s *Service) getServicePolicy(r *request, _ *kms.GetServicePolicyInput) (*kms.GetServicePolicyOutput, error) {
 	if err := s.admitAccount(r, "kmsfs:GetServicePolicy", "*"); err != nil {
 		return nil, err
 	}
@@ -199,5 +171,5 @@ func (s *Service) getServicePolicy(r *request, _ *GetServicePolicyInput) (*GetSe
 	if text == nil {
 		text = []byte(standardServicePolicy(s.names))
 	}
-	return &GetServicePolicyOutput{string(text)}, err
+	return &kms.GetServicePolicyOutput{Policy: string(text)}, err
 }

@@ -1,22 +1,14 @@
 package keyservice
 
 import (
-	"context"
+	"cmp"
 	"encoding/binary"
 	"slices"
 	"time"
 
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
-)
-
-// AWS KMS's rules of rotation, in days.
-const (
-	minRotationPeriod     = 90
-	maxRotationPeriod     = 2560
-	defaultRotationPeriod = 365
-
-	maxOnDemandRotations = 25 // of one key
 )
 
 // How a rotation came about.
@@ -25,35 +17,10 @@ const (
 	rotationOnDemand  = "ON_DEMAND"
 )
 
-// EnableKeyRotation has a KMS key rotated by itself.
-func (s *Service) EnableKeyRotation(ctx context.Context, c Caller, in *EnableKeyRotationInput) (*EnableKeyRotationOutput, error) {
-	return run(ctx, s, c, "EnableKeyRotation", in, (*Service).enableKeyRotation)
-}
-
-// DisableKeyRotation ends that.
-func (s *Service) DisableKeyRotation(ctx context.Context, c Caller, in *DisableKeyRotationInput) (*DisableKeyRotationOutput, error) {
-	return run(ctx, s, c, "DisableKeyRotation", in, (*Service).disableKeyRotation)
-}
-
-// GetKeyRotationStatus says whether a KMS key is rotated by itself.
-func (s *Service) GetKeyRotationStatus(ctx context.Context, c Caller, in *GetKeyRotationStatusInput) (*GetKeyRotationStatusOutput, error) {
-	return run(ctx, s, c, "GetKeyRotationStatus", in, (*Service).getKeyRotationStatus)
-}
-
-// RotateKeyOnDemand gives a KMS key new material, or the imported material that awaits it. What the old material encrypted stays readable.
-func (s *Service) RotateKeyOnDemand(ctx context.Context, c Caller, in *RotateKeyOnDemandInput) (*RotateKeyOnDemandOutput, error) {
-	return run(ctx, s, c, "RotateKeyOnDemand", in, (*Service).rotateKeyOnDemand)
-}
-
-// ListKeyRotations lists a KMS key's rotations, a page at a time.
-func (s *Service) ListKeyRotations(ctx context.Context, c Caller, in *ListKeyRotationsInput) (*ListKeyRotationsOutput, error) {
-	return run(ctx, s, c, "ListKeyRotations", in, (*Service).listKeyRotations)
-}
-
 // rotates says whether keys of its kind are rotated at all.
 func (k *key) rotates() error {
 	if !k.spec.Symmetric() {
-		return refuse(CodeUnsupportedOperation, "%s key spec is %s which is not valid for this operation.", k.arn, k.Spec)
+		return kms.Errorf(kms.CodeUnsupportedOperation, "%s key spec is %s which is not valid for this operation.", k.arn, k.Spec)
 	}
 	return nil
 }
@@ -63,36 +30,36 @@ func (k *key) rotatesItself() error {
 	if err := k.rotates(); err != nil {
 		return err
 	}
-	if k.Origin == originExternal {
-		return refuse(CodeUnsupportedOperation, "%s origin is %s which is not valid for this operation.", k.arn, k.Origin)
+	if k.Origin == kms.OriginExternal {
+		return kms.Errorf(kms.CodeUnsupportedOperation, "%s origin is %s which is not valid for this operation.", k.arn, k.Origin)
 	}
 	return nil
 }
 
-func (s *Service) enableKeyRotation(r *request, in *EnableKeyRotationInput) (*EnableKeyRotationOutput, error) {
-	period := int32(defaultRotationPeriod)
+func (s *Service) enableKeyRotation(r *request, in *kms.EnableKeyRotationInput) (*kms.EnableKeyRotationOutput, error) {
+	period := int32(kms.DefaultRotationPeriod)
 	if in.RotationPeriodInDays != nil {
 		period = *in.RotationPeriodInDays
 	}
 	r.paramNumber("rotationPeriodInDays", int64(period))
 	r.aboutNumber("kms:rotationperiodindays", int64(period))
-	if err := checkNumber("rotationPeriodInDays", &period, minRotationPeriod, maxRotationPeriod); err != nil {
+	if err := kms.CheckNumber("rotationPeriodInDays", &period, kms.MinRotationPeriod, kms.MaxRotationPeriod); err != nil {
 		return nil, err
 	}
-	return &EnableKeyRotationOutput{}, s.alter(r, "kms:EnableKeyRotation", in.KeyId, func(k *key, changed *store.Key) error {
+	return &kms.EnableKeyRotationOutput{}, s.alter(r, "kms:EnableKeyRotation", in.KeyId, func(k *key, changed *store.Key) error {
 		changed.RotationPeriod, changed.NextRotation = int(period), millis(r.time).AddDate(0, 0, int(period))
-		return firstError(k.rotatesItself(), k.notIn(stateDisabled, statePendingDeletion, statePendingImport))
+		return cmp.Or(k.rotatesItself(), k.notIn(kms.StateDisabled, kms.StatePendingDeletion, kms.StatePendingImport))
 	})
 }
 
-func (s *Service) disableKeyRotation(r *request, in *DisableKeyRotationInput) (*DisableKeyRotationOutput, error) {
-	return &DisableKeyRotationOutput{}, s.alter(r, "kms:DisableKeyRotation", in.KeyId, func(k *key, changed *store.Key) error {
+func (s *Service) disableKeyRotation(r *request, in *kms.DisableKeyRotationInput) (*kms.DisableKeyRotationOutput, error) {
+	return &kms.DisableKeyRotationOutput{}, s.alter(r, "kms:DisableKeyRotation", in.KeyId, func(k *key, changed *store.Key) error {
 		changed.RotationPeriod, changed.NextRotation = 0, time.Time{}
-		return firstError(k.rotatesItself(), k.notIn(stateDisabled, statePendingDeletion, statePendingImport))
+		return cmp.Or(k.rotatesItself(), k.notIn(kms.StateDisabled, kms.StatePendingDeletion, kms.StatePendingImport))
 	})
 }
 
-func (s *Service) getKeyRotationStatus(r *request, in *GetKeyRotationStatusInput) (*GetKeyRotationStatusOutput, error) {
+func (s *Service) getKeyRotationStatus(r *request, in *kms.GetKeyRotationStatusInput) (*kms.GetKeyRotationStatusOutput, error) {
 	k, err := s.named(r, "kms:GetKeyRotationStatus", in.KeyId)
 	if err != nil {
 		return nil, err
@@ -100,14 +67,14 @@ func (s *Service) getKeyRotationStatus(r *request, in *GetKeyRotationStatusInput
 	if err := k.rotatesItself(); err != nil {
 		return nil, err
 	}
-	out := &GetKeyRotationStatusOutput{KeyId: k.arn}
-	if k.RotationPeriod > 0 && !k.isIn(statePendingDeletion) {
+	out := &kms.GetKeyRotationStatusOutput{KeyId: k.arn}
+	if k.RotationPeriod > 0 && !k.isIn(kms.StatePendingDeletion) {
 		out.KeyRotationEnabled, out.RotationPeriodInDays, out.NextRotationDate = true, int32(k.RotationPeriod), given(k.NextRotation)
 	}
 	return out, nil
 }
 
-func (s *Service) rotateKeyOnDemand(r *request, in *RotateKeyOnDemandInput) (*RotateKeyOnDemandOutput, error) {
+func (s *Service) rotateKeyOnDemand(r *request, in *kms.RotateKeyOnDemandInput) (*kms.RotateKeyOnDemandOutput, error) {
 	r.readOnly = false
 	s.changes.Lock()
 	defer s.changes.Unlock()
@@ -115,11 +82,11 @@ func (s *Service) rotateKeyOnDemand(r *request, in *RotateKeyOnDemandInput) (*Ro
 	if err != nil {
 		return nil, err
 	}
-	if err := firstError(k.rotates(), k.notIn(stateDisabled, statePendingDeletion, statePendingImport)); err != nil {
+	if err := cmp.Or(k.rotates(), k.notIn(kms.StateDisabled, kms.StatePendingDeletion, kms.StatePendingImport)); err != nil {
 		return nil, err
 	}
-	if k.OnDemandRotations >= maxOnDemandRotations {
-		return nil, refuse(CodeLimitExceeded, "%s has been rotated on demand %d times, which is the limit.", k.arn, maxOnDemandRotations)
+	if k.OnDemandRotations >= kms.MaxOnDemandRotations {
+		return nil, kms.Errorf(kms.CodeLimitExceeded, "%s has been rotated on demand %d times, which is the limit.", k.arn, kms.MaxOnDemandRotations)
 	}
 	changed := k.Key
 	changed.OnDemandRotations++
@@ -127,17 +94,17 @@ func (s *Service) rotateKeyOnDemand(r *request, in *RotateKeyOnDemandInput) (*Ro
 	if err := s.rotate(r, k, &changed, rotationOnDemand); err != nil {
 		return nil, err
 	}
-	return &RotateKeyOnDemandOutput{KeyId: k.arn}, nil
+	return &kms.RotateKeyOnDemandOutput{KeyId: k.arn}, nil
 }
 
 // rotate makes a new material the current one; for imported material, the one that awaits it.
 func (s *Service) rotate(r *request, k *key, changed *store.Key, how string) error {
 	changed.Materials = slices.Clone(k.Materials)
 	var made *newMaterial
-	if k.Origin == originExternal {
+	if k.Origin == kms.OriginExternal {
 		next := slices.IndexFunc(changed.Materials, func(m store.Material) bool { return m.Pending && m.Present })
 		if next < 0 {
-			return refuse(CodeInvalidState, "%s has no key material that is pending rotation.", k.arn)
+			return kms.Errorf(kms.CodeKMSInvalidState, "%s has no key material that is pending rotation.", k.arn)
 		}
 		changed.Materials[next].Pending, changed.Current = false, next
 	} else {
@@ -150,13 +117,13 @@ func (s *Service) rotate(r *request, k *key, changed *store.Key, how string) err
 	current := &changed.Materials[changed.Current]
 	current.Rotated, current.Rotation = millis(r.time), how
 	return s.changeMaterial(r, made, func(tx *store.Tx) error {
-		return firstError(tx.PutKey(changed), noteDue(tx, changed))
+		return cmp.Or(tx.PutKey(changed), noteDue(tx, changed))
 	}, k.ID)
 }
 
 // rotateDueKey rotates a key whose rotation is due. That of a disabled key waits until it is enabled.
 func (s *Service) rotateDueKey(r *request, k *key) error {
-	if k.State != stateEnabled || k.RotationPeriod == 0 || r.time.Before(k.NextRotation) {
+	if k.State != kms.StateEnabled || k.RotationPeriod == 0 || r.time.Before(k.NextRotation) {
 		return nil
 	}
 	changed := k.Key
@@ -167,9 +134,9 @@ func (s *Service) rotateDueKey(r *request, k *key) error {
 	return s.rotate(r, k, &changed, rotationAutomatic)
 }
 
-func (s *Service) listKeyRotations(r *request, in *ListKeyRotationsInput) (*ListKeyRotationsOutput, error) {
+func (s *Service) listKeyRotations(r *request, in *kms.ListKeyRotationsInput) (*kms.ListKeyRotationsOutput, error) {
 	limit, err := pageSize(in.Limit, 100, 1000)
-	if err := firstError(err, checkEnum("includeKeyMaterial", in.IncludeKeyMaterial, "ALL_KEY_MATERIAL", "ROTATIONS_ONLY")); err != nil {
+	if err := cmp.Or(err, kms.CheckEnum("includeKeyMaterial", in.IncludeKeyMaterial, "ALL_KEY_MATERIAL", "ROTATIONS_ONLY")); err != nil {
 		return nil, err
 	}
 	k, err := s.named(r, "kms:ListKeyRotations", in.KeyId)
@@ -187,7 +154,7 @@ func (s *Service) listKeyRotations(r *request, in *ListKeyRotationsInput) (*List
 	if len(after) == 4 {
 		from = int(binary.BigEndian.Uint32(after)) // materials are only ever added behind the others
 	}
-	out := &ListKeyRotationsOutput{Rotations: []RotationsListEntry{}}
+	out := &kms.ListKeyRotationsOutput{Rotations: []kms.RotationsListEntry{}}
 	for i := from; i < len(k.Materials); i++ {
 		if in.IncludeKeyMaterial != "ALL_KEY_MATERIAL" && k.Materials[i].Rotated.IsZero() {
 			continue
@@ -203,9 +170,9 @@ func (s *Service) listKeyRotations(r *request, in *ListKeyRotationsInput) (*List
 }
 
 // rotation describes one of the key's materials.
-func (k *key) rotation(at int) RotationsListEntry {
+func (k *key) rotation(at int) kms.RotationsListEntry {
 	m := &k.Materials[at]
-	e := RotationsListEntry{
+	e := kms.RotationsListEntry{
 		KeyId: k.ID.String(), KeyMaterialId: m.ID.String(), KeyMaterialState: "NON_CURRENT", KeyMaterialDescription: m.Description,
 		RotationDate: given(m.Rotated), RotationType: m.Rotation,
 	}
@@ -215,7 +182,7 @@ func (k *key) rotation(at int) RotationsListEntry {
 	case at == k.Current:
 		e.KeyMaterialState = "CURRENT"
 	}
-	if k.Origin == originExternal {
+	if k.Origin == kms.OriginExternal {
 		e.ImportState = "PENDING_IMPORT"
 		if m.Present {
 			e.ImportState, e.ExpirationModel, e.ValidTo = "IMPORTED", expirationModel(m.ValidTo), given(m.ValidTo)

@@ -1,38 +1,17 @@
 package keyservice
 
 import (
-	"context"
+	"cmp"
 	"slices"
 	"strings"
 	"unicode/utf8"
 
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 )
 
-// AWS KMS's limits on tags.
-const (
-	maxTags     = 50  // of one key
-	maxTagKey   = 128 // characters
-	maxTagValue = 256 // characters
-)
-
-// TagResource gives a KMS key tags.
-func (s *Service) TagResource(ctx context.Context, c Caller, in *TagResourceInput) (*TagResourceOutput, error) {
-	return run(ctx, s, c, "TagResource", in, (*Service).tagResource)
-}
-
-// UntagResource takes tags from a KMS key. Those that it doesn't have are no error.
-func (s *Service) UntagResource(ctx context.Context, c Caller, in *UntagResourceInput) (*UntagResourceOutput, error) {
-	return run(ctx, s, c, "UntagResource", in, (*Service).untagResource)
-}
-
-// ListResourceTags lists a KMS key's tags, a page at a time.
-func (s *Service) ListResourceTags(ctx context.Context, c Caller, in *ListResourceTagsInput) (*ListResourceTagsOutput, error) {
-	return run(ctx, s, c, "ListResourceTags", in, (*Service).listResourceTags)
-}
-
 // newTags checks tags, and sorts them.
-func newTags(given []Tag) ([]store.Tag, error) {
+func newTags(given []kms.Tag) ([]store.Tag, error) {
 	tags := make([]store.Tag, len(given))
 	for i, t := range given {
 		if err := checkTag(t.TagKey, t.TagValue); err != nil {
@@ -43,7 +22,7 @@ func newTags(given []Tag) ([]store.Tag, error) {
 	slices.SortFunc(tags, compareTags)
 	for i := range tags[min(1, len(tags)):] {
 		if tags[i].Key == tags[i+1].Key {
-			return nil, refuse(CodeTag, "Duplicate tag keys")
+			return nil, kms.Errorf(kms.CodeTag, "Duplicate tag keys")
 		}
 	}
 	return tags, checkTagCount(tags)
@@ -54,24 +33,24 @@ func compareTags(a, b store.Tag) int { return strings.Compare(a.Key, b.Key) }
 func checkTag(key, value string) error {
 	switch {
 	case !utf8.ValidString(key) || !utf8.ValidString(value):
-		return invalid("tags", "", "Member must be text")
+		return kms.Invalid("tags", "", "Member must be text")
 	case strings.HasPrefix(strings.ToLower(key), "aws:"):
-		return refuse(CodeTag, "Tag keys must not begin with aws:")
+		return kms.Errorf(kms.CodeTag, "Tag keys must not begin with aws:")
 	}
-	return firstError(
-		checkLength("tagKey", utf8.RuneCountInString(key), 1, maxTagKey),
-		checkLength("tagValue", utf8.RuneCountInString(value), 0, maxTagValue))
+	return cmp.Or(
+		kms.CheckLength("tagKey", utf8.RuneCountInString(key), 1, kms.MaxTagKey),
+		kms.CheckLength("tagValue", utf8.RuneCountInString(value), 0, kms.MaxTagValue))
 }
 
 func checkTagCount(tags []store.Tag) error {
-	if len(tags) > maxTags {
-		return refuse(CodeLimitExceeded, "A key has at most %d tags.", maxTags)
+	if len(tags) > kms.MaxTags {
+		return kms.Errorf(kms.CodeLimitExceeded, "A key has at most %d tags.", kms.MaxTags)
 	}
 	return nil
 }
 
 // aboutTags tells the policies what tags a request has.
-func (r *request) aboutTags(tags []Tag) {
+func (r *request) aboutTags(tags []kms.Tag) {
 	if len(tags) == 0 {
 		return
 	}
@@ -83,13 +62,13 @@ func (r *request) aboutTags(tags []Tag) {
 	r.aboutList("aws:tagkeys", keys)
 }
 
-func (s *Service) tagResource(r *request, in *TagResourceInput) (*TagResourceOutput, error) {
+func (s *Service) tagResource(r *request, in *kms.TagResourceInput) (*kms.TagResourceOutput, error) {
 	tags, err := newTags(in.Tags)
 	if err != nil {
 		return nil, err
 	}
 	r.aboutTags(in.Tags)
-	return &TagResourceOutput{}, s.alter(r, "kms:TagResource", in.KeyId, func(k *key, changed *store.Key) error {
+	return &kms.TagResourceOutput{}, s.alter(r, "kms:TagResource", in.KeyId, func(k *key, changed *store.Key) error {
 		for _, t := range tags {
 			if at, found := slices.BinarySearchFunc(changed.Tags, t, compareTags); found {
 				changed.Tags[at] = t
@@ -97,24 +76,24 @@ func (s *Service) tagResource(r *request, in *TagResourceInput) (*TagResourceOut
 				changed.Tags = slices.Insert(changed.Tags, at, t)
 			}
 		}
-		return firstError(k.notIn(statePendingDeletion), checkTagCount(changed.Tags))
+		return cmp.Or(k.notIn(kms.StatePendingDeletion), checkTagCount(changed.Tags))
 	})
 }
 
-func (s *Service) untagResource(r *request, in *UntagResourceInput) (*UntagResourceOutput, error) {
+func (s *Service) untagResource(r *request, in *kms.UntagResourceInput) (*kms.UntagResourceOutput, error) {
 	for _, key := range in.TagKeys {
 		if err := checkTag(key, ""); err != nil {
 			return nil, err
 		}
 	}
 	r.aboutList("aws:tagkeys", in.TagKeys)
-	return &UntagResourceOutput{}, s.alter(r, "kms:UntagResource", in.KeyId, func(k *key, changed *store.Key) error {
+	return &kms.UntagResourceOutput{}, s.alter(r, "kms:UntagResource", in.KeyId, func(k *key, changed *store.Key) error {
 		changed.Tags = slices.DeleteFunc(changed.Tags, func(t store.Tag) bool { return slices.Contains(in.TagKeys, t.Key) })
-		return k.notIn(statePendingDeletion)
+		return k.notIn(kms.StatePendingDeletion)
 	})
 }
 
-func (s *Service) listResourceTags(r *request, in *ListResourceTagsInput) (*ListResourceTagsOutput, error) {
+func (s *Service) listResourceTags(r *request, in *kms.ListResourceTagsInput) (*kms.ListResourceTagsOutput, error) {
 	limit, err := pageSize(in.Limit, 50, 50)
 	if err != nil {
 		return nil, err
@@ -127,7 +106,7 @@ func (s *Service) listResourceTags(r *request, in *ListResourceTagsInput) (*List
 	if err != nil {
 		return nil, err
 	}
-	out := &ListResourceTagsOutput{Tags: []Tag{}}
+	out := &kms.ListResourceTagsOutput{Tags: []kms.Tag{}}
 	for _, t := range k.Tags {
 		if after != nil && t.Key <= string(after) {
 			continue
@@ -137,7 +116,7 @@ func (s *Service) listResourceTags(r *request, in *ListResourceTagsInput) (*List
 			out.NextMarker = s.ring.marker("ListResourceTags", append(k.ID[:], out.Tags[limit-1].TagKey...))
 			break
 		}
-		out.Tags = append(out.Tags, Tag{t.Key, t.Value})
+		out.Tags = append(out.Tags, kms.Tag{TagKey: t.Key, TagValue: t.Value})
 	}
 	return out, nil
 }

@@ -1,6 +1,7 @@
 package keyservice
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -59,7 +60,7 @@ func (d *homeDir) replace(beside, name string, content []byte) error {
 	if _, err := f.Write(content); err != nil {
 		return err
 	}
-	if err := firstError(f.Chown(int(d.owner), -1), f.Sync()); err != nil {
+	if err := cmp.Or(f.Chown(int(d.owner), -1), f.Sync()); err != nil {
 		return err
 	}
 	if err := unix.Renameat(int(d.Fd()), beside, int(d.Fd()), name); err != nil {

@@ -4,21 +4,21 @@ import (
 	"strings"
 	"testing"
 
-	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 )
 
 // withStatement puts a statement before those of a key's policy, and stores it.
 func (g *granted) withStatement(statement string) {
 	g.Helper()
-	out, err := g.GetKeyPolicy(g.Context(), self(), &keyservice.GetKeyPolicyInput{KeyId: g.key})
+	out, err := kms.GetKeyPolicy.Call(g.Context(), g, self(), &kms.GetKeyPolicyInput{KeyId: g.key})
 	if err != nil {
 		g.Fatal(err)
 	}
 	text := strings.Replace(out.Policy, `"Statement":[`, `"Statement":[`+statement+`,`, 1)
-	if _, err := g.PutKeyPolicy(g.Context(), self(), &keyservice.PutKeyPolicyInput{KeyId: g.key, Policy: text}); err != nil {
+	if _, err := kms.PutKeyPolicy.Call(g.Context(), g, self(), &kms.PutKeyPolicyInput{KeyId: g.key, Policy: text}); err != nil {
 		g.Fatal(err)
 	}
-	again, err := g.GetKeyPolicy(g.Context(), self(), &keyservice.GetKeyPolicyInput{KeyId: g.key})
+	again, err := kms.GetKeyPolicy.Call(g.Context(), g, self(), &kms.GetKeyPolicyInput{KeyId: g.key})
 	if err != nil || again.Policy != text || again.PolicyName != "default" {
 		g.Errorf("got %+v, %v: want %s", again, err, text)
 	}
@@ -38,30 +38,30 @@ func TestKeyPolicy(t *testing.T) {
 func TestPolicyRefusals(t *testing.T) {
 	g := newGranted(t)
 	put := func(text string, bypass bool) error {
-		return second(g.PutKeyPolicy(t.Context(), self(), &keyservice.PutKeyPolicyInput{KeyId: g.key, Policy: text, BypassPolicyLockoutSafetyCheck: bypass}))
+		return second(kms.PutKeyPolicy.Call(t.Context(), g, self(), &kms.PutKeyPolicyInput{KeyId: g.key, Policy: text, BypassPolicyLockoutSafetyCheck: bypass}))
 	}
 	const lockout = `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":"*","Action":"kms:Decrypt","Resource":"*"}}`
 	for _, test := range []struct{ name, text, want string }{
-		{"empty", "", keyservice.CodeValidation},
-		{"nonsense", "zzz", keyservice.CodeMalformedPolicy},
-		{"no principal", `{"Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`, keyservice.CodeMalformedPolicy},
-		{"lockout", lockout, keyservice.CodeMalformedPolicy},
-		{"too long", strings.Replace(lockout, "kms:Decrypt", "kms:Decrypt"+strings.Repeat("x", 40000), 1), keyservice.CodeLimitExceeded},
+		{"empty", "", kms.CodeValidation},
+		{"nonsense", "zzz", kms.CodeMalformedPolicy},
+		{"no principal", `{"Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`, kms.CodeMalformedPolicy},
+		{"lockout", lockout, kms.CodeMalformedPolicy},
+		{"too long", strings.Replace(lockout, "kms:Decrypt", "kms:Decrypt"+strings.Repeat("x", 40000), 1), kms.CodeLimitExceeded},
 	} {
 		if err := put(test.text, false); code(err) != test.want {
 			t.Errorf("%s: got %v, want %s", test.name, err, test.want)
 		}
 	}
-	if _, err := g.CreateKey(t.Context(), self(), &keyservice.CreateKeyInput{Policy: lockout}); code(err) != keyservice.CodeMalformedPolicy {
+	if _, err := kms.CreateKey.Call(t.Context(), g, self(), &kms.CreateKeyInput{Policy: lockout}); code(err) != kms.CodeMalformedPolicy {
 		t.Errorf("a new key: %v", err)
 	}
 	if err := put(lockout, true); err != nil {
 		t.Fatal(err)
 	}
-	if err := put(lockout, true); code(err) != keyservice.CodeAccessDenied {
+	if err := put(lockout, true); code(err) != kms.CodeAccessDenied {
 		t.Errorf("it is not locked: %v", err)
 	}
-	if _, err := g.Decrypt(t.Context(), user(4711), &keyservice.DecryptInput{CiphertextBlob: g.blob, EncryptionContext: fileContext()}); err != nil {
+	if _, err := kms.Decrypt.Call(t.Context(), g, user(4711), &kms.DecryptInput{CiphertextBlob: g.blob, EncryptionContext: fileContext()}); err != nil {
 		t.Errorf("everybody may decrypt: %v", err)
 	}
 }
@@ -70,32 +70,32 @@ func TestPolicyRefusals(t *testing.T) {
 func TestServicePolicy(t *testing.T) {
 	g := newGranted(t)
 	bob := user(4711)
-	out, err := g.GetServicePolicy(t.Context(), self(), &keyservice.GetServicePolicyInput{})
+	out, err := kms.GetServicePolicy.Call(t.Context(), g, self(), &kms.GetServicePolicyInput{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	put := func(statement string) {
 		t.Helper()
 		text := strings.Replace(out.Policy, `"Statement":[`, `"Statement":[`+statement+`,`, 1)
-		if _, err := g.PutServicePolicy(t.Context(), self(), &keyservice.PutServicePolicyInput{Policy: text}); err != nil {
+		if _, err := kms.PutServicePolicy.Call(t.Context(), g, self(), &kms.PutServicePolicyInput{Policy: text}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := g.CreateKey(t.Context(), bob, &keyservice.CreateKeyInput{}); code(err) != keyservice.CodeAccessDenied {
+	if _, err := kms.CreateKey.Call(t.Context(), g, bob, &kms.CreateKeyInput{}); code(err) != kms.CodeAccessDenied {
 		t.Errorf("got %v", err)
 	}
 	put(`{"Effect":"Allow","Principal":{"AWS":"uid:4711"},"Action":["kms:CreateKey","kms:Decrypt"],"Resource":"*"}`)
-	if _, err := g.CreateKey(t.Context(), bob, &keyservice.CreateKeyInput{}); err != nil {
+	if _, err := kms.CreateKey.Call(t.Context(), g, bob, &kms.CreateKeyInput{}); err != nil {
 		t.Error(err)
 	}
 	g.want("delegated", g.decrypts(bob), true)
-	if _, err := g.PutServicePolicy(t.Context(), bob, &keyservice.PutServicePolicyInput{Policy: out.Policy}); code(err) != keyservice.CodeAccessDenied {
+	if _, err := kms.PutServicePolicy.Call(t.Context(), g, bob, &kms.PutServicePolicyInput{Policy: out.Policy}); code(err) != kms.CodeAccessDenied {
 		t.Errorf("got %v", err)
 	}
-	g.grant(keyservice.CreateGrantInput{GranteePrincipal: "uid:4711", Operations: []string{"Decrypt"}})
+	g.grant(kms.CreateGrantInput{GranteePrincipal: "uid:4711", Operations: []string{"Decrypt"}})
 	put(`{"Effect":"Deny","Principal":{"AWS":"uid:4711"},"Action":"kms:Decrypt","Resource":"*"}`)
 	g.want("denied", g.decrypts(bob), false)
-	if _, err := g.PutServicePolicy(t.Context(), self(), &keyservice.PutServicePolicyInput{Policy: `{"Statement":[]}`}); code(err) != keyservice.CodeMalformedPolicy {
+	if _, err := kms.PutServicePolicy.Call(t.Context(), g, self(), &kms.PutServicePolicyInput{Policy: `{"Statement":[]}`}); code(err) != kms.CodeMalformedPolicy {
 		t.Errorf("lockout: %v", err)
 	}
 }
@@ -104,7 +104,7 @@ func TestServicePolicy(t *testing.T) {
 func TestExplain(t *testing.T) {
 	g := newGranted(t)
 	g.withStatement(`{"Sid":"no","Effect":"Deny","Principal":{"AWS":"uid:4712"},"Action":"kms:*","Resource":"*"}`)
-	id := g.grant(keyservice.CreateGrantInput{GranteePrincipal: "uid:4711", Operations: []string{"Decrypt"}}).GrantId
+	id := g.grant(kms.CreateGrantInput{GranteePrincipal: "uid:4711", Operations: []string{"Decrypt"}}).GrantId
 	for _, test := range []struct {
 		principal, action, by, sid, grant string
 		allowed                           bool
@@ -113,7 +113,7 @@ func TestExplain(t *testing.T) {
 		{"uid:4711", "kms:Encrypt", "Default", "", "", false},
 		{"uid:4712", "kms:Decrypt", "KeyPolicy", "no", "", false},
 	} {
-		out, err := g.ExplainAccess(t.Context(), self(), &keyservice.ExplainAccessInput{KeyId: g.key, Principal: test.principal, Action: test.action})
+		out, err := kms.ExplainAccess.Call(t.Context(), g, self(), &kms.ExplainAccessInput{KeyId: g.key, Principal: test.principal, Action: test.action})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -121,7 +121,7 @@ func TestExplain(t *testing.T) {
 			t.Errorf("%+v: got %+v", test, out)
 		}
 	}
-	if _, err := g.ExplainAccess(t.Context(), user(4711), &keyservice.ExplainAccessInput{KeyId: g.key, Principal: "uid:1", Action: "Decrypt"}); code(err) != keyservice.CodeAccessDenied {
+	if _, err := kms.ExplainAccess.Call(t.Context(), g, user(4711), &kms.ExplainAccessInput{KeyId: g.key, Principal: "uid:1", Action: "Decrypt"}); code(err) != kms.CodeAccessDenied {
 		t.Errorf("a stranger asks: %v", err)
 	}
 }
@@ -130,7 +130,7 @@ func TestExplain(t *testing.T) {
 func TestManagedKey(t *testing.T) {
 	s := newService(t)
 	const alias = "alias/kmsfs/fs"
-	out, err := s.GenerateDataKey(t.Context(), viaFileSystem(), &keyservice.GenerateDataKeyInput{KeyId: alias, KeySpec: "AES_256"})
+	out, err := kms.GenerateDataKey.Call(t.Context(), s, viaFileSystem(), &kms.GenerateDataKeyInput{KeyId: alias, KeySpec: "AES_256"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,36 +138,36 @@ func TestManagedKey(t *testing.T) {
 	if m.Arn != out.KeyId || m.KeyManager != "AWS" {
 		t.Errorf("got %+v", m)
 	}
-	list, err := s.ListAliases(t.Context(), self(), &keyservice.ListAliasesInput{})
+	list, err := kms.ListAliases.Call(t.Context(), s, self(), &kms.ListAliasesInput{})
 	if err != nil || len(list.Aliases) != 1 || list.Aliases[0].AliasName != alias {
 		t.Errorf("got %+v, %v", list, err)
 	}
-	status, err := s.GetKeyRotationStatus(t.Context(), self(), &keyservice.GetKeyRotationStatusInput{KeyId: m.Arn})
+	status, err := kms.GetKeyRotationStatus.Call(t.Context(), s, self(), &kms.GetKeyRotationStatusInput{KeyId: m.Arn})
 	if err != nil || !status.KeyRotationEnabled {
 		t.Errorf("got %+v, %v", status, err)
 	}
 	me, ctx := self(), t.Context()
 	for name, err := range map[string]error{
-		"Decrypt":             second(s.Decrypt(ctx, me, &keyservice.DecryptInput{CiphertextBlob: out.CiphertextBlob})),
-		"DisableKey":          second(s.DisableKey(ctx, me, &keyservice.DisableKeyInput{KeyId: m.Arn})),
-		"ScheduleKeyDeletion": second(s.ScheduleKeyDeletion(ctx, me, &keyservice.ScheduleKeyDeletionInput{KeyId: m.Arn})),
-		"PutKeyPolicy":        second(s.PutKeyPolicy(ctx, me, &keyservice.PutKeyPolicyInput{KeyId: m.Arn, Policy: "{}"})),
-		"CreateGrant":         second(s.CreateGrant(ctx, me, &keyservice.CreateGrantInput{KeyId: m.Arn, GranteePrincipal: "uid:1", Operations: []string{"Decrypt"}})),
-		"TagResource":         second(s.TagResource(ctx, me, &keyservice.TagResourceInput{KeyId: m.Arn, Tags: []keyservice.Tag{{TagKey: "a"}}})),
+		"Decrypt":             second(kms.Decrypt.Call(ctx, s, me, &kms.DecryptInput{CiphertextBlob: out.CiphertextBlob})),
+		"DisableKey":          second(kms.DisableKey.Call(ctx, s, me, &kms.DisableKeyInput{KeyId: m.Arn})),
+		"ScheduleKeyDeletion": second(kms.ScheduleKeyDeletion.Call(ctx, s, me, &kms.ScheduleKeyDeletionInput{KeyId: m.Arn})),
+		"PutKeyPolicy":        second(kms.PutKeyPolicy.Call(ctx, s, me, &kms.PutKeyPolicyInput{KeyId: m.Arn, Policy: "{}"})),
+		"CreateGrant":         second(kms.CreateGrant.Call(ctx, s, me, &kms.CreateGrantInput{KeyId: m.Arn, GranteePrincipal: "uid:1", Operations: []string{"Decrypt"}})),
+		"TagResource":         second(kms.TagResource.Call(ctx, s, me, &kms.TagResourceInput{KeyId: m.Arn, Tags: []kms.Tag{{TagKey: "a"}}})),
 	} {
-		if code(err) != keyservice.CodeAccessDenied {
+		if code(err) != kms.CodeAccessDenied {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
 	// Owned keys are seen by nobody: here, the one that import tokens are sealed with.
-	key, err := s.CreateKey(ctx, me, &keyservice.CreateKeyInput{Origin: "EXTERNAL"})
+	key, err := kms.CreateKey.Call(ctx, s, me, &kms.CreateKeyInput{Origin: "EXTERNAL"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.GetParametersForImport(ctx, me, &keyservice.GetParametersForImportInput{KeyId: key.KeyMetadata.Arn, WrappingAlgorithm: "RSAES_OAEP_SHA_256", WrappingKeySpec: "RSA_2048"}); err != nil {
+	if _, err := kms.GetParametersForImport.Call(ctx, s, me, &kms.GetParametersForImportInput{KeyId: key.KeyMetadata.Arn, WrappingAlgorithm: "RSAES_OAEP_SHA_256", WrappingKeySpec: "RSA_2048"}); err != nil {
 		t.Fatal(err)
 	}
-	keys, err := s.ListKeys(ctx, me, &keyservice.ListKeysInput{})
+	keys, err := kms.ListKeys.Call(ctx, s, me, &kms.ListKeysInput{})
 	if err != nil || len(keys.Keys) != 2 {
 		t.Errorf("got %+v, %v", keys, err)
 	}

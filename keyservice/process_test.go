@@ -18,6 +18,7 @@ import (
 
 	"kmsfs/keyservice"
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/sealer"
 	"kmsfs/policy/caller"
 )
@@ -57,31 +58,31 @@ func changeForever(args []string) error {
 	}
 	ctx, me := context.Background(), self()
 	for i := 0; ; i++ {
-		created, err := s.CreateKey(ctx, me, nil)
+		created, err := kms.CreateKey.Call(ctx, s, me, nil)
 		if err != nil {
 			return err
 		}
 		key := created.KeyMetadata.KeyId
 		fmt.Println("key", key)
 		alias := fmt.Sprintf("alias/%d-%d", os.Getpid(), i)
-		if _, err := s.CreateAlias(ctx, me, &keyservice.CreateAliasInput{AliasName: alias, TargetKeyId: key}); err != nil {
+		if _, err := kms.CreateAlias.Call(ctx, s, me, &kms.CreateAliasInput{AliasName: alias, TargetKeyId: key}); err != nil {
 			return err
 		}
 		fmt.Println("alias", key, alias)
-		grant, err := s.CreateGrant(ctx, me, &keyservice.CreateGrantInput{KeyId: key, GranteePrincipal: "uid:1", Operations: []string{"Decrypt"}})
+		grant, err := kms.CreateGrant.Call(ctx, s, me, &kms.CreateGrantInput{KeyId: key, GranteePrincipal: "uid:1", Operations: []string{"Decrypt"}})
 		if err != nil {
 			return err
 		}
 		fmt.Println("grant", key, grant.GrantId)
-		if _, err := s.RotateKeyOnDemand(ctx, me, &keyservice.RotateKeyOnDemandInput{KeyId: key}); err != nil {
+		if _, err := kms.RotateKeyOnDemand.Call(ctx, s, me, &kms.RotateKeyOnDemandInput{KeyId: key}); err != nil {
 			return err
 		}
 		fmt.Println("rotation", key)
-		if _, err := s.TagResource(ctx, me, &keyservice.TagResourceInput{KeyId: key, Tags: []keyservice.Tag{{TagKey: "a", TagValue: alias}}}); err != nil {
+		if _, err := kms.TagResource.Call(ctx, s, me, &kms.TagResourceInput{KeyId: key, Tags: []kms.Tag{{TagKey: "a", TagValue: alias}}}); err != nil {
 			return err
 		}
 		fmt.Println("tag", key, alias)
-		if _, err := s.UpdateKeyDescription(ctx, me, &keyservice.UpdateKeyDescriptionInput{KeyId: key, Description: alias}); err != nil {
+		if _, err := kms.UpdateKeyDescription.Call(ctx, s, me, &kms.UpdateKeyDescriptionInput{KeyId: key, Description: alias}); err != nil {
 			return err
 		}
 		fmt.Println("description", key, alias)
@@ -103,7 +104,7 @@ func useForever(args []string) error {
 		go func() {
 			for i := 0; ; i++ {
 				number := fmt.Sprintf("%d-%d-%d", os.Getpid(), worker, i)
-				_, err := s.GenerateDataKey(context.Background(), self(), &keyservice.GenerateDataKeyInput{
+				_, err := kms.GenerateDataKey.Call(context.Background(), s, self(), &kms.GenerateDataKeyInput{
 					KeyId: args[2], KeySpec: "AES_256", EncryptionContext: map[string]string{"number": number},
 				})
 				if err != nil {
@@ -133,7 +134,7 @@ func TestKilledWhileUsed(t *testing.T) {
 	}
 	s := openHome(t, dir, secret)
 	key := newKey(t, s)
-	if _, err := s.PutAuditSettings(t.Context(), self(), &keyservice.AuditSettings{SegmentKiB: 256, SegmentHours: 1}); err != nil {
+	if _, err := kms.PutAuditSettings.Call(t.Context(), s, self(), &kms.AuditSettings{SegmentKiB: 256, SegmentHours: 1}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
@@ -222,31 +223,31 @@ func checkChange(ctx context.Context, s *keyservice.Service, change []string) er
 	case "alias":
 		key = change[2]
 	case "grant":
-		out, err := s.ListGrants(ctx, self(), &keyservice.ListGrantsInput{KeyId: key, GrantId: change[2]})
+		out, err := kms.ListGrants.Call(ctx, s, self(), &kms.ListGrantsInput{KeyId: key, GrantId: change[2]})
 		if err == nil && len(out.Grants) != 1 {
 			err = errors.New("it is not listed")
 		}
 		return err
 	case "rotation":
-		out, err := s.ListKeyRotations(ctx, self(), &keyservice.ListKeyRotationsInput{KeyId: key})
+		out, err := kms.ListKeyRotations.Call(ctx, s, self(), &kms.ListKeyRotationsInput{KeyId: key})
 		if err == nil && len(out.Rotations) != 1 {
 			err = fmt.Errorf("%d rotations", len(out.Rotations))
 		}
 		return err
 	case "tag":
-		out, err := s.ListResourceTags(ctx, self(), &keyservice.ListResourceTagsInput{KeyId: key})
+		out, err := kms.ListResourceTags.Call(ctx, s, self(), &kms.ListResourceTagsInput{KeyId: key})
 		if err == nil && (len(out.Tags) != 1 || out.Tags[0].TagValue != change[2]) {
 			err = fmt.Errorf("tags %v", out.Tags)
 		}
 		return err
 	case "description":
-		out, err := s.DescribeKey(ctx, self(), &keyservice.DescribeKeyInput{KeyId: key})
+		out, err := kms.DescribeKey.Call(ctx, s, self(), &kms.DescribeKeyInput{KeyId: key})
 		if err == nil && out.KeyMetadata.Description != change[2] {
 			err = fmt.Errorf("description %q", out.KeyMetadata.Description)
 		}
 		return err
 	}
-	_, err := s.GenerateDataKey(ctx, self(), &keyservice.GenerateDataKeyInput{KeyId: key, KeySpec: "AES_256"})
+	_, err := kms.GenerateDataKey.Call(ctx, s, self(), &kms.GenerateDataKeyInput{KeyId: key, KeySpec: "AES_256"})
 	return err
 }
 
@@ -254,18 +255,18 @@ func checkChange(ctx context.Context, s *keyservice.Service, change []string) er
 func checkWhole(t *testing.T, s *keyservice.Service) {
 	t.Helper()
 	use := func(name string) {
-		if _, err := s.GenerateDataKey(t.Context(), self(), &keyservice.GenerateDataKeyInput{KeyId: name, KeySpec: "AES_256"}); err != nil {
+		if _, err := kms.GenerateDataKey.Call(t.Context(), s, self(), &kms.GenerateDataKeyInput{KeyId: name, KeySpec: "AES_256"}); err != nil {
 			t.Errorf("%s is there by halves: %v", name, err)
 		}
 	}
-	keys, err := s.ListKeys(t.Context(), self(), &keyservice.ListKeysInput{Limit: new(int32(1000))})
+	keys, err := kms.ListKeys.Call(t.Context(), s, self(), &kms.ListKeysInput{Limit: new(int32(1000))})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, k := range keys.Keys {
 		use(k.KeyId)
 	}
-	aliases, err := s.ListAliases(t.Context(), self(), &keyservice.ListAliasesInput{Limit: new(int32(100))})
+	aliases, err := kms.ListAliases.Call(t.Context(), s, self(), &kms.ListAliasesInput{Limit: new(int32(100))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -307,32 +308,32 @@ func callFromOutside(args []string) error {
 	}
 	defer func() { _ = api.Close() }()
 	// Whatever a client claims, the service knows better.
-	claimed := keyservice.Caller{Caller: caller.Caller{UID: 4711}, Own: true}
-	out, err := api.GenerateDataKey(context.Background(), claimed, &keyservice.GenerateDataKeyInput{KeyId: args[1], KeySpec: "AES_256", EncryptionContext: fileContext()})
+	claimed := kms.Caller{Caller: caller.Caller{UID: 4711}, Own: true}
+	out, err := kms.GenerateDataKey.Call(context.Background(), api, claimed, &kms.GenerateDataKeyInput{KeyId: args[1], KeySpec: "AES_256", EncryptionContext: fileContext()})
 	if err != nil {
 		return err
 	}
-	opened, err := api.Decrypt(context.Background(), claimed, &keyservice.DecryptInput{CiphertextBlob: out.CiphertextBlob, EncryptionContext: fileContext()})
+	opened, err := kms.Decrypt.Call(context.Background(), api, claimed, &kms.DecryptInput{CiphertextBlob: out.CiphertextBlob, EncryptionContext: fileContext()})
 	if err != nil {
 		return err
 	}
 	if string(opened.Plaintext) != string(out.Plaintext) {
 		return errors.New("the data key has changed")
 	}
-	_, err = api.Decrypt(context.Background(), claimed, &keyservice.DecryptInput{CiphertextBlob: out.CiphertextBlob})
-	if e, ok := errors.AsType[*keyservice.Error](err); !ok || e.Code != keyservice.CodeInvalidCiphertext || e.Message != "" {
+	_, err = kms.Decrypt.Call(context.Background(), api, claimed, &kms.DecryptInput{CiphertextBlob: out.CiphertextBlob})
+	if e, ok := errors.AsType[*kms.Error](err); !ok || e.Code != kms.CodeInvalidCiphertext || e.Message != "" {
 		return fmt.Errorf("wrong context: %w", err)
 	}
 	// A mount of root may speak for others, who have their own rights.
 	if claimed.ViaFileSystem, claimed.Own = os.Geteuid() == 0, false; !claimed.ViaFileSystem {
 		return nil
 	}
-	_, err = api.Decrypt(context.Background(), claimed, &keyservice.DecryptInput{CiphertextBlob: out.CiphertextBlob, EncryptionContext: fileContext()})
-	if e, ok := errors.AsType[*keyservice.Error](err); !ok || e.Code != keyservice.CodeAccessDenied {
+	_, err = kms.Decrypt.Call(context.Background(), api, claimed, &kms.DecryptInput{CiphertextBlob: out.CiphertextBlob, EncryptionContext: fileContext()})
+	if e, ok := errors.AsType[*kms.Error](err); !ok || e.Code != kms.CodeAccessDenied {
 		return fmt.Errorf("on behalf of a stranger: %w", err)
 	}
 	claimed.Own = true
-	_, err = api.Decrypt(context.Background(), claimed, &keyservice.DecryptInput{CiphertextBlob: out.CiphertextBlob, EncryptionContext: fileContext()})
+	_, err = kms.Decrypt.Call(context.Background(), api, claimed, &kms.DecryptInput{CiphertextBlob: out.CiphertextBlob, EncryptionContext: fileContext()})
 	return err
 }
 
@@ -408,7 +409,7 @@ func TestClientOperations(t *testing.T) {
 	}
 	defer func() { _ = api.Close() }()
 	key := newKey(t, api)
-	if _, err := api.CreateAlias(t.Context(), self(), &keyservice.CreateAliasInput{AliasName: "alias/a", TargetKeyId: key}); err != nil {
+	if _, err := kms.CreateAlias.Call(t.Context(), api, self(), &kms.CreateAliasInput{AliasName: "alias/a", TargetKeyId: key}); err != nil {
 		t.Fatal(err)
 	}
 	for name, call := range calls(api, key, generate(t, api, key, nil).CiphertextBlob) {
@@ -416,7 +417,7 @@ func TestClientOperations(t *testing.T) {
 			continue
 		}
 		if name == "UpdateAlias" || name == "DeleteAlias" { // another may have deleted it
-			if _, err := api.CreateAlias(t.Context(), self(), &keyservice.CreateAliasInput{AliasName: "alias/a", TargetKeyId: key}); err != nil && code(err) != keyservice.CodeAlreadyExists {
+			if _, err := kms.CreateAlias.Call(t.Context(), api, self(), &kms.CreateAliasInput{AliasName: "alias/a", TargetKeyId: key}); err != nil && code(err) != kms.CodeAlreadyExists {
 				t.Fatal(err)
 			}
 		}
@@ -424,15 +425,15 @@ func TestClientOperations(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	here, err := s.DescribeKey(t.Context(), self(), &keyservice.DescribeKeyInput{KeyId: key})
+	here, err := kms.DescribeKey.Call(t.Context(), s, self(), &kms.DescribeKeyInput{KeyId: key})
 	if err != nil {
 		t.Fatal(err)
 	}
-	there, err := api.DescribeKey(t.Context(), self(), &keyservice.DescribeKeyInput{KeyId: key})
+	there, err := kms.DescribeKey.Call(t.Context(), api, self(), &kms.DescribeKeyInput{KeyId: key})
 	if err != nil || !there.KeyMetadata.CreationDate.Equal(here.KeyMetadata.CreationDate.Time) || there.KeyMetadata.CurrentKeyMaterialId != here.KeyMetadata.CurrentKeyMaterialId {
 		t.Errorf("got %+v, %v, want %+v", there, err, here)
 	}
-	if _, err := api.Encrypt(t.Context(), self(), &keyservice.EncryptInput{KeyId: key, Plaintext: []byte("p"), EncryptionContext: map[string]string{"a": "\xff"}}); code(err) != keyservice.CodeValidation {
+	if _, err := kms.Encrypt.Call(t.Context(), api, self(), &kms.EncryptInput{KeyId: key, Plaintext: []byte("p"), EncryptionContext: map[string]string{"a": "\xff"}}); code(err) != kms.CodeValidation {
 		t.Errorf("a context that the wire can't carry: %v", err)
 	}
 }
@@ -447,11 +448,11 @@ func fillDisk(args []string) error {
 	if err != nil {
 		return err
 	}
-	key, err := s.CreateKey(context.Background(), self(), nil)
+	key, err := kms.CreateKey.Call(context.Background(), s, self(), nil)
 	if err != nil {
 		return err
 	}
-	in := &keyservice.GenerateDataKeyInput{KeyId: key.KeyMetadata.KeyId, KeySpec: "AES_256"}
+	in := &kms.GenerateDataKeyInput{KeyId: key.KeyMetadata.KeyId, KeySpec: "AES_256"}
 	signal.Ignore(unix.SIGXFSZ)
 	var old unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &old); err != nil {
@@ -465,20 +466,20 @@ func fillDisk(args []string) error {
 		return err
 	}
 	for range 3 {
-		if out, err := s.GenerateDataKey(context.Background(), self(), in); out != nil || code(err) != keyservice.CodeInternal {
+		if out, err := kms.GenerateDataKey.Call(context.Background(), s, self(), in); out != nil || code(err) != kms.CodeInternal {
 			return fmt.Errorf("a data key without a record: %v, %w", out, err)
 		}
-		if _, err := s.CreateKey(context.Background(), self(), nil); code(err) != keyservice.CodeInternal {
+		if _, err := kms.CreateKey.Call(context.Background(), s, self(), nil); code(err) != kms.CodeInternal {
 			return fmt.Errorf("a key without a record: %w", err)
 		}
 	}
 	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &old); err != nil {
 		return err
 	}
-	if _, err := s.GenerateDataKey(context.Background(), self(), in); err != nil {
+	if _, err := kms.GenerateDataKey.Call(context.Background(), s, self(), in); err != nil {
 		return fmt.Errorf("once the log can be written again: %w", err)
 	}
-	if keys, err := s.ListKeys(context.Background(), self(), nil); err != nil || len(keys.Keys) != 1 {
+	if keys, err := kms.ListKeys.Call(context.Background(), s, self(), nil); err != nil || len(keys.Keys) != 1 {
 		return fmt.Errorf("%d keys, %w", len(keys.Keys), err)
 	}
 	return s.Close()
@@ -523,7 +524,7 @@ func TestRemovedLog(t *testing.T) {
 			if name == "renamed" {
 				time.Sleep(1100 * time.Millisecond) // until the name is looked at again
 			}
-			if _, err := s.GenerateDataKey(t.Context(), self(), &keyservice.GenerateDataKeyInput{KeyId: key, KeySpec: "AES_256"}); code(err) != keyservice.CodeInternal {
+			if _, err := kms.GenerateDataKey.Call(t.Context(), s, self(), &kms.GenerateDataKeyInput{KeyId: key, KeySpec: "AES_256"}); code(err) != kms.CodeInternal {
 				t.Errorf("got %v", err)
 			}
 		})

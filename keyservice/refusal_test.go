@@ -10,60 +10,62 @@ import (
 	"testing"
 
 	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 	"kmsfs/policy/caller"
 )
 
 // calls has one well-formed call of each operation.
-func calls(api keyservice.API, key string, blob []byte) map[string]func(t *testing.T, c keyservice.Caller) error {
+func calls(api kms.Service, key string, blob []byte) map[string]func(t *testing.T, c kms.Caller) error {
 	one := new(int32(1))
-	return map[string]func(t *testing.T, c keyservice.Caller) error{
-		"CreateKey": func(t *testing.T, c keyservice.Caller) error {
-			return second(api.CreateKey(t.Context(), c, &keyservice.CreateKeyInput{}))
+	return map[string]func(t *testing.T, c kms.Caller) error{
+		"CreateKey": func(t *testing.T, c kms.Caller) error {
+			return second(kms.CreateKey.Call(t.Context(), api, c, &kms.CreateKeyInput{}))
 		},
-		"DescribeKey": func(t *testing.T, c keyservice.Caller) error {
-			return second(api.DescribeKey(t.Context(), c, &keyservice.DescribeKeyInput{KeyId: key}))
+		"DescribeKey": func(t *testing.T, c kms.Caller) error {
+			return second(kms.DescribeKey.Call(t.Context(), api, c, &kms.DescribeKeyInput{KeyId: key}))
 		},
-		"ListKeys": func(t *testing.T, c keyservice.Caller) error {
-			return second(api.ListKeys(t.Context(), c, &keyservice.ListKeysInput{}))
+		"ListKeys": func(t *testing.T, c kms.Caller) error {
+			return second(kms.ListKeys.Call(t.Context(), api, c, &kms.ListKeysInput{}))
 		},
-		"EnableKey": func(t *testing.T, c keyservice.Caller) error {
-			return second(api.EnableKey(t.Context(), c, &keyservice.EnableKeyInput{KeyId: key}))
+		"EnableKey": func(t *testing.T, c kms.Caller) error {
+			return second(kms.EnableKey.Call(t.Context(), api, c, &kms.EnableKeyInput{KeyId: key}))
 		},
-		"DisableKey": func(t *testing.T, c keyservice.Caller) error {
-			return second(api.DisableKey(t.Context(), c, &keyservice.DisableKeyInput{KeyId: key}))
+		"DisableKey": func(t *testing.T, c kms.Caller) error {
+			return second(kms.DisableKey.Call(t.Context(), api, c, &kms.DisableKeyInput{KeyId: key}))
 		},
-		"CreateAlias": func(t *testing.T, c keyservice.Caller) error {
-			return second(api.CreateAlias(t.Context(), c, &keyservice.CreateAliasInput{AliasName: "alias/new", TargetKeyId: key}))
+		"CreateAlias": func(t *testing.T, c kms.Caller) error {
+			return second(kms.CreateAlias.Call(t.Context(), api, c, &kms.CreateAliasInput{AliasName: "alias/new", TargetKeyId: key}))
 		},
-		"UpdateAlias": func(t *testing.T, c keyservice.Caller) error {
-			return second(api.UpdateAlias(t.Context(), c, &keyservice.UpdateAliasInput{AliasName: "alias/a", TargetKeyId: key}))
+		"UpdateAlias": func(t *testing.T, c kms.Caller) error {
+			return second(kms.UpdateAlias.Call(t.Context(), api, c, &kms.UpdateAliasInput{AliasName: "alias/a", TargetKeyId: key}))
 		},
-		"DeleteAlias": func(t *testing.T, c keyservice.Caller) error {
-			return second(api.DeleteAlias(t.Context(), c, &keyservice.DeleteAliasInput{AliasName: "alias/a"}))
+		"DeleteAlias": func(t *testing.T, c kms.Caller) error {
+			return second(kms.DeleteAlias.Call(t.Context(), api, c, &kms.DeleteAliasInput{AliasName: "alias/a"}))
 		},
-		"ListAliases": func(t *testing.T, c keyservice.Caller) error {
-			return second(api.ListAliases(t.Context(), c, &keyservice.ListAliasesInput{}))
+		"ListAliases": func(t *testing.T, c kms.Caller) error {
+			return second(kms.ListAliases.Call(t.Context(), api, c, &kms.ListAliasesInput{}))
 		},
-		"Encrypt": func(t *testing.T, c keyservice.Caller) error {
-			return second(api.Encrypt(t.Context(), c, &keyservice.EncryptInput{KeyId: key, Plaintext: []byte("p")}))
+		"Encrypt": func(t *testing.T, c kms.Caller) error {
+			return second(kms.Encrypt.Call(t.Context(), api, c, &kms.EncryptInput{KeyId: key, Plaintext: []byte("p")}))
 		},
-		"Decrypt": func(t *testing.T, c keyservice.Caller) error {
-			return second(api.Decrypt(t.Context(), c, &keyservice.DecryptInput{CiphertextBlob: blob}))
+		"Decrypt": func(t *testing.T, c kms.Caller) error {
+			return second(kms.Decrypt.Call(t.Context(), api, c, &kms.DecryptInput{CiphertextBlob: blob}))
 		},
-		"ReEncrypt": func(t *testing.T, c keyservice.Caller) error {
-			return second(api.ReEncrypt(t.Context(), c, &keyservice.ReEncryptInput{CiphertextBlob: blob, DestinationKeyId: key}))
+		"ReEncrypt": func(t *testing.T, c kms.Caller) error {
+			return second(kms.ReEncrypt.Call(t.Context(), api, c, &kms.ReEncryptInput{CiphertextBlob: blob, DestinationKeyId: key}))
 		},
-		"GenerateDataKey": func(t *testing.T, c keyservice.Caller) error {
-			return second(api.GenerateDataKey(t.Context(), c, &keyservice.GenerateDataKeyInput{KeyId: key, NumberOfBytes: one}))
+		"GenerateDataKey": func(t *testing.T, c kms.Caller) error {
+			return second(kms.GenerateDataKey.Call(t.Context(), api, c, &kms.GenerateDataKeyInput{KeyId: key, NumberOfBytes: one}))
 		},
-		"GenerateDataKeyWithoutPlaintext": func(t *testing.T, c keyservice.Caller) error {
-			return second(api.GenerateDataKeyWithoutPlaintext(t.Context(), c, &keyservice.GenerateDataKeyWithoutPlaintextInput{KeyId: key, NumberOfBytes: one}))
+		"GenerateDataKeyWithoutPlaintext": func(t *testing.T, c kms.Caller) error {
+			return second(kms.GenerateDataKeyWithoutPlaintext.Call(t.Context(), api, c, &kms.GenerateDataKeyWithoutPlaintextInput{KeyId: key, NumberOfBytes: one}))
 		},
-		"GenerateRandom": func(t *testing.T, c keyservice.Caller) error {
-			return second(api.GenerateRandom(t.Context(), c, &keyservice.GenerateRandomInput{NumberOfBytes: one}))
+		"GenerateRandom": func(t *testing.T, c kms.Caller) error {
+			return second(kms.GenerateRandom.Call(t.Context(), api, c, &kms.GenerateRandomInput{NumberOfBytes: one}))
 		},
-		"RecordEvent": func(t *testing.T, c keyservice.Caller) error {
-			return api.RecordEvent(t.Context(), c, keyservice.Event{Name: "VolumeMounted"})
+		"RecordEvent": func(t *testing.T, c kms.Caller) error {
+			_, err := kms.RecordEvent.Call(t.Context(), api, c, &kms.Event{Name: "VolumeMounted"})
+			return err
 		},
 	}
 }
@@ -73,7 +75,7 @@ func served(t *testing.T) (s *keyservice.Service, key string, blob []byte) {
 	t.Helper()
 	s = newService(t)
 	key = newKey(t, s)
-	if _, err := s.CreateAlias(t.Context(), self(), &keyservice.CreateAliasInput{AliasName: "alias/a", TargetKeyId: key}); err != nil {
+	if _, err := kms.CreateAlias.Call(t.Context(), s, self(), &kms.CreateAliasInput{AliasName: "alias/a", TargetKeyId: key}); err != nil {
 		t.Fatal(err)
 	}
 	return s, key, generate(t, s, key, nil).CiphertextBlob
@@ -85,17 +87,17 @@ func TestAuthorisation(t *testing.T) {
 			s, key, blob := served(t)
 			call := calls(s, key, blob)[name]
 			err := call(t, stranger())
-			if code(err) != keyservice.CodeAccessDenied {
+			if code(err) != kms.CodeAccessDenied {
 				t.Errorf("a stranger: %v", err)
 			}
 			file := stranger()
 			file.ViaFileSystem = true
-			if err := call(t, file); code(err) != keyservice.CodeAccessDenied {
+			if err := call(t, file); code(err) != kms.CodeAccessDenied {
 				t.Errorf("a stranger by way of the file system: %v", err)
 			}
 			file.Own = true
 			needed := slices.Contains([]string{"Decrypt", "ReEncrypt", "GenerateDataKey", "RecordEvent"}, name)
-			if err := call(t, file); needed && err != nil || !needed && code(err) != keyservice.CodeAccessDenied {
+			if err := call(t, file); needed && err != nil || !needed && code(err) != kms.CodeAccessDenied {
 				t.Errorf("the file system itself: %v", err)
 			}
 		})
@@ -115,7 +117,7 @@ func TestStateIsNotRevealed(t *testing.T) {
 	for name, call := range calls(s, key, blob) {
 		before[name] = fmt.Sprint(call(t, stranger()))
 	}
-	if _, err := s.DisableKey(t.Context(), self(), &keyservice.DisableKeyInput{KeyId: key}); err != nil {
+	if _, err := kms.DisableKey.Call(t.Context(), s, self(), &kms.DisableKeyInput{KeyId: key}); err != nil {
 		t.Fatal(err)
 	}
 	for name, call := range calls(s, key, blob) {
@@ -137,24 +139,24 @@ func TestRootIsNobodySpecial(t *testing.T) {
 	if s.OwnerUID() != 4711 {
 		t.Errorf("the owner is %d", s.OwnerUID())
 	}
-	if _, err := s.CreateKey(t.Context(), self(), nil); code(err) != keyservice.CodeAccessDenied {
+	if _, err := kms.CreateKey.Call(t.Context(), s, self(), nil); code(err) != kms.CodeAccessDenied {
 		t.Errorf("root: %v", err)
 	}
-	if _, err := s.CreateKey(t.Context(), keyservice.Caller{Caller: caller.Caller{UID: 4711}}, nil); err != nil {
+	if _, err := kms.CreateKey.Call(t.Context(), s, kms.Caller{Caller: caller.Caller{UID: 4711}}, nil); err != nil {
 		t.Errorf("the owner: %v", err)
 	}
 }
 
 func TestDisabledKey(t *testing.T) {
 	s, key, blob := served(t)
-	if _, err := s.DisableKey(t.Context(), self(), &keyservice.DisableKeyInput{KeyId: key}); err != nil {
+	if _, err := kms.DisableKey.Call(t.Context(), s, self(), &kms.DisableKeyInput{KeyId: key}); err != nil {
 		t.Fatal(err)
 	}
 	for name, call := range calls(s, key, blob) {
 		switch name {
 		case "Encrypt", "Decrypt", "ReEncrypt", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext":
 			err := call(t, self())
-			if code(err) != keyservice.CodeDisabled || !strings.HasSuffix(err.Error(), key+" is disabled.") {
+			if code(err) != kms.CodeDisabled || !strings.HasSuffix(err.Error(), key+" is disabled.") {
 				t.Errorf("%s: %v", name, err)
 			}
 		case "EnableKey", "DeleteAlias": // would have the others fail
@@ -164,7 +166,7 @@ func TestDisabledKey(t *testing.T) {
 			}
 		}
 	}
-	if _, err := s.EnableKey(t.Context(), self(), &keyservice.EnableKeyInput{KeyId: key}); err != nil {
+	if _, err := kms.EnableKey.Call(t.Context(), s, self(), &kms.EnableKeyInput{KeyId: key}); err != nil {
 		t.Fatal(err)
 	}
 	decrypt(t, s, blob, nil)
@@ -182,66 +184,66 @@ func TestRefusals(t *testing.T) {
 		err  error
 		want string
 	}{
-		{"no key", second(s.DescribeKey(ctx, me, nil)), keyservice.CodeValidation},
-		{"unknown key", second(s.DescribeKey(ctx, me, &keyservice.DescribeKeyInput{KeyId: missing})), keyservice.CodeNotFound},
-		{"no key ID", second(s.DescribeKey(ctx, me, &keyservice.DescribeKeyInput{KeyId: "fake"})), keyservice.CodeNotFound},
-		{"key ID in another form", second(s.DescribeKey(ctx, me, &keyservice.DescribeKeyInput{KeyId: "{" + id + "}"})), keyservice.CodeNotFound},
-		{"key ID in capitals", second(s.DescribeKey(ctx, me, &keyservice.DescribeKeyInput{KeyId: strings.ToUpper(id + "a")})), keyservice.CodeNotFound},
-		{"another home's ARN", second(s.DescribeKey(ctx, me, &keyservice.DescribeKeyInput{KeyId: strings.Replace(key, ":local:", ":far:", 1)})), keyservice.CodeNotFound},
-		{"AWS's ARN", second(s.DescribeKey(ctx, me, &keyservice.DescribeKeyInput{KeyId: strings.Replace(key, "kmsfs", "aws", 1)})), keyservice.CodeInvalidArn},
-		{"ARN of something else", second(s.DescribeKey(ctx, me, &keyservice.DescribeKeyInput{KeyId: strings.Replace(key, "key/", "lock/", 1)})), keyservice.CodeInvalidArn},
-		{"unknown alias", second(s.DescribeKey(ctx, me, &keyservice.DescribeKeyInput{KeyId: "alias/b"})), keyservice.CodeNotFound},
-		{"alias to disable", second(s.DisableKey(ctx, me, &keyservice.DisableKeyInput{KeyId: "alias/a"})), keyservice.CodeNotFound},
-		{"grant token", second(s.DescribeKey(ctx, me, &keyservice.DescribeKeyInput{KeyId: key, GrantTokens: []string{"t"}})), keyservice.CodeInvalidGrantToken},
-		{"RSA without usage", second(s.CreateKey(ctx, me, &keyservice.CreateKeyInput{KeySpec: "RSA_2048"})), keyservice.CodeValidation},
-		{"RSA for MACs", second(s.CreateKey(ctx, me, &keyservice.CreateKeyInput{KeySpec: "RSA_2048", KeyUsage: "GENERATE_VERIFY_MAC"})), keyservice.CodeValidation},
-		{"ML-DSA", second(s.CreateKey(ctx, me, &keyservice.CreateKeyInput{KeySpec: "ML_DSA_44", KeyUsage: "SIGN_VERIFY"})), keyservice.CodeUnsupportedOperation},
-		{"unknown spec", second(s.CreateKey(ctx, me, &keyservice.CreateKeyInput{KeySpec: "ROT13"})), keyservice.CodeValidation},
-		{"two specs", second(s.CreateKey(ctx, me, &keyservice.CreateKeyInput{KeySpec: "HMAC_256", CustomerMasterKeySpec: "HMAC_256"})), keyservice.CodeValidation},
-		{"signing", second(s.CreateKey(ctx, me, &keyservice.CreateKeyInput{KeyUsage: "SIGN_VERIFY"})), keyservice.CodeValidation},
-		{"key store", second(s.CreateKey(ctx, me, &keyservice.CreateKeyInput{Origin: "AWS_CLOUDHSM"})), keyservice.CodeUnsupportedOperation},
-		{"several regions", second(s.CreateKey(ctx, me, &keyservice.CreateKeyInput{MultiRegion: true})), keyservice.CodeUnsupportedOperation},
-		{"policy", second(s.CreateKey(ctx, me, &keyservice.CreateKeyInput{Policy: "{}"})), keyservice.CodeMalformedPolicy},
-		{"tags", second(s.CreateKey(ctx, me, &keyservice.CreateKeyInput{Tags: []keyservice.Tag{{"aws:a", ""}}})), keyservice.CodeTag},
-		{"tag twice", second(s.CreateKey(ctx, me, &keyservice.CreateKeyInput{Tags: []keyservice.Tag{{"a", ""}, {"a", ""}}})), keyservice.CodeTag},
-		{"description", second(s.CreateKey(ctx, me, &keyservice.CreateKeyInput{Description: strings.Repeat("d", 8193)})), keyservice.CodeValidation},
+		{"no key", second(kms.DescribeKey.Call(ctx, s, me, nil)), kms.CodeValidation},
+		{"unknown key", second(kms.DescribeKey.Call(ctx, s, me, &kms.DescribeKeyInput{KeyId: missing})), kms.CodeNotFound},
+		{"no key ID", second(kms.DescribeKey.Call(ctx, s, me, &kms.DescribeKeyInput{KeyId: "fake"})), kms.CodeNotFound},
+		{"key ID in another form", second(kms.DescribeKey.Call(ctx, s, me, &kms.DescribeKeyInput{KeyId: "{" + id + "}"})), kms.CodeNotFound},
+		{"key ID in capitals", second(kms.DescribeKey.Call(ctx, s, me, &kms.DescribeKeyInput{KeyId: strings.ToUpper(id + "a")})), kms.CodeNotFound},
+		{"another home's ARN", second(kms.DescribeKey.Call(ctx, s, me, &kms.DescribeKeyInput{KeyId: strings.Replace(key, ":local:", ":far:", 1)})), kms.CodeNotFound},
+		{"AWS's ARN", second(kms.DescribeKey.Call(ctx, s, me, &kms.DescribeKeyInput{KeyId: strings.Replace(key, "kmsfs", "aws", 1)})), kms.CodeInvalidArn},
+		{"ARN of something else", second(kms.DescribeKey.Call(ctx, s, me, &kms.DescribeKeyInput{KeyId: strings.Replace(key, "key/", "lock/", 1)})), kms.CodeInvalidArn},
+		{"unknown alias", second(kms.DescribeKey.Call(ctx, s, me, &kms.DescribeKeyInput{KeyId: "alias/b"})), kms.CodeNotFound},
+		{"alias to disable", second(kms.DisableKey.Call(ctx, s, me, &kms.DisableKeyInput{KeyId: "alias/a"})), kms.CodeNotFound},
+		{"grant token", second(kms.DescribeKey.Call(ctx, s, me, &kms.DescribeKeyInput{KeyId: key, GrantTokens: []string{"t"}})), kms.CodeInvalidGrantToken},
+		{"RSA without usage", second(kms.CreateKey.Call(ctx, s, me, &kms.CreateKeyInput{KeySpec: "RSA_2048"})), kms.CodeValidation},
+		{"RSA for MACs", second(kms.CreateKey.Call(ctx, s, me, &kms.CreateKeyInput{KeySpec: "RSA_2048", KeyUsage: "GENERATE_VERIFY_MAC"})), kms.CodeValidation},
+		{"ML-DSA", second(kms.CreateKey.Call(ctx, s, me, &kms.CreateKeyInput{KeySpec: "ML_DSA_44", KeyUsage: "SIGN_VERIFY"})), kms.CodeUnsupportedOperation},
+		{"unknown spec", second(kms.CreateKey.Call(ctx, s, me, &kms.CreateKeyInput{KeySpec: "ROT13"})), kms.CodeValidation},
+		{"two specs", second(kms.CreateKey.Call(ctx, s, me, &kms.CreateKeyInput{KeySpec: "HMAC_256", CustomerMasterKeySpec: "HMAC_256"})), kms.CodeValidation},
+		{"signing", second(kms.CreateKey.Call(ctx, s, me, &kms.CreateKeyInput{KeyUsage: "SIGN_VERIFY"})), kms.CodeValidation},
+		{"key store", second(kms.CreateKey.Call(ctx, s, me, &kms.CreateKeyInput{Origin: "AWS_CLOUDHSM"})), kms.CodeUnsupportedOperation},
+		{"several regions", second(kms.CreateKey.Call(ctx, s, me, &kms.CreateKeyInput{MultiRegion: true})), kms.CodeUnsupportedOperation},
+		{"policy", second(kms.CreateKey.Call(ctx, s, me, &kms.CreateKeyInput{Policy: "{}"})), kms.CodeMalformedPolicy},
+		{"tags", second(kms.CreateKey.Call(ctx, s, me, &kms.CreateKeyInput{Tags: []kms.Tag{{TagKey: "aws:a", TagValue: ""}}})), kms.CodeTag},
+		{"tag twice", second(kms.CreateKey.Call(ctx, s, me, &kms.CreateKeyInput{Tags: []kms.Tag{{TagKey: "a", TagValue: ""}, {TagKey: "a", TagValue: ""}}})), kms.CodeTag},
+		{"description", second(kms.CreateKey.Call(ctx, s, me, &kms.CreateKeyInput{Description: strings.Repeat("d", 8193)})), kms.CodeValidation},
 
-		{"alias without prefix", second(s.CreateAlias(ctx, me, &keyservice.CreateAliasInput{AliasName: "b", TargetKeyId: key})), keyservice.CodeValidation},
-		{"alias without name", second(s.CreateAlias(ctx, me, &keyservice.CreateAliasInput{AliasName: "alias/", TargetKeyId: key})), keyservice.CodeInvalidAliasName},
-		{"alias with a colon", second(s.CreateAlias(ctx, me, &keyservice.CreateAliasInput{AliasName: "alias/b:c", TargetKeyId: key})), keyservice.CodeValidation},
-		{"reserved alias", second(s.CreateAlias(ctx, me, &keyservice.CreateAliasInput{AliasName: "alias/kmsfs/b", TargetKeyId: key})), keyservice.CodeNotAuthorized},
-		{"AWS's alias", second(s.CreateAlias(ctx, me, &keyservice.CreateAliasInput{AliasName: "alias/aws/s3", TargetKeyId: key})), keyservice.CodeNotAuthorized},
-		{"alias too long", second(s.CreateAlias(ctx, me, &keyservice.CreateAliasInput{AliasName: "alias/" + strings.Repeat("b", 251), TargetKeyId: key})), keyservice.CodeValidation},
-		{"alias twice", second(s.CreateAlias(ctx, me, &keyservice.CreateAliasInput{AliasName: "alias/a", TargetKeyId: other})), keyservice.CodeAlreadyExists},
-		{"alias of an alias", second(s.CreateAlias(ctx, me, &keyservice.CreateAliasInput{AliasName: "alias/b", TargetKeyId: "alias/a"})), keyservice.CodeValidation},
-		{"alias of nothing", second(s.CreateAlias(ctx, me, &keyservice.CreateAliasInput{AliasName: "alias/b", TargetKeyId: missing})), keyservice.CodeNotFound},
-		{"update of no alias", second(s.UpdateAlias(ctx, me, &keyservice.UpdateAliasInput{AliasName: "alias/b", TargetKeyId: key})), keyservice.CodeNotFound},
-		{"deletion of no alias", second(s.DeleteAlias(ctx, me, &keyservice.DeleteAliasInput{AliasName: "alias/b"})), keyservice.CodeNotFound},
+		{"alias without prefix", second(kms.CreateAlias.Call(ctx, s, me, &kms.CreateAliasInput{AliasName: "b", TargetKeyId: key})), kms.CodeValidation},
+		{"alias without name", second(kms.CreateAlias.Call(ctx, s, me, &kms.CreateAliasInput{AliasName: "alias/", TargetKeyId: key})), kms.CodeInvalidAliasName},
+		{"alias with a colon", second(kms.CreateAlias.Call(ctx, s, me, &kms.CreateAliasInput{AliasName: "alias/b:c", TargetKeyId: key})), kms.CodeValidation},
+		{"reserved alias", second(kms.CreateAlias.Call(ctx, s, me, &kms.CreateAliasInput{AliasName: "alias/kmsfs/b", TargetKeyId: key})), kms.CodeNotAuthorized},
+		{"AWS's alias", second(kms.CreateAlias.Call(ctx, s, me, &kms.CreateAliasInput{AliasName: "alias/aws/s3", TargetKeyId: key})), kms.CodeNotAuthorized},
+		{"alias too long", second(kms.CreateAlias.Call(ctx, s, me, &kms.CreateAliasInput{AliasName: "alias/" + strings.Repeat("b", 251), TargetKeyId: key})), kms.CodeValidation},
+		{"alias twice", second(kms.CreateAlias.Call(ctx, s, me, &kms.CreateAliasInput{AliasName: "alias/a", TargetKeyId: other})), kms.CodeAlreadyExists},
+		{"alias of an alias", second(kms.CreateAlias.Call(ctx, s, me, &kms.CreateAliasInput{AliasName: "alias/b", TargetKeyId: "alias/a"})), kms.CodeValidation},
+		{"alias of nothing", second(kms.CreateAlias.Call(ctx, s, me, &kms.CreateAliasInput{AliasName: "alias/b", TargetKeyId: missing})), kms.CodeNotFound},
+		{"update of no alias", second(kms.UpdateAlias.Call(ctx, s, me, &kms.UpdateAliasInput{AliasName: "alias/b", TargetKeyId: key})), kms.CodeNotFound},
+		{"deletion of no alias", second(kms.DeleteAlias.Call(ctx, s, me, &kms.DeleteAliasInput{AliasName: "alias/b"})), kms.CodeNotFound},
 
-		{"no plaintext", second(s.Encrypt(ctx, me, &keyservice.EncryptInput{KeyId: key})), keyservice.CodeValidation},
-		{"long context", second(s.Encrypt(ctx, me, &keyservice.EncryptInput{KeyId: key, Plaintext: []byte("p"), EncryptionContext: long})), keyservice.CodeValidation},
-		{"RSA's algorithm", second(s.Encrypt(ctx, me, &keyservice.EncryptInput{KeyId: key, Plaintext: []byte("p"), EncryptionAlgorithm: "RSAES_OAEP_SHA_1"})), keyservice.CodeInvalidKeyUsage},
-		{"unknown algorithm", second(s.Encrypt(ctx, me, &keyservice.EncryptInput{KeyId: key, Plaintext: []byte("p"), EncryptionAlgorithm: "ROT13"})), keyservice.CodeValidation},
-		{"dry run", second(s.Encrypt(ctx, me, &keyservice.EncryptInput{KeyId: key, Plaintext: []byte("p"), DryRun: true})), keyservice.CodeDryRun},
-		{"no ciphertext", second(s.Decrypt(ctx, me, &keyservice.DecryptInput{})), keyservice.CodeValidation},
-		{"long ciphertext", second(s.Decrypt(ctx, me, &keyservice.DecryptInput{CiphertextBlob: make([]byte, 6145)})), keyservice.CodeValidation},
-		{"garbage", second(s.Decrypt(ctx, me, &keyservice.DecryptInput{CiphertextBlob: make([]byte, 6144)})), keyservice.CodeInvalidCiphertext},
-		{"another key", second(s.Decrypt(ctx, me, &keyservice.DecryptInput{CiphertextBlob: blob, KeyId: other})), keyservice.CodeIncorrectKey},
-		{"recipient", second(s.Decrypt(ctx, me, &keyservice.DecryptInput{CiphertextBlob: blob, Recipient: []byte("{}")})), keyservice.CodeUnsupportedOperation},
-		{"dry decryption", second(s.Decrypt(ctx, me, &keyservice.DecryptInput{CiphertextBlob: blob, DryRun: true})), keyservice.CodeDryRun},
-		{"re-encryption from another key", second(s.ReEncrypt(ctx, me, &keyservice.ReEncryptInput{CiphertextBlob: blob, SourceKeyId: other, DestinationKeyId: key})), keyservice.CodeIncorrectKey},
-		{"re-encryption to nothing", second(s.ReEncrypt(ctx, me, &keyservice.ReEncryptInput{CiphertextBlob: blob, DestinationKeyId: missing})), keyservice.CodeNotFound},
+		{"no plaintext", second(kms.Encrypt.Call(ctx, s, me, &kms.EncryptInput{KeyId: key})), kms.CodeValidation},
+		{"long context", second(kms.Encrypt.Call(ctx, s, me, &kms.EncryptInput{KeyId: key, Plaintext: []byte("p"), EncryptionContext: long})), kms.CodeValidation},
+		{"RSA's algorithm", second(kms.Encrypt.Call(ctx, s, me, &kms.EncryptInput{KeyId: key, Plaintext: []byte("p"), EncryptionAlgorithm: "RSAES_OAEP_SHA_1"})), kms.CodeInvalidKeyUsage},
+		{"unknown algorithm", second(kms.Encrypt.Call(ctx, s, me, &kms.EncryptInput{KeyId: key, Plaintext: []byte("p"), EncryptionAlgorithm: "ROT13"})), kms.CodeValidation},
+		{"dry run", second(kms.Encrypt.Call(ctx, s, me, &kms.EncryptInput{KeyId: key, Plaintext: []byte("p"), DryRun: true})), kms.CodeDryRun},
+		{"no ciphertext", second(kms.Decrypt.Call(ctx, s, me, &kms.DecryptInput{})), kms.CodeValidation},
+		{"long ciphertext", second(kms.Decrypt.Call(ctx, s, me, &kms.DecryptInput{CiphertextBlob: make([]byte, 6145)})), kms.CodeValidation},
+		{"garbage", second(kms.Decrypt.Call(ctx, s, me, &kms.DecryptInput{CiphertextBlob: make([]byte, 6144)})), kms.CodeInvalidCiphertext},
+		{"another key", second(kms.Decrypt.Call(ctx, s, me, &kms.DecryptInput{CiphertextBlob: blob, KeyId: other})), kms.CodeIncorrectKey},
+		{"recipient", second(kms.Decrypt.Call(ctx, s, me, &kms.DecryptInput{CiphertextBlob: blob, Recipient: []byte("{}")})), kms.CodeUnsupportedOperation},
+		{"dry decryption", second(kms.Decrypt.Call(ctx, s, me, &kms.DecryptInput{CiphertextBlob: blob, DryRun: true})), kms.CodeDryRun},
+		{"re-encryption from another key", second(kms.ReEncrypt.Call(ctx, s, me, &kms.ReEncryptInput{CiphertextBlob: blob, SourceKeyId: other, DestinationKeyId: key})), kms.CodeIncorrectKey},
+		{"re-encryption to nothing", second(kms.ReEncrypt.Call(ctx, s, me, &kms.ReEncryptInput{CiphertextBlob: blob, DestinationKeyId: missing})), kms.CodeNotFound},
 
-		{"no size", second(s.GenerateDataKey(ctx, me, &keyservice.GenerateDataKeyInput{KeyId: key})), keyservice.CodeValidation},
-		{"two sizes", second(s.GenerateDataKey(ctx, me, &keyservice.GenerateDataKeyInput{KeyId: key, KeySpec: "AES_256", NumberOfBytes: new(int32(32))})), keyservice.CodeValidation},
-		{"no bytes", second(s.GenerateDataKey(ctx, me, &keyservice.GenerateDataKeyInput{KeyId: key, NumberOfBytes: new(int32(0))})), keyservice.CodeValidation},
-		{"many bytes", second(s.GenerateDataKey(ctx, me, &keyservice.GenerateDataKeyInput{KeyId: key, NumberOfBytes: new(int32(1025))})), keyservice.CodeValidation},
-		{"unknown size", second(s.GenerateDataKey(ctx, me, &keyservice.GenerateDataKeyInput{KeyId: key, KeySpec: "AES_512"})), keyservice.CodeValidation},
-		{"no random bytes", second(s.GenerateRandom(ctx, me, &keyservice.GenerateRandomInput{})), keyservice.CodeValidation},
-		{"limit", second(s.ListKeys(ctx, me, &keyservice.ListKeysInput{Limit: new(int32(1001))})), keyservice.CodeValidation},
-		{"marker", second(s.ListKeys(ctx, me, &keyservice.ListKeysInput{Marker: "abc"})), keyservice.CodeInvalidMarker},
-		{"event without a name", s.RecordEvent(ctx, me, keyservice.Event{}), keyservice.CodeValidation},
-		{"event with a strange name", s.RecordEvent(ctx, me, keyservice.Event{Name: "a b"}), keyservice.CodeValidation},
+		{"no size", second(kms.GenerateDataKey.Call(ctx, s, me, &kms.GenerateDataKeyInput{KeyId: key})), kms.CodeValidation},
+		{"two sizes", second(kms.GenerateDataKey.Call(ctx, s, me, &kms.GenerateDataKeyInput{KeyId: key, KeySpec: "AES_256", NumberOfBytes: new(int32(32))})), kms.CodeValidation},
+		{"no bytes", second(kms.GenerateDataKey.Call(ctx, s, me, &kms.GenerateDataKeyInput{KeyId: key, NumberOfBytes: new(int32(0))})), kms.CodeValidation},
+		{"many bytes", second(kms.GenerateDataKey.Call(ctx, s, me, &kms.GenerateDataKeyInput{KeyId: key, NumberOfBytes: new(int32(1025))})), kms.CodeValidation},
+		{"unknown size", second(kms.GenerateDataKey.Call(ctx, s, me, &kms.GenerateDataKeyInput{KeyId: key, KeySpec: "AES_512"})), kms.CodeValidation},
+		{"no random bytes", second(kms.GenerateRandom.Call(ctx, s, me, &kms.GenerateRandomInput{})), kms.CodeValidation},
+		{"limit", second(kms.ListKeys.Call(ctx, s, me, &kms.ListKeysInput{Limit: new(int32(1001))})), kms.CodeValidation},
+		{"marker", second(kms.ListKeys.Call(ctx, s, me, &kms.ListKeysInput{Marker: "abc"})), kms.CodeInvalidMarker},
+		{"event without a name", second(kms.RecordEvent.Call(ctx, s, me, &kms.Event{})), kms.CodeValidation},
+		{"event with a strange name", second(kms.RecordEvent.Call(ctx, s, me, &kms.Event{Name: "a b"})), kms.CodeValidation},
 	} {
 		if code(test.err) != test.want {
 			t.Errorf("%s: got %v, want %s", test.name, test.err, test.want)
@@ -254,22 +256,22 @@ func TestAliases(t *testing.T) {
 	other := newKey(t, s)
 	arn := strings.Replace(key, key[strings.Index(key, "key/"):], "alias/a", 1)
 	for _, name := range []string{"alias/a", arn} {
-		if out, err := s.Decrypt(t.Context(), self(), &keyservice.DecryptInput{CiphertextBlob: blob, KeyId: name}); err != nil || out.KeyId != key {
+		if out, err := kms.Decrypt.Call(t.Context(), s, self(), &kms.DecryptInput{CiphertextBlob: blob, KeyId: name}); err != nil || out.KeyId != key {
 			t.Errorf("%s: %v, %v", name, out, err)
 		}
 	}
-	if _, err := s.UpdateAlias(t.Context(), self(), &keyservice.UpdateAliasInput{AliasName: "alias/a", TargetKeyId: other}); err != nil {
+	if _, err := kms.UpdateAlias.Call(t.Context(), s, self(), &kms.UpdateAliasInput{AliasName: "alias/a", TargetKeyId: other}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Decrypt(t.Context(), self(), &keyservice.DecryptInput{CiphertextBlob: blob, KeyId: "alias/a"}); code(err) != keyservice.CodeIncorrectKey {
+	if _, err := kms.Decrypt.Call(t.Context(), s, self(), &kms.DecryptInput{CiphertextBlob: blob, KeyId: "alias/a"}); code(err) != kms.CodeIncorrectKey {
 		t.Errorf("the alias still names the old key: %v", err)
 	}
 	for i := range 49 {
-		if _, err := s.CreateAlias(t.Context(), self(), &keyservice.CreateAliasInput{AliasName: fmt.Sprintf("alias/%02d", i), TargetKeyId: other}); err != nil {
+		if _, err := kms.CreateAlias.Call(t.Context(), s, self(), &kms.CreateAliasInput{AliasName: fmt.Sprintf("alias/%02d", i), TargetKeyId: other}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := s.CreateAlias(t.Context(), self(), &keyservice.CreateAliasInput{AliasName: "alias/51", TargetKeyId: other}); code(err) != keyservice.CodeLimitExceeded {
+	if _, err := kms.CreateAlias.Call(t.Context(), s, self(), &kms.CreateAliasInput{AliasName: "alias/51", TargetKeyId: other}); code(err) != kms.CodeLimitExceeded {
 		t.Errorf("the 51st alias: %v", err)
 	}
 }
@@ -280,13 +282,13 @@ func TestPages(t *testing.T) {
 	for i := range 7 {
 		key := newKey(t, s)
 		want[key] = true
-		if _, err := s.CreateAlias(t.Context(), self(), &keyservice.CreateAliasInput{AliasName: fmt.Sprintf("alias/%d", i), TargetKeyId: key}); err != nil {
+		if _, err := kms.CreateAlias.Call(t.Context(), s, self(), &kms.CreateAliasInput{AliasName: fmt.Sprintf("alias/%d", i), TargetKeyId: key}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	marker := ""
 	for {
-		page, err := s.ListKeys(t.Context(), self(), &keyservice.ListKeysInput{Limit: new(int32(3)), Marker: marker})
+		page, err := kms.ListKeys.Call(t.Context(), s, self(), &kms.ListKeysInput{Limit: new(int32(3)), Marker: marker})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -308,25 +310,25 @@ func TestPages(t *testing.T) {
 	}
 
 	// An alias that goes between two pages takes nothing else with it.
-	first, err := s.ListAliases(t.Context(), self(), &keyservice.ListAliasesInput{Limit: new(int32(3))})
+	first, err := kms.ListAliases.Call(t.Context(), s, self(), &kms.ListAliasesInput{Limit: new(int32(3))})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.DeleteAlias(t.Context(), self(), &keyservice.DeleteAliasInput{AliasName: "alias/2"}); err != nil {
+	if _, err := kms.DeleteAlias.Call(t.Context(), s, self(), &kms.DeleteAliasInput{AliasName: "alias/2"}); err != nil {
 		t.Fatal(err)
 	}
-	rest, err := s.ListAliases(t.Context(), self(), &keyservice.ListAliasesInput{Marker: first.NextMarker})
+	rest, err := kms.ListAliases.Call(t.Context(), s, self(), &kms.ListAliasesInput{Marker: first.NextMarker})
 	if err != nil || len(rest.Aliases) != 4 || rest.Aliases[0].AliasName != "alias/3" {
 		t.Errorf("got %+v, %v", rest, err)
 	}
-	if _, err := s.ListKeys(t.Context(), self(), &keyservice.ListKeysInput{Marker: first.NextMarker}); code(err) != keyservice.CodeInvalidMarker {
+	if _, err := kms.ListKeys.Call(t.Context(), s, self(), &kms.ListKeysInput{Marker: first.NextMarker}); code(err) != kms.CodeInvalidMarker {
 		t.Errorf("another operation's marker: %v", err)
 	}
 }
 
 func TestMetadata(t *testing.T) {
 	s := newService(t)
-	out, err := s.CreateKey(t.Context(), self(), &keyservice.CreateKeyInput{Description: "d"})
+	out, err := kms.CreateKey.Call(t.Context(), s, self(), &kms.CreateKeyInput{Description: "d"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -347,7 +349,7 @@ func TestClosedService(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, call := range calls(s, "alias/a", []byte("b")) {
-		if err := call(t, self()); code(err) != keyservice.CodeInternal {
+		if err := call(t, self()); code(err) != kms.CodeInternal {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

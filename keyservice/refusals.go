@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/wire"
 )
 
@@ -44,11 +45,11 @@ func (s *Service) recordRefusal(w wire.Refusal) error {
 	s.life.RLock()
 	defer s.life.RUnlock()
 	if s.closed {
-		return refuse(CodeInternal, "the key service is closed")
+		return kms.Errorf(kms.CodeInternal, "the key service is closed")
 	}
 	r := &request{
 		id: w.RequestID, name: w.Operation, time: time.Now(), readOnly: true,
-		caller: Caller{Caller: w.Caller, AccessKeyID: w.AccessKeyID, Address: w.Address}, stranger: !w.Known,
+		caller: kms.Caller{Caller: w.Caller, AccessKeyID: w.AccessKeyID, Address: w.Address}, stranger: !w.Known,
 	}
 	if !w.Known {
 		missed, ok := s.refusals.admit(r.time)

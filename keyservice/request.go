@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 )
 
@@ -28,7 +29,7 @@ const (
 // request is a call under way. The operation adds what is worth a record as it finds it out.
 type request struct {
 	ctx    context.Context
-	caller Caller
+	caller kms.Caller
 	// id names the call, and eventID its last record.
 	id, eventID uuid.UUID
 	name        string
@@ -76,14 +77,14 @@ func (r *request) paramBool(name string, value bool) {
 
 // textParam records a text that is given and not unduly long.
 func (r *request) textParam(name, value string) {
-	if value != "" && len(value) <= maxIdentifier {
+	if value != "" && len(value) <= kms.MaxIdentifier {
 		r.param(name, value)
 	}
 }
 
 // contextParam records an encryption context that is given and not too long.
 func (r *request) contextParam(name string, context map[string]string) {
-	if len(context) > 0 && contextSize(context) <= maxContext {
+	if len(context) > 0 && kms.ContextSize(context) <= kms.MaxContext {
 		r.params = append(r.params, audit.Pairs(name, context))
 	}
 }
@@ -106,46 +107,42 @@ func (r *request) concerns(kind, arn string) {
 	r.resources = append(r.resources, audit.Resource{Type: kind, ARN: arn})
 }
 
-// operation does the work of one call: it checks the input, authorises the caller, and acts.
-type operation[I, O any] func(s *Service, r *request, in *I) (*O, error)
-
-// run performs a call and writes its record. Without the record there is no answer.
-func run[I, O any](ctx context.Context, s *Service, c Caller, name string, in *I, op operation[I, O]) (*O, error) {
+// Invoke performs an operation and writes its record. Without the record there is no answer.
+func (s *Service) Invoke(ctx context.Context, c kms.Caller, op *kms.Description, in, out any) error {
 	s.life.RLock()
 	defer s.life.RUnlock()
 	if s.closed {
-		return nil, refuse(CodeInternal, "the key service is closed")
+		return kms.Errorf(kms.CodeInternal, "the key service is closed")
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return err
 	}
-	r := s.newRequest(ctx, c, name)
+	o, ok := s.operations[op.Name]
+	if !ok {
+		return &kms.Error{Code: kms.CodeUnknownOperation}
+	}
+	r := s.newRequest(ctx, c, op.Name)
 	defer s.endRequest(r)
-	if in == nil {
-		in = new(I)
-	}
-	out, err := op(s, r, in)
-	if err == nil {
-		err = s.record(r, nil)
-		if w, ok := any(out).(wiper); ok && err != nil {
-			w.wipe()
+	r.readOnly, r.recorded = !op.Changes, op.Unrecorded
+	if err := o.handle(s, r, in, out); err != nil {
+		failure := kms.AsError(err)
+		if err := s.record(r, failure); err != nil {
+			return err
 		}
-	} else {
-		refusal := asError(err)
-		err = refusal
-		if recordErr := s.record(r, refusal); recordErr != nil {
-			err = recordErr
-		}
+		return failure
 	}
-	if err != nil {
-		return nil, err
+	if err := s.record(r, nil); err != nil {
+		if secret, ok := out.(kms.Secret); ok {
+			secret.Wipe()
+		}
+		return err
 	}
 	s.noteUses(r)
-	return out, nil
+	return nil
 }
 
 // newRequest takes a request from those that are over. Nothing that outlives a call may point to it.
-func (s *Service) newRequest(ctx context.Context, c Caller, name string) *request {
+func (s *Service) newRequest(ctx context.Context, c kms.Caller, name string) *request {
 	r, ok := s.requests.Get().(*request)
 	if !ok {
 		r = new(request)
@@ -175,12 +172,12 @@ func newID() (id uuid.UUID) {
 }
 
 // record writes the call's record, unless that is done.
-func (s *Service) record(r *request, refusal *Error) error {
+func (s *Service) record(r *request, refusal *kms.Error) error {
 	if r.recorded {
 		return nil
 	}
 	if err := s.log.Append(s.describe(r, refusal), !r.readOnly); err != nil {
-		return refuse(CodeInternal, "%v", err)
+		return kms.Errorf(kms.CodeInternal, "%v", err)
 	}
 	return nil
 }
@@ -207,7 +204,7 @@ func (s *Service) change(r *request, f func(*store.Tx) error, keys ...store.KeyI
 }
 
 // describe is the call as the audit log has it.
-func (s *Service) describe(r *request, refusal *Error) *audit.Record {
+func (s *Service) describe(r *request, refusal *kms.Error) *audit.Record {
 	r.eventID = newID()
 	r.written = audit.Record{
 		Time: r.time, RequestID: r.id, EventID: r.eventID, SharedEventID: r.caller.SharedEventID, Event: r.name, ServiceEvent: r.serviceEvent, ReadOnly: r.readOnly,
@@ -240,7 +237,7 @@ const maxClaimedKey = 128
 
 // recordedCode is an error's code as CloudTrail has it.
 func recordedCode(code string) string {
-	if code == CodeAccessDenied {
+	if code == kms.CodeAccessDenied {
 		return strings.TrimSuffix(code, "Exception")
 	}
 	return code

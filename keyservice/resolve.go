@@ -3,16 +3,17 @@ package keyservice
 import (
 	"strings"
 
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 )
 
 // anyKey finds the key that an ID, ARN, alias or alias ARN names.
 func (s *Service) anyKey(r *request, id string) (*key, error) {
-	local, err := s.names.local(id)
+	local, err := s.names.Local(id)
 	if err != nil {
 		return nil, err
 	}
-	if !strings.HasPrefix(local, aliasPrefix) {
+	if !strings.HasPrefix(local, kms.AliasPrefix) {
 		return s.keyByID(local)
 	}
 	r.alias = local
@@ -24,14 +25,14 @@ func (s *Service) anyKey(r *request, id string) (*key, error) {
 		return nil, err
 	}
 	if !ok {
-		return nil, refuse(CodeNotFound, "Alias %s is not found.", s.names.alias(local))
+		return nil, kms.Errorf(kms.CodeNotFound, "Alias %s is not found.", s.names.Alias(local))
 	}
 	return s.existingKey(target)
 }
 
 // plainKey finds the key that an ID or ARN names; aliases are refused, as by AWS's administrative operations.
 func (s *Service) plainKey(id string) (*key, error) {
-	local, err := s.names.local(id)
+	local, err := s.names.Local(id)
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +40,7 @@ func (s *Service) plainKey(id string) (*key, error) {
 }
 
 func (s *Service) keyByID(id string) (*key, error) {
-	parsed, err := parseKeyID(id)
+	parsed, err := kms.ParseKeyID(id)
 	if err != nil {
 		return nil, err
 	}
@@ -51,8 +52,8 @@ func (s *Service) existingKey(id store.KeyID) (*key, error) {
 	if err != nil {
 		return nil, err
 	}
-	if k == nil || k.Manager == managerOwned {
-		return nil, refuse(CodeNotFound, "Key '%s' does not exist", s.names.key(id))
+	if k == nil || k.Manager == kms.ManagerOwned {
+		return nil, kms.Errorf(kms.CodeNotFound, "Key '%s' does not exist", s.names.Key(id))
 	}
 	return k, nil
 }

@@ -9,13 +9,14 @@ import (
 	"time"
 
 	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 )
 
 const day = 24 * time.Hour
 
-func rotations(t *testing.T, s *keyservice.Service, key string) []keyservice.RotationsListEntry {
+func rotations(t *testing.T, s *keyservice.Service, key string) []kms.RotationsListEntry {
 	t.Helper()
-	out, err := s.ListKeyRotations(t.Context(), self(), &keyservice.ListKeyRotationsInput{KeyId: key})
+	out, err := kms.ListKeyRotations.Call(t.Context(), s, self(), &kms.ListKeyRotationsInput{KeyId: key})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +28,7 @@ func TestAutomaticRotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newService(t)
 		key := newKey(t, s)
-		if _, err := s.EnableKeyRotation(t.Context(), self(), &keyservice.EnableKeyRotationInput{KeyId: key, RotationPeriodInDays: new(int32(90))}); err != nil {
+		if _, err := kms.EnableKeyRotation.Call(t.Context(), s, self(), &kms.EnableKeyRotationInput{KeyId: key, RotationPeriodInDays: new(int32(90))}); err != nil {
 			t.Fatal(err)
 		}
 		before := generate(t, s, key, nil)
@@ -44,24 +45,24 @@ func TestAutomaticRotation(t *testing.T) {
 		if after.KeyMaterialId == before.KeyMaterialId || after.KeyMaterialId != got[0].KeyMaterialId || describe(t, s, key).CurrentKeyMaterialId != after.KeyMaterialId {
 			t.Errorf("material %s before, %s after", before.KeyMaterialId, after.KeyMaterialId)
 		}
-		out, err := s.Decrypt(t.Context(), self(), &keyservice.DecryptInput{CiphertextBlob: before.CiphertextBlob})
+		out, err := kms.Decrypt.Call(t.Context(), s, self(), &kms.DecryptInput{CiphertextBlob: before.CiphertextBlob})
 		if err != nil || string(out.Plaintext) != string(before.Plaintext) || out.KeyMaterialId != before.KeyMaterialId {
 			t.Errorf("got %+v, %v", out, err)
 		}
-		status, err := s.GetKeyRotationStatus(t.Context(), self(), &keyservice.GetKeyRotationStatusInput{KeyId: key})
+		status, err := kms.GetKeyRotationStatus.Call(t.Context(), s, self(), &kms.GetKeyRotationStatusInput{KeyId: key})
 		if err != nil || !status.KeyRotationEnabled || status.RotationPeriodInDays != 90 || time.Until(status.NextRotationDate.Time) < 89*day {
 			t.Errorf("got %+v, %v", status, err)
 		}
 
 		// A disabled key's rotation waits until it is enabled.
-		if _, err := s.DisableKey(t.Context(), self(), &keyservice.DisableKeyInput{KeyId: key}); err != nil {
+		if _, err := kms.DisableKey.Call(t.Context(), s, self(), &kms.DisableKeyInput{KeyId: key}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(100 * day)
 		if got := rotations(t, s, key); len(got) != 1 {
 			t.Errorf("disabled: %+v", got)
 		}
-		if _, err := s.EnableKey(t.Context(), self(), &keyservice.EnableKeyInput{KeyId: key}); err != nil {
+		if _, err := kms.EnableKey.Call(t.Context(), s, self(), &kms.EnableKeyInput{KeyId: key}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(2 * time.Minute)
@@ -74,29 +75,29 @@ func TestAutomaticRotation(t *testing.T) {
 func TestRotationOnDemand(t *testing.T) {
 	s := newService(t)
 	key := newKey(t, s)
-	made := []*keyservice.GenerateDataKeyOutput{generate(t, s, key, nil)}
+	made := []*kms.GenerateDataKeyOutput{generate(t, s, key, nil)}
 	for range 25 {
-		if _, err := s.RotateKeyOnDemand(t.Context(), self(), &keyservice.RotateKeyOnDemandInput{KeyId: key}); err != nil {
+		if _, err := kms.RotateKeyOnDemand.Call(t.Context(), s, self(), &kms.RotateKeyOnDemandInput{KeyId: key}); err != nil {
 			t.Fatal(err)
 		}
 		made = append(made, generate(t, s, key, nil))
 	}
-	if _, err := s.RotateKeyOnDemand(t.Context(), self(), &keyservice.RotateKeyOnDemandInput{KeyId: key}); code(err) != keyservice.CodeLimitExceeded {
+	if _, err := kms.RotateKeyOnDemand.Call(t.Context(), s, self(), &kms.RotateKeyOnDemandInput{KeyId: key}); code(err) != kms.CodeLimitExceeded {
 		t.Errorf("the 26th: %v", err)
 	}
 	materials := map[string]bool{}
 	for _, m := range made {
 		materials[m.KeyMaterialId] = true
-		if out, err := s.Decrypt(t.Context(), self(), &keyservice.DecryptInput{CiphertextBlob: m.CiphertextBlob}); err != nil || string(out.Plaintext) != string(m.Plaintext) {
+		if out, err := kms.Decrypt.Call(t.Context(), s, self(), &kms.DecryptInput{CiphertextBlob: m.CiphertextBlob}); err != nil || string(out.Plaintext) != string(m.Plaintext) {
 			t.Errorf("got %+v, %v", out, err)
 		}
 	}
 	if len(materials) != 26 {
 		t.Errorf("%d materials", len(materials))
 	}
-	var all []keyservice.RotationsListEntry
+	var all []kms.RotationsListEntry
 	for marker := ""; ; {
-		out, err := s.ListKeyRotations(t.Context(), self(), &keyservice.ListKeyRotationsInput{KeyId: key, IncludeKeyMaterial: "ALL_KEY_MATERIAL", Limit: new(int32(10)), Marker: marker})
+		out, err := kms.ListKeyRotations.Call(t.Context(), s, self(), &kms.ListKeyRotationsInput{KeyId: key, IncludeKeyMaterial: "ALL_KEY_MATERIAL", Limit: new(int32(10)), Marker: marker})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -119,10 +120,10 @@ func TestDeletion(t *testing.T) {
 				s := openHome(t, dir, secret)
 				key, other := newKey(t, s), newKey(t, s)
 				blob, stays := generate(t, s, key, nil), generate(t, s, other, nil)
-				if _, err := s.CreateAlias(t.Context(), self(), &keyservice.CreateAliasInput{AliasName: "alias/a", TargetKeyId: key}); err != nil {
+				if _, err := kms.CreateAlias.Call(t.Context(), s, self(), &kms.CreateAliasInput{AliasName: "alias/a", TargetKeyId: key}); err != nil {
 					t.Fatal(err)
 				}
-				if _, err := s.ScheduleKeyDeletion(t.Context(), self(), &keyservice.ScheduleKeyDeletionInput{KeyId: key, PendingWindowInDays: new(int32(7))}); err != nil {
+				if _, err := kms.ScheduleKeyDeletion.Call(t.Context(), s, self(), &kms.ScheduleKeyDeletionInput{KeyId: key, PendingWindowInDays: new(int32(7))}); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(7*day - time.Hour)
@@ -139,17 +140,17 @@ func TestDeletion(t *testing.T) {
 					s = openHome(t, dir, secret)
 				}
 				for _, name := range []string{key, "alias/a"} {
-					if _, err := s.DescribeKey(t.Context(), self(), &keyservice.DescribeKeyInput{KeyId: name}); code(err) != keyservice.CodeNotFound {
+					if _, err := kms.DescribeKey.Call(t.Context(), s, self(), &kms.DescribeKeyInput{KeyId: name}); code(err) != kms.CodeNotFound {
 						t.Errorf("%s: %v", name, err)
 					}
 				}
-				if _, err := s.Decrypt(t.Context(), self(), &keyservice.DecryptInput{CiphertextBlob: blob.CiphertextBlob}); code(err) != keyservice.CodeAccessDenied {
+				if _, err := kms.Decrypt.Call(t.Context(), s, self(), &kms.DecryptInput{CiphertextBlob: blob.CiphertextBlob}); code(err) != kms.CodeAccessDenied {
 					t.Errorf("got %v", err)
 				}
-				if _, err := s.Decrypt(t.Context(), self(), &keyservice.DecryptInput{CiphertextBlob: stays.CiphertextBlob}); err != nil {
+				if _, err := kms.Decrypt.Call(t.Context(), s, self(), &kms.DecryptInput{CiphertextBlob: stays.CiphertextBlob}); err != nil {
 					t.Error(err)
 				}
-				if _, err := s.CreateAlias(t.Context(), self(), &keyservice.CreateAliasInput{AliasName: "alias/a", TargetKeyId: other}); err != nil {
+				if _, err := kms.CreateAlias.Call(t.Context(), s, self(), &kms.CreateAliasInput{AliasName: "alias/a", TargetKeyId: other}); err != nil {
 					t.Error(err)
 				}
 			})
@@ -173,7 +174,7 @@ func TestDeletionDestroys(t *testing.T) {
 			t.Fatal(err)
 		}
 		s = openHome(t, dir, secret)
-		if _, err := s.ScheduleKeyDeletion(t.Context(), self(), &keyservice.ScheduleKeyDeletionInput{KeyId: key, PendingWindowInDays: new(int32(7))}); err != nil {
+		if _, err := kms.ScheduleKeyDeletion.Call(t.Context(), s, self(), &kms.ScheduleKeyDeletionInput{KeyId: key, PendingWindowInDays: new(int32(7))}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(8 * day)
@@ -184,7 +185,7 @@ func TestDeletionDestroys(t *testing.T) {
 			t.Fatal(err)
 		}
 		s = openHome(t, dir, secret)
-		if out, err := s.Decrypt(t.Context(), self(), &keyservice.DecryptInput{CiphertextBlob: blob.CiphertextBlob}); err == nil {
+		if out, err := kms.Decrypt.Call(t.Context(), s, self(), &kms.DecryptInput{CiphertextBlob: blob.CiphertextBlob}); err == nil {
 			t.Errorf("it is decrypted: %+v", out)
 		}
 	})
@@ -195,15 +196,15 @@ func TestLastUsage(t *testing.T) {
 	dir, secret := newHome(t)
 	s := openHome(t, dir, secret)
 	key := newKey(t, s)
-	usage := func() keyservice.KeyLastUsage {
+	usage := func() kms.KeyLastUsage {
 		t.Helper()
-		out, err := s.GetKeyLastUsage(t.Context(), self(), &keyservice.GetKeyLastUsageInput{KeyId: key})
+		out, err := kms.GetKeyLastUsage.Call(t.Context(), s, self(), &kms.GetKeyLastUsageInput{KeyId: key})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return out.KeyLastUsage
 	}
-	if got := usage(); got != (keyservice.KeyLastUsage{}) {
+	if got := usage(); got != (kms.KeyLastUsage{}) {
 		t.Errorf("got %+v", got)
 	}
 	made := generate(t, s, key, nil)
@@ -211,7 +212,7 @@ func TestLastUsage(t *testing.T) {
 	if first.Operation != "GenerateDataKey" || first.Timestamp == nil || len(first.CloudTrailEventId) != 36 || len(first.KmsRequestId) != 36 {
 		t.Errorf("got %+v", first)
 	}
-	if _, err := s.Decrypt(t.Context(), self(), &keyservice.DecryptInput{CiphertextBlob: made.CiphertextBlob, EncryptionContext: fileContext()}); err == nil {
+	if _, err := kms.Decrypt.Call(t.Context(), s, self(), &kms.DecryptInput{CiphertextBlob: made.CiphertextBlob, EncryptionContext: fileContext()}); err == nil {
 		t.Fatal("it opens in another context")
 	}
 	if got := usage(); got.KmsRequestId != first.KmsRequestId {

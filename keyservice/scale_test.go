@@ -1,6 +1,7 @@
 package keyservice
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/sealer"
 	"kmsfs/keyservice/store"
 	"kmsfs/policy"
@@ -27,13 +29,13 @@ const (
 // BenchmarkOpen opens a home of many keys and grants, and uses one of them. Making the home takes a minute or two.
 func BenchmarkOpen(b *testing.B) {
 	dir, secret, key, blob := largeHome(b)
-	caller := Caller{Caller: caller.Caller{UID: 5, GID: 5, Groups: []uint32{5}}}
+	stranger := kms.Caller{Caller: caller.Caller{UID: 5, GID: 5, Groups: []uint32{5}}}
 	for b.Loop() {
 		s, err := Open(dir, secret)
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, err := s.Decrypt(context.Background(), caller, &DecryptInput{KeyId: key, CiphertextBlob: blob}); err != nil {
+		if _, err := kms.Decrypt.Call(context.Background(), s, stranger, &kms.DecryptInput{KeyId: key, CiphertextBlob: blob}); err != nil {
 			b.Fatal(err)
 		}
 		b.StopTimer()
@@ -92,8 +94,8 @@ func largeHome(b *testing.B) (dir string, secret sealer.Sealer, key string, blob
 			b.Fatal(err)
 		}
 	}
-	key = s.names.key(largeKey(manyKeys / 2))
-	out, err := s.Encrypt(context.Background(), Caller{Caller: caller.Caller{UID: s.facts.Owner}}, &EncryptInput{KeyId: key, Plaintext: []byte("p")})
+	key = s.names.Key(largeKey(manyKeys / 2))
+	out, err := kms.Encrypt.Call(context.Background(), s, kms.Caller{Caller: caller.Caller{UID: s.facts.Owner}}, &kms.EncryptInput{KeyId: key, Plaintext: []byte("p")})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -118,10 +120,10 @@ func addLargeKey(s *Service, tx *store.Tx, i uint32, slot []byte) error {
 	}
 	name := newSecretName(id, m.ID)
 	record := &store.Key{
-		ID: id, Manager: managerCustomer, Spec: specSymmetric, Usage: usageEncryption, Origin: originKMS, State: stateEnabled,
+		ID: id, Manager: kms.ManagerCustomer, Spec: kms.SpecSymmetric, Usage: kms.UsageEncryption, Origin: kms.OriginKMS, State: kms.StateEnabled,
 		Created: millis(time.Now()), Materials: []store.Material{m},
 	}
-	if err := firstError(tx.AddKey(record), tx.PutSecret(id, m.ID, append(binary.BigEndian.AppendUint32(nil, i), sealWith(aead, name[:], secret)...))); err != nil {
+	if err := cmp.Or(tx.AddKey(record), tx.PutSecret(id, m.ID, append(binary.BigEndian.AppendUint32(nil, i), sealWith(aead, name[:], secret)...))); err != nil {
 		return err
 	}
 	for n := range manyGrants / manyKeys {

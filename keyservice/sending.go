@@ -51,7 +51,7 @@ func (s *Service) sendRecords(ctx context.Context) (err error) {
 	}); err != nil {
 		return err
 	}
-	sink, err := send.Open(ctx, settings.SendTo, s.names.auditLog())
+	sink, err := send.Open(ctx, settings.SendTo, s.names.AuditLog())
 	if err != nil {
 		return fmt.Errorf("send audit records to %s: %w", settings.SendTo, err)
 	}

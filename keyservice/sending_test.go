@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 )
 
 // collected is a collector of OpenTelemetry logs, which can be down.
@@ -108,8 +109,8 @@ func TestSending(t *testing.T) {
 	dir, secret := newHome(t)
 	s := openHome(t, dir, secret)
 	key := newKey(t, s)
-	settings := &keyservice.AuditSettings{SegmentKiB: 64, SegmentHours: 1, SendTo: "otlp:" + server.URL}
-	if _, err := s.PutAuditSettings(t.Context(), self(), settings); err != nil {
+	settings := &kms.AuditSettings{SegmentKiB: 64, SegmentHours: 1, SendTo: "otlp:" + server.URL}
+	if _, err := kms.PutAuditSettings.Call(t.Context(), s, self(), settings); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Serve(); err != nil {
@@ -121,7 +122,7 @@ func TestSending(t *testing.T) {
 		}
 	}
 	last := func() uint64 {
-		about, err := s.ReadAudit(context.Background(), self(), &keyservice.ReadAuditInput{})
+		about, err := kms.ReadAudit.Call(context.Background(), s, self(), &kms.ReadAuditInput{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -180,13 +181,13 @@ func TestSending(t *testing.T) {
 func TestSendTo(t *testing.T) {
 	s := newService(t)
 	for _, to := range []string{"mail", "otlp:", "otlp:ftp://x", "otlp:https://user:pass@x", "otlp:https://x?key=secret", "file:/etc/passwd"} {
-		_, err := s.PutAuditSettings(t.Context(), self(), &keyservice.AuditSettings{SegmentKiB: 64, SegmentHours: 1, SendTo: to})
-		if code(err) != keyservice.CodeValidation {
+		_, err := kms.PutAuditSettings.Call(t.Context(), s, self(), &kms.AuditSettings{SegmentKiB: 64, SegmentHours: 1, SendTo: to})
+		if code(err) != kms.CodeValidation {
 			t.Errorf("%s: %v", to, err)
 		}
 	}
-	_, err := s.PutAuditSettings(t.Context(), stranger(), &keyservice.AuditSettings{SegmentKiB: 64, SegmentHours: 1, SendTo: "syslog"})
-	if code(err) != keyservice.CodeAccessDenied {
+	_, err := kms.PutAuditSettings.Call(t.Context(), s, stranger(), &kms.AuditSettings{SegmentKiB: 64, SegmentHours: 1, SendTo: "syslog"})
+	if code(err) != kms.CodeAccessDenied {
 		t.Errorf("a stranger: %v", err)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/sealer"
 	"kmsfs/keyservice/store"
 	"kmsfs/policy"
@@ -26,7 +27,7 @@ type Service struct {
 	dir, auditDir *homeDir
 	lock          *os.File
 	facts         facts
-	names         names
+	names         kms.ARNs
 	users         *Users
 	rootKey       *lockedKey
 	ring          *keyring
@@ -34,6 +35,7 @@ type Service struct {
 	slots         *store.Slots
 	log           *audit.Log
 	policies      *policies
+	operations    map[string]operation
 	// servicePolicy is what decides where no key policy does.
 	servicePolicy atomic.Pointer[policy.Document]
 	cache         cache
@@ -57,12 +59,12 @@ type Service struct {
 	server  *server
 }
 
-var _ API = (*Service)(nil)
+var _ kms.Service = (*Service)(nil)
 
 // Open opens a home, and makes up for what has fallen due meanwhile. Its errors wrap ErrNoHome, ErrLocked, ErrWrongSecret, ErrSealerMismatch,
 // ErrDamagedHome or ErrUnsafeHome where one of them applies, and nothing is changed then.
 func Open(dir string, s sealer.Sealer) (*Service, error) {
-	service := &Service{users: NewUsers(), generating: newGenerating(), exporter: newErrand(), sender: sender{errand: newErrand()}}
+	service := &Service{users: NewUsers(), operations: newOperations(), generating: newGenerating(), exporter: newErrand(), sender: sender{errand: newErrand()}}
 	rand.Read(service.readings[:])
 	if err := service.open(dir, s); err != nil {
 		return nil, errors.Join(err, service.release())
@@ -129,8 +131,8 @@ func (s *Service) openStore() (err error) {
 	if err := json.Unmarshal(facts, &s.facts); err != nil {
 		return fmt.Errorf("%w: %w", ErrDamagedHome, err)
 	}
-	s.names = newNames(s.facts.Name, s.facts.Account)
-	s.users.arn = s.names.principal
+	s.names = kms.NewARNs(s.facts.Name, s.facts.Account)
+	s.users.arn = s.names.User
 	return s.openPolicies(servicePolicy)
 }
 

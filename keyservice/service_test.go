@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/sealer"
 	"kmsfs/policy/caller"
 )
@@ -57,23 +58,23 @@ func newService(t testing.TB) *keyservice.Service {
 }
 
 // self is this process, which owns the homes that it makes.
-func self() keyservice.Caller {
-	return keyservice.Caller{Caller: caller.Caller{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), PID: int32(os.Getpid())}}
+func self() kms.Caller {
+	return kms.Caller{Caller: caller.Caller{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), PID: int32(os.Getpid())}}
 }
 
 // newKey makes a key and returns its ARN.
-func newKey(t testing.TB, api keyservice.API) string {
+func newKey(t testing.TB, api kms.Service) string {
 	t.Helper()
-	out, err := api.CreateKey(t.Context(), self(), &keyservice.CreateKeyInput{})
+	out, err := kms.CreateKey.Call(t.Context(), api, self(), &kms.CreateKeyInput{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return out.KeyMetadata.Arn
 }
 
-func generate(t testing.TB, api keyservice.API, key string, encryptionContext map[string]string) *keyservice.GenerateDataKeyOutput {
+func generate(t testing.TB, api kms.Service, key string, encryptionContext map[string]string) *kms.GenerateDataKeyOutput {
 	t.Helper()
-	out, err := api.GenerateDataKey(t.Context(), self(), &keyservice.GenerateDataKeyInput{
+	out, err := kms.GenerateDataKey.Call(t.Context(), api, self(), &kms.GenerateDataKeyInput{
 		KeyId: key, KeySpec: "AES_256", EncryptionContext: encryptionContext,
 	})
 	if err != nil {
@@ -84,7 +85,7 @@ func generate(t testing.TB, api keyservice.API, key string, encryptionContext ma
 
 // code is an error's code, or its text if it has none.
 func code(err error) string {
-	if e, ok := errors.AsType[*keyservice.Error](err); ok {
+	if e, ok := errors.AsType[*kms.Error](err); ok {
 		return e.Code
 	}
 	if err != nil {
@@ -101,11 +102,11 @@ func fileContext() map[string]string {
 }
 
 // stranger is somebody who owns no home.
-func stranger() keyservice.Caller {
-	return keyservice.Caller{Caller: caller.Caller{UID: uint32(os.Geteuid()) + 1, GID: 4711}}
+func stranger() kms.Caller {
+	return kms.Caller{Caller: caller.Caller{UID: uint32(os.Geteuid()) + 1, GID: 4711}}
 }
 
-func viaFileSystem() keyservice.Caller {
+func viaFileSystem() kms.Caller {
 	c := self()
 	c.ViaFileSystem, c.Operation = true, "open"
 	return c

@@ -57,7 +57,7 @@ func (s *Service) Serve(listeners ...net.Listener) (err error) {
 	}
 	listeners = append(listeners, socket)
 	s.server = &server{
-		Server: wire.NewServer(wire.Service{Operations: operations(s), Credentials: s, Refused: s.recordRefusal, Failing: s.log.Failing, Warnings: s.warnings}),
+		Server: wire.NewServer(wire.Service{Operations: s.wireHandlers(), Credentials: s, Refused: s.recordRefusal, Failing: s.log.Failing, Warnings: s.warnings}),
 		ended:  make(chan error, len(listeners)), listeners: len(listeners),
 	}
 	for _, l := range listeners {

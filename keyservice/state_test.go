@@ -7,13 +7,14 @@ import (
 	"testing"
 
 	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 )
 
 // keyIn makes a symmetric key in a state. A key that awaits its import has never had material; blob is of another key then.
 func keyIn(t *testing.T, s *keyservice.Service, state string) (arn string, blob []byte) {
 	t.Helper()
 	if state == "PendingImport" {
-		out, err := s.CreateKey(t.Context(), self(), &keyservice.CreateKeyInput{Origin: "EXTERNAL"})
+		out, err := kms.CreateKey.Call(t.Context(), s, self(), &kms.CreateKeyInput{Origin: "EXTERNAL"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -24,9 +25,9 @@ func keyIn(t *testing.T, s *keyservice.Service, state string) (arn string, blob 
 	var err error
 	switch state {
 	case "Disabled":
-		_, err = s.DisableKey(t.Context(), self(), &keyservice.DisableKeyInput{KeyId: arn})
+		_, err = kms.DisableKey.Call(t.Context(), s, self(), &kms.DisableKeyInput{KeyId: arn})
 	case "PendingDeletion":
-		_, err = s.ScheduleKeyDeletion(t.Context(), self(), &keyservice.ScheduleKeyDeletionInput{KeyId: arn})
+		_, err = kms.ScheduleKeyDeletion.Call(t.Context(), s, self(), &kms.ScheduleKeyDeletionInput{KeyId: arn})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -42,122 +43,122 @@ func stateOperations() map[string]operation {
 	me := self()
 	return map[string]operation{
 		"Encrypt": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			return second(s.Encrypt(ctx, me, &keyservice.EncryptInput{KeyId: arn, Plaintext: []byte("p")}))
+			return second(kms.Encrypt.Call(ctx, s, me, &kms.EncryptInput{KeyId: arn, Plaintext: []byte("p")}))
 		},
 		"Decrypt": func(ctx context.Context, s *keyservice.Service, arn string, blob []byte) error {
-			return second(s.Decrypt(ctx, me, &keyservice.DecryptInput{KeyId: arn, CiphertextBlob: blob}))
+			return second(kms.Decrypt.Call(ctx, s, me, &kms.DecryptInput{KeyId: arn, CiphertextBlob: blob}))
 		},
 		"ReEncryptTo": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			out, err := s.CreateKey(ctx, me, &keyservice.CreateKeyInput{})
+			out, err := kms.CreateKey.Call(ctx, s, me, &kms.CreateKeyInput{})
 			if err != nil {
 				return err
 			}
-			made, err := s.Encrypt(ctx, me, &keyservice.EncryptInput{KeyId: out.KeyMetadata.Arn, Plaintext: []byte("p")})
+			made, err := kms.Encrypt.Call(ctx, s, me, &kms.EncryptInput{KeyId: out.KeyMetadata.Arn, Plaintext: []byte("p")})
 			if err != nil {
 				return err
 			}
-			return second(s.ReEncrypt(ctx, me, &keyservice.ReEncryptInput{CiphertextBlob: made.CiphertextBlob, DestinationKeyId: arn}))
+			return second(kms.ReEncrypt.Call(ctx, s, me, &kms.ReEncryptInput{CiphertextBlob: made.CiphertextBlob, DestinationKeyId: arn}))
 		},
 		"GenerateDataKey": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			return second(s.GenerateDataKey(ctx, me, &keyservice.GenerateDataKeyInput{KeyId: arn, KeySpec: "AES_256"}))
+			return second(kms.GenerateDataKey.Call(ctx, s, me, &kms.GenerateDataKeyInput{KeyId: arn, KeySpec: "AES_256"}))
 		},
 		"GenerateDataKeyWithoutPlaintext": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			return second(s.GenerateDataKeyWithoutPlaintext(ctx, me, &keyservice.GenerateDataKeyWithoutPlaintextInput{KeyId: arn, KeySpec: "AES_128"}))
+			return second(kms.GenerateDataKeyWithoutPlaintext.Call(ctx, s, me, &kms.GenerateDataKeyWithoutPlaintextInput{KeyId: arn, KeySpec: "AES_128"}))
 		},
 		"GenerateDataKeyPair": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			return second(s.GenerateDataKeyPair(ctx, me, &keyservice.GenerateDataKeyPairInput{KeyId: arn, KeyPairSpec: "ECC_NIST_P256"}))
+			return second(kms.GenerateDataKeyPair.Call(ctx, s, me, &kms.GenerateDataKeyPairInput{KeyId: arn, KeyPairSpec: "ECC_NIST_P256"}))
 		},
 		"GenerateDataKeyPairWithoutPlaintext": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			return second(s.GenerateDataKeyPairWithoutPlaintext(ctx, me, &keyservice.GenerateDataKeyPairWithoutPlaintextInput{KeyId: arn, KeyPairSpec: "ECC_NIST_EDWARDS25519"}))
+			return second(kms.GenerateDataKeyPairWithoutPlaintext.Call(ctx, s, me, &kms.GenerateDataKeyPairWithoutPlaintextInput{KeyId: arn, KeyPairSpec: "ECC_NIST_EDWARDS25519"}))
 		},
 		"CreateGrant": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			return second(s.CreateGrant(ctx, me, &keyservice.CreateGrantInput{KeyId: arn, GranteePrincipal: "uid:1", Operations: []string{"Decrypt"}}))
+			return second(kms.CreateGrant.Call(ctx, s, me, &kms.CreateGrantInput{KeyId: arn, GranteePrincipal: "uid:1", Operations: []string{"Decrypt"}}))
 		},
 		"EnableKey": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			return second(s.EnableKey(ctx, me, &keyservice.EnableKeyInput{KeyId: arn}))
+			return second(kms.EnableKey.Call(ctx, s, me, &kms.EnableKeyInput{KeyId: arn}))
 		},
 		"DisableKey": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			return second(s.DisableKey(ctx, me, &keyservice.DisableKeyInput{KeyId: arn}))
+			return second(kms.DisableKey.Call(ctx, s, me, &kms.DisableKeyInput{KeyId: arn}))
 		},
 		"EnableKeyRotation": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			return second(s.EnableKeyRotation(ctx, me, &keyservice.EnableKeyRotationInput{KeyId: arn}))
+			return second(kms.EnableKeyRotation.Call(ctx, s, me, &kms.EnableKeyRotationInput{KeyId: arn}))
 		},
 		"DisableKeyRotation": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			return second(s.DisableKeyRotation(ctx, me, &keyservice.DisableKeyRotationInput{KeyId: arn}))
+			return second(kms.DisableKeyRotation.Call(ctx, s, me, &kms.DisableKeyRotationInput{KeyId: arn}))
 		},
 		"RotateKeyOnDemand": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			return second(s.RotateKeyOnDemand(ctx, me, &keyservice.RotateKeyOnDemandInput{KeyId: arn}))
+			return second(kms.RotateKeyOnDemand.Call(ctx, s, me, &kms.RotateKeyOnDemandInput{KeyId: arn}))
 		},
 		"GetKeyRotationStatus": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			return second(s.GetKeyRotationStatus(ctx, me, &keyservice.GetKeyRotationStatusInput{KeyId: arn}))
+			return second(kms.GetKeyRotationStatus.Call(ctx, s, me, &kms.GetKeyRotationStatusInput{KeyId: arn}))
 		},
 		"ListKeyRotations": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			return second(s.ListKeyRotations(ctx, me, &keyservice.ListKeyRotationsInput{KeyId: arn}))
+			return second(kms.ListKeyRotations.Call(ctx, s, me, &kms.ListKeyRotationsInput{KeyId: arn}))
 		},
 		"CreateAlias": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			return second(s.CreateAlias(ctx, me, &keyservice.CreateAliasInput{AliasName: "alias/new", TargetKeyId: arn}))
+			return second(kms.CreateAlias.Call(ctx, s, me, &kms.CreateAliasInput{AliasName: "alias/new", TargetKeyId: arn}))
 		},
 		"UpdateAlias": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			out, err := s.CreateKey(ctx, me, &keyservice.CreateKeyInput{})
+			out, err := kms.CreateKey.Call(ctx, s, me, &kms.CreateKeyInput{})
 			if err != nil {
 				return err
 			}
-			if _, err := s.CreateAlias(ctx, me, &keyservice.CreateAliasInput{AliasName: "alias/old", TargetKeyId: out.KeyMetadata.Arn}); err != nil {
+			if _, err := kms.CreateAlias.Call(ctx, s, me, &kms.CreateAliasInput{AliasName: "alias/old", TargetKeyId: out.KeyMetadata.Arn}); err != nil {
 				return err
 			}
-			return second(s.UpdateAlias(ctx, me, &keyservice.UpdateAliasInput{AliasName: "alias/old", TargetKeyId: arn}))
+			return second(kms.UpdateAlias.Call(ctx, s, me, &kms.UpdateAliasInput{AliasName: "alias/old", TargetKeyId: arn}))
 		},
 		"TagResource": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			return second(s.TagResource(ctx, me, &keyservice.TagResourceInput{KeyId: arn, Tags: []keyservice.Tag{{TagKey: "a"}}}))
+			return second(kms.TagResource.Call(ctx, s, me, &kms.TagResourceInput{KeyId: arn, Tags: []kms.Tag{{TagKey: "a"}}}))
 		},
 		"UntagResource": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			return second(s.UntagResource(ctx, me, &keyservice.UntagResourceInput{KeyId: arn, TagKeys: []string{"a"}}))
+			return second(kms.UntagResource.Call(ctx, s, me, &kms.UntagResourceInput{KeyId: arn, TagKeys: []string{"a"}}))
 		},
 		"ListResourceTags": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			return second(s.ListResourceTags(ctx, me, &keyservice.ListResourceTagsInput{KeyId: arn}))
+			return second(kms.ListResourceTags.Call(ctx, s, me, &kms.ListResourceTagsInput{KeyId: arn}))
 		},
 		"UpdateKeyDescription": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			return second(s.UpdateKeyDescription(ctx, me, &keyservice.UpdateKeyDescriptionInput{KeyId: arn, Description: "d"}))
+			return second(kms.UpdateKeyDescription.Call(ctx, s, me, &kms.UpdateKeyDescriptionInput{KeyId: arn, Description: "d"}))
 		},
 		"ScheduleKeyDeletion": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			return second(s.ScheduleKeyDeletion(ctx, me, &keyservice.ScheduleKeyDeletionInput{KeyId: arn}))
+			return second(kms.ScheduleKeyDeletion.Call(ctx, s, me, &kms.ScheduleKeyDeletionInput{KeyId: arn}))
 		},
 		"CancelKeyDeletion": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			return second(s.CancelKeyDeletion(ctx, me, &keyservice.CancelKeyDeletionInput{KeyId: arn}))
+			return second(kms.CancelKeyDeletion.Call(ctx, s, me, &kms.CancelKeyDeletionInput{KeyId: arn}))
 		},
 		"GetParametersForImport": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			return second(s.GetParametersForImport(ctx, me, &keyservice.GetParametersForImportInput{KeyId: arn, WrappingAlgorithm: "RSAES_OAEP_SHA_256", WrappingKeySpec: "RSA_2048"}))
+			return second(kms.GetParametersForImport.Call(ctx, s, me, &kms.GetParametersForImportInput{KeyId: arn, WrappingAlgorithm: "RSAES_OAEP_SHA_256", WrappingKeySpec: "RSA_2048"}))
 		},
 		"DeleteImportedKeyMaterial": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			return second(s.DeleteImportedKeyMaterial(ctx, me, &keyservice.DeleteImportedKeyMaterialInput{KeyId: arn}))
+			return second(kms.DeleteImportedKeyMaterial.Call(ctx, s, me, &kms.DeleteImportedKeyMaterialInput{KeyId: arn}))
 		},
 		"DescribeKey": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			return second(s.DescribeKey(ctx, me, &keyservice.DescribeKeyInput{KeyId: arn}))
+			return second(kms.DescribeKey.Call(ctx, s, me, &kms.DescribeKeyInput{KeyId: arn}))
 		},
 		"GetPublicKey": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			return second(s.GetPublicKey(ctx, me, &keyservice.GetPublicKeyInput{KeyId: arn}))
+			return second(kms.GetPublicKey.Call(ctx, s, me, &kms.GetPublicKeyInput{KeyId: arn}))
 		},
 		"GetKeyLastUsage": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			return second(s.GetKeyLastUsage(ctx, me, &keyservice.GetKeyLastUsageInput{KeyId: arn}))
+			return second(kms.GetKeyLastUsage.Call(ctx, s, me, &kms.GetKeyLastUsageInput{KeyId: arn}))
 		},
 		"GetKeyPolicy": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			return second(s.GetKeyPolicy(ctx, me, &keyservice.GetKeyPolicyInput{KeyId: arn}))
+			return second(kms.GetKeyPolicy.Call(ctx, s, me, &kms.GetKeyPolicyInput{KeyId: arn}))
 		},
 		"PutKeyPolicy": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			out, err := s.GetKeyPolicy(ctx, me, &keyservice.GetKeyPolicyInput{KeyId: arn})
+			out, err := kms.GetKeyPolicy.Call(ctx, s, me, &kms.GetKeyPolicyInput{KeyId: arn})
 			if err != nil {
 				return err
 			}
-			return second(s.PutKeyPolicy(ctx, me, &keyservice.PutKeyPolicyInput{KeyId: arn, Policy: out.Policy}))
+			return second(kms.PutKeyPolicy.Call(ctx, s, me, &kms.PutKeyPolicyInput{KeyId: arn, Policy: out.Policy}))
 		},
 		"ListKeyPolicies": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			return second(s.ListKeyPolicies(ctx, me, &keyservice.ListKeyPoliciesInput{KeyId: arn}))
+			return second(kms.ListKeyPolicies.Call(ctx, s, me, &kms.ListKeyPoliciesInput{KeyId: arn}))
 		},
 		"ListGrants": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			return second(s.ListGrants(ctx, me, &keyservice.ListGrantsInput{KeyId: arn}))
+			return second(kms.ListGrants.Call(ctx, s, me, &kms.ListGrantsInput{KeyId: arn}))
 		},
 		"Sign": func(ctx context.Context, s *keyservice.Service, arn string, _ []byte) error {
-			return second(s.Sign(ctx, me, &keyservice.SignInput{KeyId: arn, Message: []byte("m"), SigningAlgorithm: "ECDSA_SHA_256"}))
+			return second(kms.Sign.Call(ctx, s, me, &kms.SignInput{KeyId: arn, Message: []byte("m"), SigningAlgorithm: "ECDSA_SHA_256"}))
 		},
 	}
 }
@@ -165,10 +166,10 @@ func stateOperations() map[string]operation {
 // What AWS's table of key states says (kms.md, 2.6). What is not listed succeeds.
 func TestStates(t *testing.T) {
 	const (
-		disabled    = keyservice.CodeDisabled
-		invalid     = keyservice.CodeInvalidState
-		unsupported = keyservice.CodeUnsupportedOperation
-		usage       = keyservice.CodeInvalidKeyUsage
+		disabled    = kms.CodeDisabled
+		invalid     = kms.CodeKMSInvalidState
+		unsupported = kms.CodeUnsupportedOperation
+		usage       = kms.CodeInvalidKeyUsage
 	)
 	uses := []string{
 		"Encrypt", "Decrypt", "ReEncryptTo", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext", "GenerateDataKeyPair", "GenerateDataKeyPairWithoutPlaintext", "CreateGrant",
@@ -201,7 +202,7 @@ func TestStates(t *testing.T) {
 		case "PendingImport":
 			switch {
 			case name == "Decrypt":
-				return keyservice.CodeInvalidState
+				return kms.CodeKMSInvalidState
 			case slices.Contains(uses, name), name == "EnableKey", name == "DisableKey", name == "RotateKeyOnDemand":
 				return invalid
 			case slices.Contains(rotation, name), name == "GetKeyRotationStatus":
@@ -228,7 +229,7 @@ func TestStateChanges(t *testing.T) {
 	s := newService(t)
 	for _, test := range []struct{ from, want string }{{"Enabled", "Disabled"}, {"Disabled", "Disabled"}, {"PendingImport", "PendingImport"}} {
 		arn, _ := keyIn(t, s, test.from)
-		scheduled, err := s.ScheduleKeyDeletion(t.Context(), self(), &keyservice.ScheduleKeyDeletionInput{KeyId: arn, PendingWindowInDays: new(int32(7))})
+		scheduled, err := kms.ScheduleKeyDeletion.Call(t.Context(), s, self(), &kms.ScheduleKeyDeletionInput{KeyId: arn, PendingWindowInDays: new(int32(7))})
 		if err != nil || scheduled.KeyState != "PendingDeletion" || scheduled.PendingWindowInDays != 7 || scheduled.KeyId != arn {
 			t.Fatalf("got %+v, %v", scheduled, err)
 		}
@@ -236,7 +237,7 @@ func TestStateChanges(t *testing.T) {
 		if pending.KeyState != "PendingDeletion" || pending.Enabled || pending.DeletionDate == nil || !pending.DeletionDate.Equal(scheduled.DeletionDate.Time) {
 			t.Errorf("got %+v", pending)
 		}
-		if _, err := s.CancelKeyDeletion(t.Context(), self(), &keyservice.CancelKeyDeletionInput{KeyId: arn}); err != nil {
+		if _, err := kms.CancelKeyDeletion.Call(t.Context(), s, self(), &kms.CancelKeyDeletionInput{KeyId: arn}); err != nil {
 			t.Fatal(err)
 		}
 		if got := describe(t, s, arn); got.KeyState != test.want || got.DeletionDate != nil {
@@ -245,9 +246,9 @@ func TestStateChanges(t *testing.T) {
 	}
 }
 
-func describe(t *testing.T, s *keyservice.Service, arn string) keyservice.KeyMetadata {
+func describe(t *testing.T, s *keyservice.Service, arn string) kms.KeyMetadata {
 	t.Helper()
-	out, err := s.DescribeKey(t.Context(), self(), &keyservice.DescribeKeyInput{KeyId: arn})
+	out, err := kms.DescribeKey.Call(t.Context(), s, self(), &kms.DescribeKeyInput{KeyId: arn})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,9 +1,9 @@
 package keyservice
 
 import (
-	"context"
 	"sync"
 
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 )
 
@@ -89,17 +89,12 @@ func (s *Service) flushUsage() error {
 	return err
 }
 
-// GetKeyLastUsage says when a KMS key was last used.
-func (s *Service) GetKeyLastUsage(ctx context.Context, c Caller, in *GetKeyLastUsageInput) (*GetKeyLastUsageOutput, error) {
-	return run(ctx, s, c, "GetKeyLastUsage", in, (*Service).getKeyLastUsage)
-}
-
-func (s *Service) getKeyLastUsage(r *request, in *GetKeyLastUsageInput) (*GetKeyLastUsageOutput, error) {
+func (s *Service) getKeyLastUsage(r *request, in *kms.GetKeyLastUsageInput) (*kms.GetKeyLastUsageOutput, error) {
 	k, err := s.named(r, "kms:GetKeyLastUsage", in.KeyId)
 	if err != nil {
 		return nil, err
 	}
-	out := &GetKeyLastUsageOutput{KeyId: k.arn, TrackingStartDate: Timestamp{k.Created}, KeyCreationDate: Timestamp{k.Created}}
+	out := &kms.GetKeyLastUsageOutput{KeyId: k.arn, TrackingStartDate: kms.Timestamp{Time: k.Created}, KeyCreationDate: kms.Timestamp{Time: k.Created}}
 	use, ok := s.usage.get(k.ID)
 	if !ok {
 		err = s.store.View(func(tx *store.Tx) error {
@@ -111,7 +106,7 @@ func (s *Service) getKeyLastUsage(r *request, in *GetKeyLastUsageInput) (*GetKey
 		})
 	}
 	if ok {
-		out.KeyLastUsage = KeyLastUsage{use.EventID.String(), use.RequestID.String(), use.Operation, &Timestamp{use.Time}}
+		out.KeyLastUsage = kms.KeyLastUsage{CloudTrailEventId: use.EventID.String(), KmsRequestId: use.RequestID.String(), Operation: use.Operation, Timestamp: &kms.Timestamp{Time: use.Time}}
 	}
 	return out, err
 }

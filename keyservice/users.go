@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/kms"
 	"kmsfs/policy/caller"
 )
 
@@ -40,7 +41,7 @@ func NewUsers() *Users {
 }
 
 // Identity is the caller as audit records have him; without an ARN, which depends on the account.
-func (u *Users) Identity(c *Caller, now time.Time) audit.Identity {
+func (u *Users) Identity(c *kms.Caller, now time.Time) audit.Identity {
 	i := audit.Identity{
 		UID: c.UID, GID: c.GID, UserName: u.user(c.UID, now).shown, PID: c.PID, Executable: u.executable(c),
 		AccessKeyID: c.AccessKeyID, Address: c.Address,
@@ -48,7 +49,7 @@ func (u *Users) Identity(c *Caller, now time.Time) audit.Identity {
 	}
 	if c.Behind != nil {
 		i.Behind = &audit.Process{
-			UID: c.Behind.UID, GID: c.Behind.GID, UserName: u.user(c.Behind.UID, now).shown, PID: c.Behind.PID, Executable: u.executable(&Caller{Caller: *c.Behind}),
+			UID: c.Behind.UID, GID: c.Behind.GID, UserName: u.user(c.Behind.UID, now).shown, PID: c.Behind.PID, Executable: u.executable(&kms.Caller{Caller: *c.Behind}),
 		}
 	}
 	return i
@@ -131,7 +132,7 @@ func decimal64(n int64) string { return strconv.FormatInt(n, 10) }
 
 // executable is the path of the caller's program; empty if it can't be told. Of those who didn't connect, only this process's own is remembered: any
 // other can change its program at any time.
-func (u *Users) executable(c *Caller) string {
+func (u *Users) executable(c *kms.Caller) string {
 	switch {
 	case c.Executable != "":
 		return c.Executable

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 )
 
@@ -58,7 +59,7 @@ func checkVector(t *testing.T, v *vector) {
 	if got := id.String(); got != v.MaterialID {
 		t.Errorf("material ID: got %s, want %s", got, v.MaterialID)
 	}
-	if got := hex.EncodeToString(AppendContext(nil, context)); got != v.Canonical {
+	if got := hex.EncodeToString(kms.AppendContext(nil, context)); got != v.Canonical {
 		t.Errorf("canonical context: got %s, want %s", got, v.Canonical)
 	}
 	var fresh [blobHeader - blobSalt]byte

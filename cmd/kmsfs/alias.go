@@ -3,7 +3,7 @@ package main
 import (
 	"github.com/spf13/pflag"
 
-	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 )
 
 func aliasCommand() command {
@@ -12,11 +12,11 @@ func aliasCommand() command {
 		details: "Commands for aliases: names of KMS keys, which begin with alias/.\n\nExample:\n  kmsfs alias create alias/finance $(kmsfs key create)",
 		commands: []command{
 			aliasChangeCommand("create", "give a KMS key a further name", func(s *session, name, arn string) error {
-				_, err := s.CreateAlias(s.ctx, s.caller, &keyservice.CreateAliasInput{AliasName: name, TargetKeyId: arn})
+				_, err := kms.CreateAlias.Call(s.ctx, s, s.caller, &kms.CreateAliasInput{AliasName: name, TargetKeyId: arn})
 				return err
 			}),
 			aliasChangeCommand("update", "have an alias name another KMS key", func(s *session, name, arn string) error {
-				_, err := s.UpdateAlias(s.ctx, s.caller, &keyservice.UpdateAliasInput{AliasName: name, TargetKeyId: arn})
+				_, err := kms.UpdateAlias.Call(s.ctx, s, s.caller, &kms.UpdateAliasInput{AliasName: name, TargetKeyId: arn})
 				return err
 			}),
 			serviceCommand(command{
@@ -24,7 +24,7 @@ func aliasCommand() command {
 				details: "Removes an alias. The KMS key stays.\n\nExample:\n  kmsfs alias delete alias/finance",
 			}, func(_ *serviceOptions, _ *pflag.FlagSet) func(*session, []string) error {
 				return func(s *session, args []string) error {
-					_, err := s.DeleteAlias(s.ctx, s.caller, &keyservice.DeleteAliasInput{AliasName: args[0]})
+					_, err := kms.DeleteAlias.Call(s.ctx, s, s.caller, &kms.DeleteAliasInput{AliasName: args[0]})
 					return err
 				}
 			}),
@@ -59,8 +59,8 @@ func listAliases(o *serviceOptions, flags *pflag.FlagSet) func(*session, []strin
 		if err != nil {
 			return err
 		}
-		all := keyservice.ListAliasesOutput{Aliases: []keyservice.AliasListEntry{}}
-		if err := s.eachAlias(arn, func(a keyservice.AliasListEntry) { all.Aliases = append(all.Aliases, a) }); err != nil {
+		all := kms.ListAliasesOutput{Aliases: []kms.AliasListEntry{}}
+		if err := s.eachAlias(arn, func(a kms.AliasListEntry) { all.Aliases = append(all.Aliases, a) }); err != nil {
 			return err
 		}
 		if o.json {
@@ -75,9 +75,9 @@ func listAliases(o *serviceOptions, flags *pflag.FlagSet) func(*session, []strin
 }
 
 // eachAlias calls f with all aliases, or with those of a key.
-func (s *session) eachAlias(key string, f func(keyservice.AliasListEntry)) error {
+func (s *session) eachAlias(key string, f func(kms.AliasListEntry)) error {
 	return each(func(marker string) (string, error) {
-		out, err := s.ListAliases(s.ctx, s.caller, &keyservice.ListAliasesInput{KeyId: key, Marker: marker})
+		out, err := kms.ListAliases.Call(s.ctx, s, s.caller, &kms.ListAliasesInput{KeyId: key, Marker: marker})
 		if err != nil {
 			return "", err
 		}

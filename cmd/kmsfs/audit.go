@@ -21,8 +21,8 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
-	"kmsfs/keyservice"
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/kms"
 	"kmsfs/policy"
 )
 
@@ -47,12 +47,12 @@ type auditLog struct {
 	files fs.FS
 	open  string
 	// about is what the service says of it; nil of a copy.
-	about *keyservice.ReadAuditOutput
+	about *kms.ReadAuditOutput
 }
 
 // readAuditLog asks the service for the audit log. Its files are read directly, where their mode lets the caller, and else through the service.
 func readAuditLog(s *session) (auditLog, error) {
-	about, err := s.ReadAudit(s.ctx, s.caller, &keyservice.ReadAuditInput{})
+	about, err := kms.ReadAudit.Call(s.ctx, s, s.caller, &kms.ReadAuditInput{})
 	if err != nil {
 		return auditLog{}, err
 	}
@@ -198,7 +198,7 @@ Example:
   kmsfs audit key >audit.pem`,
 	}, func(*serviceOptions, *pflag.FlagSet) func(*session, []string) error {
 		return func(s *session, _ []string) error {
-			about, err := s.ReadAudit(s.ctx, s.caller, &keyservice.ReadAuditInput{})
+			about, err := kms.ReadAudit.Call(s.ctx, s, s.caller, &kms.ReadAuditInput{})
 			if err != nil {
 				return err
 			}
@@ -224,7 +224,7 @@ Examples:
   kmsfs audit settings --export-command 'ssh audit@elsewhere "cat >digests/$KMSFS_DIGEST"'`,
 	}, func(o *serviceOptions, flags *pflag.FlagSet) func(*session, []string) error {
 		o.declareJSON(flags)
-		var given keyservice.AuditSettings
+		var given kms.AuditSettings
 		flags.Int32Var(&given.SegmentKiB, "segment-kib", 0, "close a segment at a `SIZE` in KiB, 64 to 4194304")
 		flags.Int32Var(&given.SegmentHours, "segment-hours", 0, "close a segment when it is `HOURS` old, 1 to 744")
 		flags.Int32Var(&given.RetentionDays, "retention-days", 0, "keep closed segments for `DAYS`; 0 for ever")
@@ -234,7 +234,7 @@ Examples:
 		flags.StringVar(&given.SendTo, "send-to", "", "send records as they are written to a `PLACE`: journald, syslog, or otlp:URL")
 		sync := flags.String("sync", "", "put records on disk before calls are answered: `WHEN` is always, or changes for those of changes only")
 		return func(s *session, _ []string) error {
-			settings, err := s.GetAuditSettings(s.ctx, s.caller, &keyservice.GetAuditSettingsInput{})
+			settings, err := kms.GetAuditSettings.Call(s.ctx, s, s.caller, &kms.GetAuditSettingsInput{})
 			if err != nil {
 				return err
 			}
@@ -263,7 +263,7 @@ Examples:
 				return usagef("audit settings", "--sync is always or changes, not %q", *sync)
 			}
 			if changed {
-				if _, err := s.PutAuditSettings(s.ctx, s.caller, settings); err != nil {
+				if _, err := kms.PutAuditSettings.Call(s.ctx, s, s.caller, settings); err != nil {
 					return err
 				}
 			}
@@ -493,11 +493,11 @@ type servedFiles struct {
 }
 
 // call reads in one session, so that it is recorded once.
-func (f *servedFiles) call(in *keyservice.ReadAuditInput) (*keyservice.ReadAuditOutput, error) {
+func (f *servedFiles) call(in *kms.ReadAuditInput) (*kms.ReadAuditOutput, error) {
 	f.mu.Lock()
 	in.Session = f.reading
 	f.mu.Unlock()
-	out, err := f.s.ReadAudit(f.s.ctx, f.s.caller, in)
+	out, err := kms.ReadAudit.Call(f.s.ctx, f.s, f.s.caller, in)
 	if err == nil && len(out.Session) > 0 {
 		f.mu.Lock()
 		f.reading = out.Session
@@ -510,7 +510,7 @@ var _ fs.ReadDirFS = (*servedFiles)(nil)
 
 // ReadDir lists the files as the service knows them now.
 func (f *servedFiles) ReadDir(string) ([]fs.DirEntry, error) {
-	about, err := f.call(&keyservice.ReadAuditInput{})
+	about, err := f.call(&kms.ReadAuditInput{})
 	if err != nil {
 		return nil, err
 	}
@@ -542,9 +542,9 @@ type servedFile struct {
 
 // read reads the next part. Of an open segment that has been closed meanwhile, and of one that isn't there, the error is fs.ErrNotExist.
 func (f *servedFile) read() (int, error) {
-	out, err := f.files.call(&keyservice.ReadAuditInput{File: f.name, Offset: f.off, Segment: f.segment})
-	var refusal *keyservice.Error
-	if errors.As(err, &refusal) && refusal.Code == keyservice.CodeNotFound {
+	out, err := f.files.call(&kms.ReadAuditInput{File: f.name, Offset: f.off, Segment: f.segment})
+	var refusal *kms.Error
+	if errors.As(err, &refusal) && refusal.Code == kms.CodeNotFound {
 		return 0, fs.ErrNotExist
 	}
 	if err != nil {

@@ -3,7 +3,7 @@ package main
 import (
 	"github.com/spf13/pflag"
 
-	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 )
 
 func credentialCommand() command {
@@ -34,7 +34,7 @@ Examples:
 				details: "Deletes an access key. Calls that are signed with it are refused at once.\n\nExample:\n  kmsfs credential delete KMFSEXAMPLEEXAMPLE23",
 			}, func(_ *serviceOptions, _ *pflag.FlagSet) func(*session, []string) error {
 				return func(s *session, args []string) error {
-					_, err := s.DeleteAccessKey(s.ctx, s.caller, &keyservice.DeleteAccessKeyInput{AccessKeyId: args[0]})
+					_, err := kms.DeleteAccessKey.Call(s.ctx, s, s.caller, &kms.DeleteAccessKeyInput{AccessKeyId: args[0]})
 					return err
 				}
 			}),
@@ -46,7 +46,7 @@ func createCredential(o *serviceOptions, flags *pflag.FlagSet) func(*session, []
 	user := flags.String("user", "", "user `NAME`, or uid:N (default: the calling user)")
 	o.declareJSON(flags)
 	return func(s *session, _ []string) error {
-		out, err := s.CreateAccessKey(s.ctx, s.caller, &keyservice.CreateAccessKeyInput{UserName: *user})
+		out, err := kms.CreateAccessKey.Call(s.ctx, s, s.caller, &kms.CreateAccessKeyInput{UserName: *user})
 		if err != nil {
 			return err
 		}
@@ -68,7 +68,7 @@ func listCredentials(o *serviceOptions, flags *pflag.FlagSet) func(*session, []s
 		if *all {
 			*user = "*"
 		}
-		out, err := s.ListAccessKeys(s.ctx, s.caller, &keyservice.ListAccessKeysInput{UserName: *user})
+		out, err := kms.ListAccessKeys.Call(s.ctx, s, s.caller, &kms.ListAccessKeysInput{UserName: *user})
 		if err != nil {
 			return err
 		}

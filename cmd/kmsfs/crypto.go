@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 )
 
 // The most that is read, in bytes: AWS KMS's limits.
@@ -26,7 +26,7 @@ encryption context only.
 Example:
   kmsfs encrypt --key alias/finance --context purpose=backup < secret > secret.encrypted`,
 	}, func(_ *serviceOptions, flags *pflag.FlagSet) func(*session, []string) error {
-		var in keyservice.EncryptInput
+		var in kms.EncryptInput
 		flags.StringVar(&in.KeyId, "key", "", "`KEY` to encrypt under: ID, ARN or alias")
 		flags.StringVar(&in.EncryptionAlgorithm, "algorithm", "", "`ALGORITHM`, for RSA keys: RSAES_OAEP_SHA_256 or RSAES_OAEP_SHA_1")
 		pairs, path := declareData(flags)
@@ -41,7 +41,7 @@ Example:
 				return err
 			}
 			defer clear(in.Plaintext)
-			out, err := s.Encrypt(s.ctx, s.caller, &in)
+			out, err := kms.Encrypt.Call(s.ctx, s, s.caller, &in)
 			if err != nil {
 				return err
 			}
@@ -67,7 +67,7 @@ is an RSA key.
 Example:
   kmsfs decrypt --context purpose=backup < secret.encrypted > secret`,
 	}, func(_ *serviceOptions, flags *pflag.FlagSet) func(*session, []string) error {
-		var in keyservice.DecryptInput
+		var in kms.DecryptInput
 		flags.StringVar(&in.KeyId, "key", "", "`KEY` that it must be under: ID, ARN or alias")
 		flags.StringVar(&in.EncryptionAlgorithm, "algorithm", "", "`ALGORITHM`, for RSA keys: RSAES_OAEP_SHA_256 or RSAES_OAEP_SHA_1")
 		pairs, path := declareData(flags)
@@ -78,7 +78,7 @@ Example:
 			if in.CiphertextBlob, err = readInput(*path, maxCiphertext); err != nil {
 				return err
 			}
-			out, err := s.Decrypt(s.ctx, s.caller, &in)
+			out, err := kms.Decrypt.Call(s.ctx, s, s.caller, &in)
 			if err != nil {
 				return err
 			}
@@ -98,7 +98,7 @@ Makes a data key and prints it twice, in base64: in the clear, and encrypted und
 Example:
   kmsfs data-key --key alias/finance --context purpose=backup --json`,
 	}, func(o *serviceOptions, flags *pflag.FlagSet) func(*session, []string) error {
-		in := keyservice.GenerateDataKeyInput{}
+		in := kms.GenerateDataKeyInput{}
 		flags.StringVar(&in.KeyId, "key", "", "`KEY` to encrypt it under: ID, ARN or alias")
 		size := flags.Int32("bytes", 32, "size in `BYTES`: 1 to 1024")
 		pairs := flags.StringArray("context", nil, "pair of the encryption context, `NAME=VALUE`")
@@ -115,7 +115,7 @@ Example:
 			if *sealedOnly {
 				return s.showSealedDataKey(&in, o.json)
 			}
-			out, err := s.GenerateDataKey(s.ctx, s.caller, &in)
+			out, err := kms.GenerateDataKey.Call(s.ctx, s, s.caller, &in)
 			if err != nil {
 				return err
 			}
@@ -128,8 +128,8 @@ Example:
 	})
 }
 
-func (s *session) showSealedDataKey(in *keyservice.GenerateDataKeyInput, asJSON bool) error {
-	out, err := s.GenerateDataKeyWithoutPlaintext(s.ctx, s.caller, &keyservice.GenerateDataKeyWithoutPlaintextInput{
+func (s *session) showSealedDataKey(in *kms.GenerateDataKeyInput, asJSON bool) error {
+	out, err := kms.GenerateDataKeyWithoutPlaintext.Call(s.ctx, s, s.caller, &kms.GenerateDataKeyWithoutPlaintextInput{
 		KeyId: in.KeyId, NumberOfBytes: in.NumberOfBytes, EncryptionContext: in.EncryptionContext,
 	})
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/fs/fsck"
+	"kmsfs/keyservice/kms"
 )
 
 // errFaults is the exit status of a volume with faults.
@@ -82,10 +83,10 @@ func (o *fsckOptions) run(args []string) error {
 	if err != nil {
 		return err
 	}
-	return o.open(fsckJournal, func(service dataKeys) error { return o.check(service, volume) })
+	return o.open(fsckJournal, func(service kms.Invoker) error { return o.check(service, volume) })
 }
 
-func (o *fsckOptions) check(service dataKeys, volume string) error {
+func (o *fsckOptions) check(service kms.Invoker, volume string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
 	bar := startProgress(false)

@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 )
 
 func grantCommand() command {
@@ -26,7 +26,7 @@ Examples:
 
 // grantOptions are what grant create is told.
 type grantOptions struct {
-	in             keyservice.CreateGrantInput
+	in             kms.CreateGrantInput
 	equals, subset []string
 	path           string
 	life           time.Duration
@@ -58,10 +58,10 @@ func (g *grantOptions) complete() error {
 		return err
 	}
 	if len(equals) > 0 || len(subset) > 0 || g.path != "" {
-		g.in.Constraints = &keyservice.GrantConstraints{EncryptionContextEquals: equals, EncryptionContextSubset: subset, PathPrefix: pathPrefix(g.path)}
+		g.in.Constraints = &kms.GrantConstraints{EncryptionContextEquals: equals, EncryptionContextSubset: subset, PathPrefix: pathPrefix(g.path)}
 	}
 	if g.life != 0 {
-		g.in.ExpirationDate = &keyservice.Timestamp{Time: time.Now().Add(g.life)}
+		g.in.ExpirationDate = &kms.Timestamp{Time: time.Now().Add(g.life)}
 	}
 	return nil
 }
@@ -94,7 +94,7 @@ Example:
 			if g.in.KeyId, err = s.keyARN(g.in.KeyId); err != nil {
 				return err
 			}
-			out, err := s.CreateGrant(s.ctx, s.caller, &g.in)
+			out, err := kms.CreateGrant.Call(s.ctx, s, s.caller, &g.in)
 			if err != nil {
 				return err
 			}
@@ -118,7 +118,7 @@ Examples:
   kmsfs grant list --key alias/finance
   kmsfs grant list --retirable-by user:bob`,
 	}, func(o *serviceOptions, flags *pflag.FlagSet) func(*session, []string) error {
-		var in keyservice.ListGrantsInput
+		var in kms.ListGrantsInput
 		flags.StringVar(&in.KeyId, "key", "", "`KEY` whose grants are listed: ID, ARN or alias")
 		flags.StringVar(&in.GranteePrincipal, "grantee", "", "only those of this `PRINCIPAL`")
 		retirer := flags.String("retirable-by", "", "those that this `PRINCIPAL` may retire")
@@ -130,7 +130,7 @@ Examples:
 			if in.KeyId, err = s.keyARN(in.KeyId); err != nil {
 				return err
 			}
-			all := keyservice.ListGrantsOutput{Grants: []keyservice.GrantListEntry{}}
+			all := kms.ListGrantsOutput{Grants: []kms.GrantListEntry{}}
 			if err := each(func(marker string) (string, error) {
 				in.Marker = marker
 				grants, next, err := s.grants(&in, *retirer)
@@ -148,22 +148,22 @@ Examples:
 }
 
 // grants is a page of grants: a key's, or those that the retirer may retire.
-func (s *session) grants(in *keyservice.ListGrantsInput, retirer string) ([]keyservice.GrantListEntry, string, error) {
+func (s *session) grants(in *kms.ListGrantsInput, retirer string) ([]kms.GrantListEntry, string, error) {
 	if retirer != "" {
-		out, err := s.ListRetirableGrants(s.ctx, s.caller, &keyservice.ListRetirableGrantsInput{RetiringPrincipal: retirer, Marker: in.Marker})
+		out, err := kms.ListRetirableGrants.Call(s.ctx, s, s.caller, &kms.ListRetirableGrantsInput{RetiringPrincipal: retirer, Marker: in.Marker})
 		if err != nil {
 			return nil, "", err
 		}
 		return out.Grants, out.NextMarker, nil
 	}
-	out, err := s.ListGrants(s.ctx, s.caller, in)
+	out, err := kms.ListGrants.Call(s.ctx, s, s.caller, in)
 	if err != nil {
 		return nil, "", err
 	}
 	return out.Grants, out.NextMarker, nil
 }
 
-func showGrants(grants []keyservice.GrantListEntry) error {
+func showGrants(grants []kms.GrantListEntry) error {
 	rows := [][]string{{"GRANT", "GRANTEE", "OPERATIONS", "CONSTRAINTS", "EXPIRES"}}
 	for _, g := range grants {
 		rows = append(rows, []string{g.GrantId, g.GranteePrincipal, strings.Join(g.Operations, ","), constraints(g.Constraints), when(g.ExpirationDate)})
@@ -172,7 +172,7 @@ func showGrants(grants []keyservice.GrantListEntry) error {
 }
 
 // constraints is a grant's constraints on one line.
-func constraints(c *keyservice.GrantConstraints) string {
+func constraints(c *kms.GrantConstraints) string {
 	if c == nil {
 		return ""
 	}
@@ -203,7 +203,7 @@ func grantRevokeCommand() command {
 			if err != nil {
 				return err
 			}
-			_, err = s.RevokeGrant(s.ctx, s.caller, &keyservice.RevokeGrantInput{KeyId: arn, GrantId: args[0]})
+			_, err = kms.RevokeGrant.Call(s.ctx, s, s.caller, &kms.RevokeGrantInput{KeyId: arn, GrantId: args[0]})
 			return err
 		}
 	})
@@ -221,15 +221,15 @@ Examples:
 	}, func(_ *serviceOptions, flags *pflag.FlagSet) func(*session, []string) error {
 		key := flags.String("key", "", "`KEY` that was granted: ID, ARN or alias")
 		return func(s *session, args []string) error {
-			in := &keyservice.RetireGrantInput{GrantToken: args[0]}
+			in := &kms.RetireGrantInput{GrantToken: args[0]}
 			if *key != "" {
 				arn, err := s.keyARN(*key)
 				if err != nil {
 					return err
 				}
-				in = &keyservice.RetireGrantInput{KeyId: arn, GrantId: args[0]}
+				in = &kms.RetireGrantInput{KeyId: arn, GrantId: args[0]}
 			}
-			_, err := s.RetireGrant(s.ctx, s.caller, in)
+			_, err := kms.RetireGrant.Call(s.ctx, s, s.caller, in)
 			return err
 		}
 	})

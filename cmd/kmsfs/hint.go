@@ -10,6 +10,7 @@ import (
 	"kmsfs/fs/keys"
 	disk "kmsfs/fs/volume"
 	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/sealer"
 )
 
@@ -44,12 +45,12 @@ func hints() []hint {
 		{is(disk.ErrNotEmpty), "name an empty directory, or one that doesn't exist yet"},
 		{is(fs.ErrMountpointInUse), "name an empty directory, or unmount what is there"},
 		{is(fs.ErrNoFusermount), "install the package fuse3, or run kmsfs as root"},
-		{refusedWith(keyservice.CodeNotFound), "name the key service home that has the KMS key with --home or KMSFS_HOME"},
-		{refusedWith(keyservice.CodeDisabled), "enable it with kmsfs key enable"},
-		{refusedWith(keyservice.CodeInvalidState), "cancel its deletion with kmsfs key cancel-deletion, or import its material with kmsfs key import"},
-		{refusedWith(keyservice.CodeInvalidCiphertext), "give the whole ciphertext, and each --context that it was encrypted with"},
+		{refusedWith(kms.CodeNotFound), "name the key service home that has the KMS key with --home or KMSFS_HOME"},
+		{refusedWith(kms.CodeDisabled), "enable it with kmsfs key enable"},
+		{refusedWith(kms.CodeKMSInvalidState), "cancel its deletion with kmsfs key cancel-deletion, or import its material with kmsfs key import"},
+		{refusedWith(kms.CodeInvalidCiphertext), "give the whole ciphertext, and each --context that it was encrypted with"},
 		{is(keys.ErrDenied), refusedHint},
-		{refusedWith(keyservice.CodeAccessDenied), refusedHint},
+		{refusedWith(kms.CodeAccessDenied), refusedHint},
 		{is(control.ErrKeyDenied), "kmsfs key policy explain says who may use it, and the audit log what was refused"},
 		{is(control.ErrNotOwner), "have its owner or root do it"},
 		{is(errInsideVolume), "name a directory outside it"},
@@ -74,7 +75,7 @@ func is(target error) func(error) bool {
 
 func refusedWith(code string) func(error) bool {
 	return func(err error) bool {
-		e, ok := errors.AsType[*keyservice.Error](err)
+		e, ok := errors.AsType[*kms.Error](err)
 		return ok && e.Code == code
 	}
 }

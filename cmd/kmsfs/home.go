@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 	"kmsfs/policy/caller"
 )
 
@@ -49,9 +50,9 @@ func homeDir(named string) (string, error) {
 
 // home is a key service home that this process has opened, or uses through the process that has.
 type home struct {
-	keyservice.API
+	kms.Service
 	dir string
-	// service is the API; nil if it is another process's.
+	// service is the key service of this process; nil if it is another process's.
 	service *keyservice.Service
 	// inUse is locked, shared, by those who use the home through the process that has it open, which thereby knows of them.
 	inUse *os.File
@@ -76,7 +77,7 @@ func openHome(dir string, secret *secret) (*home, error) {
 	for deadline := time.Now().Add(lockPatience); ; time.Sleep(50 * time.Millisecond) {
 		service, err := keyservice.Open(dir, sealer)
 		if err == nil {
-			return &home{API: service, dir: dir, service: service}, nil
+			return &home{Service: service, dir: dir, service: service}, nil
 		}
 		if errors.Is(err, keyservice.ErrWrongSecret) {
 			return nil, fmt.Errorf("%s for the key service home %s: %w", secret, dir, err)
@@ -107,7 +108,7 @@ func dialHome(dir string) (*home, error) {
 		inUse.Close()
 		return nil, err
 	}
-	return &home{API: api, dir: dir, inUse: inUse}, nil
+	return &home{Service: api, dir: dir, inUse: inUse}, nil
 }
 
 // serve lets other processes use the home as long as this one has it open.

@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 )
 
 func homeCommand() command {
@@ -21,7 +21,7 @@ func homeCommand() command {
 					details: "Prints the service policy, as it was given.",
 				}, func(_ *serviceOptions, _ *pflag.FlagSet) func(*session, []string) error {
 					return func(s *session, _ []string) error {
-						out, err := s.GetServicePolicy(s.ctx, s.caller, &keyservice.GetServicePolicyInput{})
+						out, err := kms.GetServicePolicy.Call(s.ctx, s, s.caller, &kms.GetServicePolicyInput{})
 						if err != nil {
 							return err
 						}
@@ -38,7 +38,7 @@ func homeCommand() command {
 						if err != nil {
 							return err
 						}
-						_, err = s.PutServicePolicy(s.ctx, s.caller, &keyservice.PutServicePolicyInput{Policy: document})
+						_, err = kms.PutServicePolicy.Call(s.ctx, s, s.caller, &kms.PutServicePolicyInput{Policy: document})
 						return err
 					}
 				}),

@@ -16,6 +16,7 @@ import (
 	"kmsfs/fs/control"
 	disk "kmsfs/fs/volume"
 	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/remote"
 )
 
@@ -147,7 +148,7 @@ func (o *initOptions) initRemote(volume, named string) (err error) {
 	return nil
 }
 
-func (o *initOptions) create(service dataKeys, volume, arn string, owner uint32) error {
+func (o *initOptions) create(service kms.Invoker, volume, arn string, owner uint32) error {
 	return disk.Create(disk.CreateOptions{
 		Volume: volume, Keys: keyAdapter{api: service}, Key: arn, PlaintextNames: o.plaintextNames, Owner: owner,
 	})
@@ -200,12 +201,12 @@ func (o *initOptions) homeToUse(made *made) (*home, error) {
 
 // makeVolume writes the volume, and the default key if it is needed and isn't there. It returns the KMS key's ARN.
 func (o *initOptions) makeVolume(h *home, volume string) (arn string, err error) {
-	ctx, caller := context.Background(), keyservice.Caller{Caller: self()}
+	ctx, caller := context.Background(), kms.Caller{Caller: self()}
 	key := o.key
 	if key == "" {
 		key = defaultKeyAlias
 	}
-	described, err := h.DescribeKey(ctx, caller, &keyservice.DescribeKeyInput{KeyId: key})
+	described, err := kms.DescribeKey.Call(ctx, h, caller, &kms.DescribeKeyInput{KeyId: key})
 	switch {
 	case err == nil:
 		arn = described.KeyMetadata.Arn
@@ -221,20 +222,20 @@ func (o *initOptions) makeVolume(h *home, volume string) (arn string, err error)
 	return arn, o.create(h, volume, arn, caller.UID)
 }
 
-func makeDefaultKey(ctx context.Context, h *home, caller keyservice.Caller) (arn string, err error) {
-	created, err := h.CreateKey(ctx, caller, &keyservice.CreateKeyInput{Description: "kmsfs volumes"})
+func makeDefaultKey(ctx context.Context, h *home, caller kms.Caller) (arn string, err error) {
+	created, err := kms.CreateKey.Call(ctx, h, caller, &kms.CreateKeyInput{Description: "kmsfs volumes"})
 	if err != nil {
 		return "", err
 	}
-	_, err = h.CreateAlias(ctx, caller, &keyservice.CreateAliasInput{
+	_, err = kms.CreateAlias.Call(ctx, h, caller, &kms.CreateAliasInput{
 		AliasName: defaultKeyAlias, TargetKeyId: created.KeyMetadata.KeyId,
 	})
 	return created.KeyMetadata.Arn, err
 }
 
 func notFound(err error) bool {
-	e, ok := errors.AsType[*keyservice.Error](err)
-	return ok && e.Code == keyservice.CodeNotFound
+	e, ok := errors.AsType[*kms.Error](err)
+	return ok && e.Code == kms.CodeNotFound
 }
 
 // finishOnSignals lets what has begun come to its end, which is a matter of seconds, rather than leave it half-made.

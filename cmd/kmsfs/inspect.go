@@ -16,6 +16,7 @@ import (
 	"kmsfs/fs/control"
 	disk "kmsfs/fs/volume"
 	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 )
 
 var errNotInVolume = errors.New("lies neither in a mountpoint of kmsfs nor in a volume")
@@ -68,11 +69,11 @@ func (o *inspectOptions) run(args []string) (err error) {
 			return err
 		}
 	}
-	return o.open(inspectJournal, func(service dataKeys) error { return o.inspect(service, args, places) })
+	return o.open(inspectJournal, func(service kms.Invoker) error { return o.inspect(service, args, places) })
 }
 
 // inspect shows what lies at the places, which the arguments name.
-func (o *inspectOptions) inspect(service dataKeys, args []string, places []place) (err error) {
+func (o *inspectOptions) inspect(service kms.Invoker, args []string, places []place) (err error) {
 	inspectors := map[string]*disk.Inspector{}
 	defer func() {
 		for _, inspector := range inspectors {

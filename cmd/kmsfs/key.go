@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/pflag"
 	kwp "github.com/tink-crypto/tink-go/v2/kwp/subtle"
 
-	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 )
 
 func keyCommand() command {
@@ -31,25 +31,25 @@ Examples:
 		commands: []command{
 			keyCreateCommand(), keyListCommand(), keyDescribeCommand(),
 			keyCommandOf("enable", "let a KMS key be used", func(s *session, arn string) error {
-				_, err := s.EnableKey(s.ctx, s.caller, &keyservice.EnableKeyInput{KeyId: arn})
+				_, err := kms.EnableKey.Call(s.ctx, s, s.caller, &kms.EnableKeyInput{KeyId: arn})
 				return err
 			}),
 			keyCommandOf("disable", "forbid all use of a KMS key, until it is enabled; kmsfs key usage counts what that locks", func(s *session, arn string) error {
-				_, err := s.DisableKey(s.ctx, s.caller, &keyservice.DisableKeyInput{KeyId: arn})
+				_, err := kms.DisableKey.Call(s.ctx, s, s.caller, &kms.DisableKeyInput{KeyId: arn})
 				return err
 			}),
 			keyCommandOf("rotate", "give a KMS key new key material; what the old one encrypted stays readable", func(s *session, arn string) error {
-				_, err := s.RotateKeyOnDemand(s.ctx, s.caller, &keyservice.RotateKeyOnDemandInput{KeyId: arn})
+				_, err := kms.RotateKeyOnDemand.Call(s.ctx, s, s.caller, &kms.RotateKeyOnDemandInput{KeyId: arn})
 				return err
 			}),
 			keyEnableRotationCommand(),
 			keyCommandOf("disable-rotation", "end the automatic rotation of a KMS key", func(s *session, arn string) error {
-				_, err := s.DisableKeyRotation(s.ctx, s.caller, &keyservice.DisableKeyRotationInput{KeyId: arn})
+				_, err := kms.DisableKeyRotation.Call(s.ctx, s, s.caller, &kms.DisableKeyRotationInput{KeyId: arn})
 				return err
 			}),
 			keyRotationsCommand(), keyUsageCommand(), keyDeletionCommand(),
 			keyCommandOf("cancel-deletion", "keep a KMS key that is pending deletion; it is disabled then", func(s *session, arn string) error {
-				_, err := s.CancelKeyDeletion(s.ctx, s.caller, &keyservice.CancelKeyDeletionInput{KeyId: arn})
+				_, err := kms.CancelKeyDeletion.Call(s.ctx, s, s.caller, &kms.CancelKeyDeletionInput{KeyId: arn})
 				return err
 			}),
 			keyImportCommand(), keyTagCommand(), keyUntagCommand(), keyPolicyCommand(),
@@ -68,7 +68,7 @@ Examples:
   kmsfs key create --spec RSA_2048 --usage SIGN_VERIFY --json
   kmsfs key create --origin EXTERNAL`,
 	}, func(o *serviceOptions, flags *pflag.FlagSet) func(*session, []string) error {
-		var in keyservice.CreateKeyInput
+		var in kms.CreateKeyInput
 		var policyFile string
 		var tags []string
 		flags.StringVar(&in.KeySpec, "spec", "", "key `SPEC`: SYMMETRIC_DEFAULT, RSA_2048, ECC_NIST_P256, HMAC_256, ...")
@@ -90,7 +90,7 @@ Examples:
 			if in.KeyUsage == "" {
 				in.KeyUsage = defaultUsage(in.KeySpec)
 			}
-			out, err := s.CreateKey(s.ctx, s.caller, &in)
+			out, err := kms.CreateKey.Call(s.ctx, s, s.caller, &in)
 			if err != nil {
 				return err
 			}
@@ -116,14 +116,14 @@ func defaultUsage(spec string) string {
 	return ""
 }
 
-func parseTags(pairs []string) ([]keyservice.Tag, error) {
+func parseTags(pairs []string) ([]kms.Tag, error) {
 	if _, err := parsePairs("tag", pairs); err != nil {
 		return nil, err
 	}
-	var tags []keyservice.Tag
+	var tags []kms.Tag
 	for _, pair := range pairs {
 		name, value, _ := strings.Cut(pair, "=")
-		tags = append(tags, keyservice.Tag{TagKey: name, TagValue: value})
+		tags = append(tags, kms.Tag{TagKey: name, TagValue: value})
 	}
 	return tags, nil
 }
@@ -135,9 +135,9 @@ func keyListCommand() command {
 	}, func(o *serviceOptions, flags *pflag.FlagSet) func(*session, []string) error {
 		o.declareJSON(flags)
 		return func(s *session, _ []string) error {
-			all := keyservice.ListKeysOutput{Keys: []keyservice.KeyListEntry{}}
+			all := kms.ListKeysOutput{Keys: []kms.KeyListEntry{}}
 			if err := each(func(marker string) (string, error) {
-				out, err := s.ListKeys(s.ctx, s.caller, &keyservice.ListKeysInput{Marker: marker})
+				out, err := kms.ListKeys.Call(s.ctx, s, s.caller, &kms.ListKeysInput{Marker: marker})
 				if err != nil {
 					return "", err
 				}
@@ -154,16 +154,16 @@ func keyListCommand() command {
 	})
 }
 
-func (s *session) showKeys(keys []keyservice.KeyListEntry) error {
+func (s *session) showKeys(keys []kms.KeyListEntry) error {
 	aliases := map[string][]string{}
-	if err := s.eachAlias("", func(a keyservice.AliasListEntry) {
+	if err := s.eachAlias("", func(a kms.AliasListEntry) {
 		aliases[a.TargetKeyId] = append(aliases[a.TargetKeyId], a.AliasName)
 	}); err != nil {
 		return err
 	}
 	rows := [][]string{{"KEY", "STATE", "SPEC", "USAGE", "ALIASES", "DESCRIPTION"}}
 	for _, k := range keys {
-		out, err := s.DescribeKey(s.ctx, s.caller, &keyservice.DescribeKeyInput{KeyId: k.KeyArn})
+		out, err := kms.DescribeKey.Call(s.ctx, s, s.caller, &kms.DescribeKeyInput{KeyId: k.KeyArn})
 		if err != nil {
 			rows = append(rows, []string{k.KeyId, "?", "?", "?", strings.Join(aliases[k.KeyId], ","), err.Error()})
 			continue
@@ -181,7 +181,7 @@ func keyDescribeCommand() command {
 	}, func(o *serviceOptions, flags *pflag.FlagSet) func(*session, []string) error {
 		o.declareJSON(flags)
 		return func(s *session, args []string) error {
-			out, err := s.DescribeKey(s.ctx, s.caller, &keyservice.DescribeKeyInput{KeyId: args[0]})
+			out, err := kms.DescribeKey.Call(s.ctx, s, s.caller, &kms.DescribeKeyInput{KeyId: args[0]})
 			if err != nil {
 				return err
 			}
@@ -209,7 +209,7 @@ func keyEnableRotationCommand() command {
 			if err != nil {
 				return err
 			}
-			_, err = s.EnableKeyRotation(s.ctx, s.caller, &keyservice.EnableKeyRotationInput{KeyId: arn, RotationPeriodInDays: period})
+			_, err = kms.EnableKeyRotation.Call(s.ctx, s, s.caller, &kms.EnableKeyRotationInput{KeyId: arn, RotationPeriodInDays: period})
 			return err
 		}
 	})
@@ -226,9 +226,9 @@ func keyRotationsCommand() command {
 			if err != nil {
 				return err
 			}
-			all := keyservice.ListKeyRotationsOutput{Rotations: []keyservice.RotationsListEntry{}}
+			all := kms.ListKeyRotationsOutput{Rotations: []kms.RotationsListEntry{}}
 			if err := each(func(marker string) (string, error) {
-				out, err := s.ListKeyRotations(s.ctx, s.caller, &keyservice.ListKeyRotationsInput{KeyId: arn, IncludeKeyMaterial: "ALL_KEY_MATERIAL", Marker: marker})
+				out, err := kms.ListKeyRotations.Call(s.ctx, s, s.caller, &kms.ListKeyRotationsInput{KeyId: arn, IncludeKeyMaterial: "ALL_KEY_MATERIAL", Marker: marker})
 				if err != nil {
 					return "", err
 				}
@@ -267,7 +267,7 @@ Examples:
 			if err != nil {
 				return err
 			}
-			out, err := s.ScheduleKeyDeletion(s.ctx, s.caller, &keyservice.ScheduleKeyDeletionInput{KeyId: arn, PendingWindowInDays: days})
+			out, err := kms.ScheduleKeyDeletion.Call(s.ctx, s, s.caller, &kms.ScheduleKeyDeletionInput{KeyId: arn, PendingWindowInDays: days})
 			if err != nil {
 				return err
 			}
@@ -314,7 +314,7 @@ Examples:
 }
 
 func (s *session) importMaterial(arn string, material []byte, life time.Duration, next bool) error {
-	parameters, err := s.GetParametersForImport(s.ctx, s.caller, &keyservice.GetParametersForImportInput{
+	parameters, err := kms.GetParametersForImport.Call(s.ctx, s, s.caller, &kms.GetParametersForImportInput{
 		KeyId: arn, WrappingAlgorithm: "RSA_AES_KEY_WRAP_SHA_256", WrappingKeySpec: "RSA_4096",
 	})
 	if err != nil {
@@ -324,16 +324,16 @@ func (s *session) importMaterial(arn string, material []byte, life time.Duration
 	if err != nil {
 		return err
 	}
-	in := &keyservice.ImportKeyMaterialInput{
+	in := &kms.ImportKeyMaterialInput{
 		KeyId: arn, ImportToken: parameters.ImportToken, EncryptedKeyMaterial: wrapped, ExpirationModel: "KEY_MATERIAL_DOES_NOT_EXPIRE",
 	}
 	if life != 0 {
-		in.ExpirationModel, in.ValidTo = "KEY_MATERIAL_EXPIRES", &keyservice.Timestamp{Time: time.Now().Add(life)}
+		in.ExpirationModel, in.ValidTo = "KEY_MATERIAL_EXPIRES", &kms.Timestamp{Time: time.Now().Add(life)}
 	}
 	if next {
 		in.ImportType = "NEW_KEY_MATERIAL"
 	}
-	out, err := s.ImportKeyMaterial(s.ctx, s.caller, in)
+	out, err := kms.ImportKeyMaterial.Call(s.ctx, s, s.caller, in)
 	if err != nil {
 		return err
 	}
@@ -398,7 +398,7 @@ func keyTagCommand() command {
 			if err != nil {
 				return err
 			}
-			_, err = s.TagResource(s.ctx, s.caller, &keyservice.TagResourceInput{KeyId: arn, Tags: tags})
+			_, err = kms.TagResource.Call(s.ctx, s, s.caller, &kms.TagResourceInput{KeyId: arn, Tags: tags})
 			return err
 		}
 	})
@@ -414,7 +414,7 @@ func keyUntagCommand() command {
 			if err != nil {
 				return err
 			}
-			_, err = s.UntagResource(s.ctx, s.caller, &keyservice.UntagResourceInput{KeyId: arn, TagKeys: args[1:]})
+			_, err = kms.UntagResource.Call(s.ctx, s, s.caller, &kms.UntagResourceInput{KeyId: arn, TagKeys: args[1:]})
 			return err
 		}
 	})

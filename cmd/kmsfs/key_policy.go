@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 )
 
 // maxPolicyFile bounds policy documents in bytes; the key service takes fewer.
@@ -31,7 +31,7 @@ func keyPolicyCommand() command {
 					if err != nil {
 						return err
 					}
-					out, err := s.GetKeyPolicy(s.ctx, s.caller, &keyservice.GetKeyPolicyInput{KeyId: arn})
+					out, err := kms.GetKeyPolicy.Call(s.ctx, s, s.caller, &kms.GetKeyPolicyInput{KeyId: arn})
 					if err != nil {
 						return err
 					}
@@ -60,7 +60,7 @@ Example:
 					if err != nil {
 						return err
 					}
-					_, err = s.PutKeyPolicy(s.ctx, s.caller, &keyservice.PutKeyPolicyInput{
+					_, err = kms.PutKeyPolicy.Call(s.ctx, s, s.caller, &kms.PutKeyPolicyInput{
 						KeyId: arn, Policy: document, BypassPolicyLockoutSafetyCheck: *bypass,
 					})
 					return err
@@ -81,7 +81,7 @@ Examples:
   kmsfs key policy explain --principal user:bob --action Decrypt alias/finance
   kmsfs key policy explain --principal uid:1000 --action kms:Decrypt --context kmsfs:path=/finance/q3/report alias/finance`,
 	}, func(o *serviceOptions, flags *pflag.FlagSet) func(*session, []string) error {
-		var in keyservice.ExplainAccessInput
+		var in kms.ExplainAccessInput
 		var pairs []string
 		flags.StringVar(&in.Principal, "principal", "", "`PRINCIPAL` that asks: user:NAME, uid:N or an ARN")
 		flags.StringVar(&in.Action, "action", "", "`ACTION`, such as kms:Decrypt")
@@ -96,7 +96,7 @@ Examples:
 				return err
 			}
 			in.KeyId = args[0]
-			out, err := s.ExplainAccess(s.ctx, s.caller, &in)
+			out, err := kms.ExplainAccess.Call(s.ctx, s, s.caller, &in)
 			if err != nil {
 				return err
 			}

@@ -17,8 +17,8 @@ import (
 	"kmsfs/fs/control"
 	"kmsfs/fs/fsck"
 	"kmsfs/fs/keys"
-	"kmsfs/keyservice"
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/remote"
 )
 
@@ -86,7 +86,7 @@ func (o *usageOptions) run(args []string) error {
 		}
 		given = append(given, volume)
 	}
-	return o.open(usageJournal, func(service dataKeys) error {
+	return o.open(usageJournal, func(service kms.Invoker) error {
 		arn, names, err := findKey(service, args[0])
 		if err != nil {
 			return err
@@ -106,16 +106,16 @@ func (o *usageOptions) run(args []string) error {
 }
 
 // findKey returns the key's ARN and all of its names. A key that is gone has those that it is called by.
-func findKey(service dataKeys, key string) (arn string, names []string, err error) {
+func findKey(service kms.Invoker, key string) (arn string, names []string, err error) {
 	switch service := service.(type) {
 	case *remote.Service:
 		arn, err = service.DescribeKey(context.Background(), key)
 		names = []string{arn, arn[strings.LastIndexByte(arn, '/')+1:], key}
 	case *home:
-		s := &session{service, context.Background(), keyservice.Caller{Caller: self()}}
+		s := &session{service, context.Background(), kms.Caller{Caller: self()}}
 		arn, names, err = s.namesOf(key)
 	}
-	if e, ok := errors.AsType[*keyservice.Error](err); ok && e.Code == keyservice.CodeNotFound && !strings.Contains(key, "alias/") {
+	if e, ok := errors.AsType[*kms.Error](err); ok && e.Code == kms.CodeNotFound && !strings.Contains(key, "alias/") {
 		return key, []string{key}, nil
 	}
 	return arn, names, err
@@ -123,18 +123,18 @@ func findKey(service dataKeys, key string) (arn string, names []string, err erro
 
 // namesOf returns a key's ARN, and that with all other names of the key.
 func (s *session) namesOf(key string) (arn string, names []string, err error) {
-	out, err := s.DescribeKey(s.ctx, s.caller, &keyservice.DescribeKeyInput{KeyId: key})
+	out, err := kms.DescribeKey.Call(s.ctx, s, s.caller, &kms.DescribeKeyInput{KeyId: key})
 	if err != nil {
 		return "", nil, err
 	}
 	arn = out.KeyMetadata.Arn
 	names = []string{arn, out.KeyMetadata.KeyId}
-	err = s.eachAlias(arn, func(a keyservice.AliasListEntry) { names = append(names, a.AliasName, a.AliasArn) })
+	err = s.eachAlias(arn, func(a kms.AliasListEntry) { names = append(names, a.AliasName, a.AliasArn) })
 	return arn, names, err
 }
 
 // knownVolumes returns the volumes that are mounted, and those that the home's audit log tells of, and says where it has looked.
-func knownVolumes(service dataKeys) (volumes []string, known string, err error) {
+func knownVolumes(service kms.Invoker) (volumes []string, known string, err error) {
 	mounted, err := control.KmsfsMounts()
 	if err != nil {
 		return nil, "", err
@@ -155,7 +155,7 @@ func knownVolumes(service dataKeys) (volumes []string, known string, err error) 
 
 // loggedVolumes returns the volumes that were mounted by the audit log, and are still there.
 func (h *home) loggedVolumes() (volumes []string, err error) {
-	log, err := readAuditLog(&session{h, context.Background(), keyservice.Caller{Caller: self()}})
+	log, err := readAuditLog(&session{h, context.Background(), kms.Caller{Caller: self()}})
 	if err != nil {
 		return nil, err
 	}
@@ -173,7 +173,7 @@ func (h *home) loggedVolumes() (volumes []string, err error) {
 }
 
 // count counts in all volumes.
-func (u *keyUsage) count(service dataKeys, names, volumes []string) error {
+func (u *keyUsage) count(service kms.Invoker, names, volumes []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
 	isKey := func(name string) bool {

@@ -7,22 +7,12 @@ import (
 	"slices"
 
 	"kmsfs/fs/keys"
-	"kmsfs/keyservice"
-	"kmsfs/keyservice/wire"
+	"kmsfs/keyservice/kms"
 )
-
-// dataKeys is what of a key service the file system needs.
-type dataKeys interface {
-	GenerateDataKey(ctx context.Context, c keyservice.Caller, in *keyservice.GenerateDataKeyInput) (*keyservice.GenerateDataKeyOutput, error)
-	Decrypt(ctx context.Context, c keyservice.Caller, in *keyservice.DecryptInput) (*keyservice.DecryptOutput, error)
-	ReEncrypt(ctx context.Context, c keyservice.Caller, in *keyservice.ReEncryptInput) (*keyservice.ReEncryptOutput, error)
-	CheckUses(ctx context.Context, c keyservice.Caller, in *keyservice.CheckUsesInput) (*keyservice.CheckUsesOutput, error)
-	RecordEvent(ctx context.Context, c keyservice.Caller, e keyservice.Event) error
-}
 
 // keyAdapter is a key service as the file system asks for it.
 type keyAdapter struct {
-	api dataKeys
+	api kms.Invoker
 	// mounted says that the calls are a mount's, which acts of itself too, and not this program's user's.
 	mounted bool
 }
@@ -31,15 +21,15 @@ var _ keys.Service = keyAdapter{}
 
 // refusals are the codes by which the key service says that a key may not be used, now or by this caller.
 var refusals = []string{
-	keyservice.CodeAccessDenied, keyservice.CodeDisabled, keyservice.CodeInvalidState,
-	keyservice.CodeNotFound, keyservice.CodeKeyUnavailable, keyservice.CodeInvalidKeyUsage,
+	kms.CodeAccessDenied, kms.CodeDisabled, kms.CodeKMSInvalidState,
+	kms.CodeNotFound, kms.CodeKeyUnavailable, kms.CodeInvalidKeyUsage,
 
 	// Of services elsewhere: this host's credentials are not, or no longer, good.
-	"ExpiredTokenException", wire.CodeIncompleteSignature, wire.CodeInvalidSignature, wire.CodeMissingAuthentication, wire.CodeUnrecognizedClient,
+	"ExpiredTokenException", kms.CodeIncompleteSignature, kms.CodeInvalidSignature, kms.CodeMissingAuthentication, kms.CodeUnrecognizedClient,
 }
 
 func (k keyAdapter) GenerateDataKey(ctx context.Context, call keys.Call, key string, encryptionContext map[string]string) (keys.DataKey, error) {
-	out, err := k.api.GenerateDataKey(ctx, k.caller(call), &keyservice.GenerateDataKeyInput{
+	out, err := kms.GenerateDataKey.Call(ctx, k.api, k.caller(call), &kms.GenerateDataKeyInput{
 		KeyId: key, KeySpec: "AES_256", EncryptionContext: encryptionContext,
 	})
 	if err != nil {
@@ -49,7 +39,7 @@ func (k keyAdapter) GenerateDataKey(ctx context.Context, call keys.Call, key str
 }
 
 func (k keyAdapter) Decrypt(ctx context.Context, call keys.Call, keyARN string, wrapped []byte, encryptionContext map[string]string) ([]byte, error) {
-	out, err := k.api.Decrypt(ctx, k.caller(call), &keyservice.DecryptInput{
+	out, err := kms.Decrypt.Call(ctx, k.api, k.caller(call), &kms.DecryptInput{
 		KeyId: keyARN, CiphertextBlob: wrapped, EncryptionContext: encryptionContext,
 	})
 	if err != nil {
@@ -59,7 +49,7 @@ func (k keyAdapter) Decrypt(ctx context.Context, call keys.Call, keyARN string, 
 }
 
 func (k keyAdapter) ReEncrypt(ctx context.Context, call keys.Call, wrapped []byte, from, to keys.Wrap) (keys.DataKey, error) {
-	out, err := k.api.ReEncrypt(ctx, k.caller(call), &keyservice.ReEncryptInput{
+	out, err := kms.ReEncrypt.Call(ctx, k.api, k.caller(call), &kms.ReEncryptInput{
 		SourceKeyId: from.Key, DestinationKeyId: to.Key, CiphertextBlob: wrapped,
 		SourceEncryptionContext: from.Context, DestinationEncryptionContext: to.Context,
 	})
@@ -70,28 +60,28 @@ func (k keyAdapter) ReEncrypt(ctx context.Context, call keys.Call, wrapped []byt
 }
 
 func (k keyAdapter) Check(ctx context.Context, uses []keys.Use) ([]keys.Answer, error) {
-	in := &keyservice.CheckUsesInput{Uses: make([]keyservice.KeyUse, len(uses))}
+	asked := make([]kms.KeyUse, len(uses))
 	for i, u := range uses {
-		in.Uses[i] = keyservice.KeyUse{
+		asked[i] = kms.KeyUse{
 			Caller: u.Caller, Action: string(u.Action), KeyId: u.Key, EncryptionContext: u.Context, CiphertextBlob: u.Wrapped,
 		}
 	}
-	out, err := k.api.CheckUses(ctx, keyservice.Caller{ViaFileSystem: true}, in)
+	verdicts, err := kms.CheckAllUses(ctx, k.api, kms.Caller{ViaFileSystem: true}, asked)
 	if err != nil {
 		return nil, refusal(err)
 	}
-	if len(out.Uses) != len(uses) {
-		return nil, fmt.Errorf("%w: %d answers to %d questions", keys.ErrUnreachable, len(out.Uses), len(uses))
+	if len(verdicts) != len(uses) {
+		return nil, fmt.Errorf("%w: %d answers to %d questions", keys.ErrUnreachable, len(verdicts), len(uses))
 	}
 	answers := make([]keys.Answer, len(uses))
-	for i, v := range out.Uses {
+	for i, v := range verdicts {
 		answers[i].Current = v.Current
 		if v.Code == "" {
 			continue
 		}
-		err := refusal(&keyservice.Error{Code: v.Code, Message: v.Message})
+		err := refusal(&kms.Error{Code: v.Code, Message: v.Message})
 		if !errors.Is(err, keys.ErrDenied) {
-			if v.Code != keyservice.CodeInvalidCiphertext { // the service's own fault, which says nothing of leave
+			if v.Code != kms.CodeInvalidCiphertext { // the service's own fault, which says nothing of leave
 				return nil, err
 			}
 			err = answered{err, keys.ErrDenied} // the material is gone
@@ -102,18 +92,18 @@ func (k keyAdapter) Check(ctx context.Context, uses []keys.Use) ([]keys.Answer, 
 }
 
 func (k keyAdapter) Record(ctx context.Context, call keys.Call, event keys.Event) error {
-	e := keyservice.Event{Name: event.Name, KeyARN: event.KeyARN, EncryptionContext: event.Context, Details: event.Details}
+	e := kms.Event{Name: event.Name, KeyARN: event.KeyARN, EncryptionContext: event.Context, Details: event.Details}
 	if event.Error != nil {
 		e.ErrorCode, e.ErrorMessage = event.Name, event.Error.Error()
 	}
-	if err := k.api.RecordEvent(ctx, k.caller(call), e); err != nil {
+	if _, err := kms.RecordEvent.Call(ctx, k.api, k.caller(call), &e); err != nil {
 		return refusal(err)
 	}
 	return nil
 }
 
-func (k keyAdapter) caller(call keys.Call) keyservice.Caller {
-	return keyservice.Caller{
+func (k keyAdapter) caller(call keys.Call) kms.Caller {
+	return kms.Caller{
 		Caller: call.Caller, ViaFileSystem: true, Own: k.mounted && call.Own,
 		Operation: call.Operation, Path: call.Path, Behind: call.Behind, SharedEventID: call.ID,
 	}
@@ -121,7 +111,7 @@ func (k keyAdapter) caller(call keys.Call) keyservice.Caller {
 
 // refusal makes the file system see what is one, and what is no answer at all.
 func refusal(err error) error {
-	e, ok := errors.AsType[*keyservice.Error](err)
+	e, ok := errors.AsType[*kms.Error](err)
 	switch {
 	case !ok:
 		return fmt.Errorf("%w: %s", keys.ErrUnreachable, err.Error()) // its text alone
@@ -134,7 +124,7 @@ func refusal(err error) error {
 }
 
 // unopened are the codes by which the key service says that a ciphertext is none of the key's, or not in that context: which may be one that it takes for none.
-var unopened = []string{keyservice.CodeInvalidCiphertext, keyservice.CodeIncorrectKey, keyservice.CodeValidation}
+var unopened = []string{kms.CodeInvalidCiphertext, kms.CodeIncorrectKey, kms.CodeValidation}
 
 // answered is an error of the key service, and what it is to the file system.
 type answered struct {

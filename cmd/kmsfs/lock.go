@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"kmsfs/fs/control"
-	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 )
 
 func lockCommand() command {
@@ -77,9 +77,9 @@ func (s *session) lockKey(key string, lock bool) error {
 		return err
 	}
 	if lock {
-		_, err = s.DisableKey(s.ctx, s.caller, &keyservice.DisableKeyInput{KeyId: arn})
+		_, err = kms.DisableKey.Call(s.ctx, s, s.caller, &kms.DisableKeyInput{KeyId: arn})
 	} else {
-		_, err = s.EnableKey(s.ctx, s.caller, &keyservice.EnableKeyInput{KeyId: arn})
+		_, err = kms.EnableKey.Call(s.ctx, s, s.caller, &kms.EnableKeyInput{KeyId: arn})
 	}
 	return err
 }

@@ -19,6 +19,7 @@ import (
 	"kmsfs/fs/control"
 	disk "kmsfs/fs/volume"
 	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/remote"
 )
 
@@ -198,7 +199,7 @@ func (o mountOptions) readSecret() (*secret, error) {
 }
 
 // serveMount mounts the volume, calls ready, and returns when it is unmounted.
-func (o mountOptions) serveMount(service dataKeys, signals <-chan os.Signal, log *slog.Logger, ready func() error) error {
+func (o mountOptions) serveMount(service kms.Invoker, signals <-chan os.Signal, log *slog.Logger, ready func() error) error {
 	mounted, err := o.mount(keyAdapter{api: service, mounted: true}, log)
 	if err != nil {
 		return err

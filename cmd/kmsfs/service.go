@@ -12,7 +12,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 )
 
 // serviceOptions say which key service a command calls, and how it shows what it answers.
@@ -50,14 +50,14 @@ func (o *serviceOptions) call(f func(s *session) error) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, home.close()) }()
-	return f(&session{home, context.Background(), keyservice.Caller{Caller: self()}})
+	return f(&session{home, context.Background(), kms.Caller{Caller: self()}})
 }
 
 // session is an open key service, and who calls it.
 type session struct {
 	*home
 	ctx    context.Context
-	caller keyservice.Caller
+	caller kms.Caller
 }
 
 // keyARN is the ARN of a key, for operations that take no aliases.
@@ -65,7 +65,7 @@ func (s *session) keyARN(key string) (string, error) {
 	if !strings.HasPrefix(key, "alias/") && !strings.Contains(key, ":alias/") {
 		return key, nil
 	}
-	out, err := s.DescribeKey(s.ctx, s.caller, &keyservice.DescribeKeyInput{KeyId: key})
+	out, err := kms.DescribeKey.Call(s.ctx, s, s.caller, &kms.DescribeKeyInput{KeyId: key})
 	if err != nil {
 		return "", err
 	}
@@ -141,7 +141,7 @@ func facts(pairs ...string) error {
 }
 
 // when is a time for people; empty for none.
-func when(t *keyservice.Timestamp) string {
+func when(t *kms.Timestamp) string {
 	if t == nil {
 		return ""
 	}

@@ -11,6 +11,7 @@ import (
 
 	"kmsfs/fs/control"
 	disk "kmsfs/fs/volume"
+	"kmsfs/keyservice/kms"
 )
 
 // errInterrupted says that a signal ended the work on a volume.
@@ -29,7 +30,7 @@ func (o *volumeOptions) declare(flags *pflag.FlagSet) {
 }
 
 // open has do use the key service. The journal's name is for one that is elsewhere.
-func (o *volumeOptions) open(journal string, do func(service dataKeys) error) error {
+func (o *volumeOptions) open(journal string, do func(service kms.Invoker) error) error {
 	if err := o.secret.complete(); err != nil {
 		return err
 	}

@@ -374,3 +374,19 @@ func appendUUID(b []byte, id uuid.UUID) []byte {
 	}
 	return b
 }
+
+// ContextDetail is the name of the detail that has an event's encryption context.
+const ContextDetail = "encryptionContext"
+
+// EventDetails returns an event's encryption context and its other details, in the order of their
+// names, as a record's details.
+func EventDetails(encryptionContext, details map[string]string) []Field {
+	var fields []Field
+	if len(encryptionContext) > 0 {
+		fields = append(fields, Pairs(ContextDetail, encryptionContext))
+	}
+	for _, name := range slices.Sorted(maps.Keys(details)) {
+		fields = append(fields, Text(name, details[name]))
+	}
+	return fields
+}

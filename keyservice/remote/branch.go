@@ -16,11 +16,11 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/kms"
+	awskms "github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"golang.org/x/sync/singleflight"
 
-	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 )
 
 // The layout of a data key that a branch key wraps, which keyservice/FORMAT.md specifies: magic, length and wrapped branch key, nonce, ciphertext and tag.
@@ -239,7 +239,7 @@ func (s *Service) currentBranch(ctx context.Context, of branchOf) (*branch, erro
 
 // newBranch has the service make a branch key, which wraps from then on.
 func (s *Service) newBranch(ctx context.Context, of branchOf) (*branch, error) {
-	out, err := s.kms.GenerateDataKey(ctx, &kms.GenerateDataKeyInput{
+	out, err := s.kms.GenerateDataKey(ctx, &awskms.GenerateDataKeyInput{
 		KeyId: aws.String(of.key), KeySpec: types.DataKeySpecAes256, EncryptionContext: of.context(),
 	})
 	if err != nil {
@@ -278,7 +278,7 @@ func (s *Service) openBranch(ctx context.Context, of branchOf, wrapped []byte) (
 
 // decryptBranch has the service unwrap a branch key.
 func (s *Service) decryptBranch(ctx context.Context, of branchOf, wrapped []byte) (*branch, error) {
-	out, err := s.kms.Decrypt(ctx, &kms.DecryptInput{KeyId: aws.String(of.key), CiphertextBlob: wrapped, EncryptionContext: of.context()})
+	out, err := s.kms.Decrypt(ctx, &awskms.DecryptInput{KeyId: aws.String(of.key), CiphertextBlob: wrapped, EncryptionContext: of.context()})
 	if err != nil {
 		return nil, err
 	}
@@ -304,7 +304,7 @@ func (s *Service) wrap(ctx context.Context, key string, dataKey []byte, encrypti
 			head = append(head, b.wrapped...)
 			var nonce [branchNonce]byte
 			rand.Read(nonce[:])
-			wrapped = aead.Seal(append(bytes.Clone(head), nonce[:]...), nonce[:], dataKey, keyservice.AppendContext(head, encryptionContext))
+			wrapped = aead.Seal(append(bytes.Clone(head), nonce[:]...), nonce[:], dataKey, kms.AppendContext(head, encryptionContext))
 			return nil
 		})
 		if there {
@@ -327,7 +327,7 @@ func (s *Service) unwrap(ctx context.Context, key string, wrapped []byte, encryp
 			return nil, "", err
 		}
 		there, err := b.use(func(aead cipher.AEAD) (err error) {
-			dataKey, err = aead.Open(nil, sealed[:branchNonce], sealed[branchNonce:], keyservice.AppendContext(head, encryptionContext))
+			dataKey, err = aead.Open(nil, sealed[:branchNonce], sealed[branchNonce:], kms.AppendContext(head, encryptionContext))
 			return err
 		})
 		if s.branches.age == 0 {
@@ -344,7 +344,7 @@ func (s *Service) unwrap(ctx context.Context, key string, wrapped []byte, encryp
 }
 
 // errCiphertext is the one answer to a wrapped key that doesn't open, whatever is wrong.
-var errCiphertext = &keyservice.Error{Code: keyservice.CodeInvalidCiphertext}
+var errCiphertext = &kms.Error{Code: kms.CodeInvalidCiphertext}
 
 // isBranched says whether a branch key wraps the data key, and not the service.
 func isBranched(wrapped []byte) bool { return bytes.HasPrefix(wrapped, []byte(branchMagic)) }

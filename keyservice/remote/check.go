@@ -9,10 +9,10 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/kms"
+	awskms "github.com/aws/aws-sdk-go-v2/service/kms"
 	"golang.org/x/sync/errgroup"
 
-	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 )
 
 const (
@@ -35,15 +35,15 @@ type question [sha256.Size]byte
 // answer is what the service said. denied is nil if the KMS key may be used.
 type answer struct {
 	at     time.Time
-	denied *keyservice.Error
+	denied *kms.Error
 }
 
 // CheckUses says whether open files' KMS keys may still be used by this host. It has the service unwrap
 // what the files have: the branch key, or else each file's own data key. An answer holds as long as branch
 // keys are used. The service can't tell this host's users apart.
-func (s *Service) CheckUses(ctx context.Context, _ keyservice.Caller, in *keyservice.CheckUsesInput) (*keyservice.CheckUsesOutput, error) {
+func (s *Service) CheckUses(ctx context.Context, _ kms.Caller, in *kms.CheckUsesInput) (*kms.CheckUsesOutput, error) {
 	questions := make([]question, len(in.Uses))
-	open := map[question]*kms.DecryptInput{}
+	open := map[question]*awskms.DecryptInput{}
 	known := s.checks.current(s.checkInterval())
 	for i := range in.Uses {
 		if len(in.Uses[i].CiphertextBlob) == 0 {
@@ -64,10 +64,10 @@ func (s *Service) CheckUses(ctx context.Context, _ keyservice.Caller, in *keyser
 		return nil, err
 	}
 	maps.Copy(known, fresh)
-	out := &keyservice.CheckUsesOutput{Uses: make([]keyservice.KeyUseVerdict, len(in.Uses))}
+	out := &kms.CheckUsesOutput{Uses: make([]kms.KeyUseVerdict, len(in.Uses))}
 	for i, q := range questions {
 		if denied := known[q].denied; denied != nil {
-			out.Uses[i] = keyservice.KeyUseVerdict{Code: denied.Code, Message: denied.Message}
+			out.Uses[i] = kms.KeyUseVerdict{Code: denied.Code, Message: denied.Message}
 		}
 	}
 	return out, nil
@@ -91,7 +91,7 @@ func (c *checks) current(interval time.Duration) map[question]answer {
 }
 
 // ask calls the service, and remembers its answers. It fails if the service can't be reached.
-func (s *Service) ask(ctx context.Context, calls map[question]*kms.DecryptInput) (map[question]answer, error) {
+func (s *Service) ask(ctx context.Context, calls map[question]*awskms.DecryptInput) (map[question]answer, error) {
 	answers := make(map[question]answer, len(calls))
 	var mu sync.Mutex // guards answers
 	group, ctx := errgroup.WithContext(ctx)
@@ -123,7 +123,7 @@ func (s *Service) ask(ctx context.Context, calls map[question]*kms.DecryptInput)
 
 // unwrapAnew calls Decrypt, and returns why the service denies it. A ciphertext that does not open is no
 // denial: the file may have been renamed, and not been wrapped in its new context yet.
-func (s *Service) unwrapAnew(ctx context.Context, call *kms.DecryptInput) (denied *keyservice.Error, err error) {
+func (s *Service) unwrapAnew(ctx context.Context, call *awskms.DecryptInput) (denied *kms.Error, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	out, err := s.kms.Decrypt(ctx, call)
@@ -131,18 +131,18 @@ func (s *Service) unwrapAnew(ctx context.Context, call *kms.DecryptInput) (denie
 		clear(out.Plaintext)
 		return nil, nil
 	}
-	fault, ok := errors.AsType[*keyservice.Error](asError(err))
+	fault, ok := errors.AsType[*kms.Error](asError(err))
 	switch {
 	case !ok:
 		return nil, asError(err)
-	case fault.Code == keyservice.CodeInvalidCiphertext:
+	case fault.Code == kms.CodeInvalidCiphertext:
 		return nil, nil
 	}
 	return fault, nil
 }
 
 // unwrapCall is the call of the service by which a file's data key, or its branch key, is unwrapped.
-func unwrapCall(u *keyservice.KeyUse) (*kms.DecryptInput, error) {
+func unwrapCall(u *kms.KeyUse) (*awskms.DecryptInput, error) {
 	blob, encryptionContext := u.CiphertextBlob, u.EncryptionContext
 	if isBranched(blob) {
 		branchKey, _, err := parseBranched(blob)
@@ -151,10 +151,10 @@ func unwrapCall(u *keyservice.KeyUse) (*kms.DecryptInput, error) {
 		}
 		blob, encryptionContext = branchKey, branchOf{u.KeyId, encryptionContext[volumePair]}.context()
 	}
-	return &kms.DecryptInput{KeyId: aws.String(u.KeyId), CiphertextBlob: blob, EncryptionContext: encryptionContext}, nil
+	return &awskms.DecryptInput{KeyId: aws.String(u.KeyId), CiphertextBlob: blob, EncryptionContext: encryptionContext}, nil
 }
 
-func questionOf(call *kms.DecryptInput) question {
+func questionOf(call *awskms.DecryptInput) question {
 	pairs := map[string]string{"key": *call.KeyId, "blob": string(call.CiphertextBlob)}
-	return sha256.Sum256(keyservice.AppendContext(keyservice.AppendContext(nil, pairs), call.EncryptionContext))
+	return sha256.Sum256(kms.AppendContext(kms.AppendContext(nil, pairs), call.EncryptionContext))
 }

@@ -5,20 +5,20 @@ import (
 	"crypto/rand"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/kms"
+	awskms "github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
-	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 )
 
 // GenerateDataKey makes a data key. Of the input, KeyId, KeySpec and EncryptionContext are used.
-func (s *Service) GenerateDataKey(ctx context.Context, c keyservice.Caller, in *keyservice.GenerateDataKeyInput) (*keyservice.GenerateDataKeyOutput, error) {
+func (s *Service) GenerateDataKey(ctx context.Context, c kms.Caller, in *kms.GenerateDataKeyInput) (*kms.GenerateDataKeyOutput, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	if s.branches.age > 0 {
 		return s.generateUnderBranch(ctx, c, in)
 	}
-	made, err := s.kms.GenerateDataKey(ctx, &kms.GenerateDataKeyInput{
+	made, err := s.kms.GenerateDataKey(ctx, &awskms.GenerateDataKeyInput{
 		KeyId: aws.String(in.KeyId), KeySpec: types.DataKeySpec(in.KeySpec), EncryptionContext: in.EncryptionContext,
 	})
 	err = s.finish(c, use{event: "GenerateDataKey", key: in.KeyId, context: in.EncryptionContext}, err,
@@ -29,11 +29,11 @@ func (s *Service) GenerateDataKey(ctx context.Context, c keyservice.Caller, in *
 		}
 		return nil, err
 	}
-	return &keyservice.GenerateDataKeyOutput{KeyId: *made.KeyId, Plaintext: made.Plaintext, CiphertextBlob: made.CiphertextBlob}, nil
+	return &kms.GenerateDataKeyOutput{KeyId: *made.KeyId, Plaintext: made.Plaintext, CiphertextBlob: made.CiphertextBlob}, nil
 }
 
 // Decrypt unwraps a data key. Of the input, KeyId, CiphertextBlob and EncryptionContext are used.
-func (s *Service) Decrypt(ctx context.Context, c keyservice.Caller, in *keyservice.DecryptInput) (*keyservice.DecryptOutput, error) {
+func (s *Service) Decrypt(ctx context.Context, c kms.Caller, in *kms.DecryptInput) (*kms.DecryptOutput, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	if isBranched(in.CiphertextBlob) {
@@ -42,9 +42,9 @@ func (s *Service) Decrypt(ctx context.Context, c keyservice.Caller, in *keyservi
 			clear(plaintext)
 			return nil, err
 		}
-		return &keyservice.DecryptOutput{KeyId: in.KeyId, Plaintext: plaintext}, nil
+		return &kms.DecryptOutput{KeyId: in.KeyId, Plaintext: plaintext}, nil
 	}
-	out, err := s.kms.Decrypt(ctx, &kms.DecryptInput{
+	out, err := s.kms.Decrypt(ctx, &awskms.DecryptInput{
 		KeyId: aws.String(in.KeyId), CiphertextBlob: in.CiphertextBlob, EncryptionContext: in.EncryptionContext,
 	})
 	err = s.finish(c, use{event: "Decrypt", key: in.KeyId, context: in.EncryptionContext}, err, out != nil && out.KeyId != nil)
@@ -54,17 +54,17 @@ func (s *Service) Decrypt(ctx context.Context, c keyservice.Caller, in *keyservi
 		}
 		return nil, err
 	}
-	return &keyservice.DecryptOutput{KeyId: *out.KeyId, Plaintext: out.Plaintext}, nil
+	return &kms.DecryptOutput{KeyId: *out.KeyId, Plaintext: out.Plaintext}, nil
 }
 
 // ReEncrypt wraps a data key anew. Of the input, both keys and contexts and CiphertextBlob are used.
-func (s *Service) ReEncrypt(ctx context.Context, c keyservice.Caller, in *keyservice.ReEncryptInput) (*keyservice.ReEncryptOutput, error) {
+func (s *Service) ReEncrypt(ctx context.Context, c kms.Caller, in *kms.ReEncryptInput) (*kms.ReEncryptOutput, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	if isBranched(in.CiphertextBlob) {
 		return s.reEncryptUnderBranch(ctx, c, in)
 	}
-	out, err := s.kms.ReEncrypt(ctx, &kms.ReEncryptInput{
+	out, err := s.kms.ReEncrypt(ctx, &awskms.ReEncryptInput{
 		CiphertextBlob: in.CiphertextBlob,
 		SourceKeyId:    aws.String(in.SourceKeyId), SourceEncryptionContext: in.SourceEncryptionContext,
 		DestinationKeyId: aws.String(in.DestinationKeyId), DestinationEncryptionContext: in.DestinationEncryptionContext,
@@ -73,11 +73,11 @@ func (s *Service) ReEncrypt(ctx context.Context, c keyservice.Caller, in *keyser
 	if err := s.finish(c, u, err, out != nil && out.KeyId != nil && len(out.CiphertextBlob) > 0); err != nil {
 		return nil, err
 	}
-	return &keyservice.ReEncryptOutput{KeyId: *out.KeyId, CiphertextBlob: out.CiphertextBlob}, nil
+	return &kms.ReEncryptOutput{KeyId: *out.KeyId, CiphertextBlob: out.CiphertextBlob}, nil
 }
 
 // generateUnderBranch makes a data key here, and wraps it under a branch key.
-func (s *Service) generateUnderBranch(ctx context.Context, c keyservice.Caller, in *keyservice.GenerateDataKeyInput) (*keyservice.GenerateDataKeyOutput, error) {
+func (s *Service) generateUnderBranch(ctx context.Context, c kms.Caller, in *kms.GenerateDataKeyInput) (*kms.GenerateDataKeyOutput, error) {
 	dataKey := make([]byte, branchSize)
 	rand.Read(dataKey)
 	wrapped, under, err := s.wrap(ctx, in.KeyId, dataKey, in.EncryptionContext)
@@ -89,11 +89,11 @@ func (s *Service) generateUnderBranch(ctx context.Context, c keyservice.Caller, 
 		clear(dataKey)
 		return nil, err
 	}
-	return &keyservice.GenerateDataKeyOutput{KeyId: u.key, Plaintext: dataKey, CiphertextBlob: wrapped}, nil
+	return &kms.GenerateDataKeyOutput{KeyId: u.key, Plaintext: dataKey, CiphertextBlob: wrapped}, nil
 }
 
 // reEncryptUnderBranch wraps a data key anew that a branch key wraps. Without a cache, the service wraps it from then on.
-func (s *Service) reEncryptUnderBranch(ctx context.Context, c keyservice.Caller, in *keyservice.ReEncryptInput) (*keyservice.ReEncryptOutput, error) {
+func (s *Service) reEncryptUnderBranch(ctx context.Context, c kms.Caller, in *kms.ReEncryptInput) (*kms.ReEncryptOutput, error) {
 	dataKey, name, err := s.unwrap(ctx, in.SourceKeyId, in.CiphertextBlob, in.SourceEncryptionContext)
 	defer clear(dataKey)
 	var wrapped []byte
@@ -115,12 +115,12 @@ func (s *Service) reEncryptUnderBranch(ctx context.Context, c keyservice.Caller,
 	if err := s.finish(c, u, err, true); err != nil {
 		return nil, err
 	}
-	return &keyservice.ReEncryptOutput{KeyId: key, CiphertextBlob: wrapped}, nil
+	return &kms.ReEncryptOutput{KeyId: key, CiphertextBlob: wrapped}, nil
 }
 
 // encrypt has the service wrap a data key, and returns the ARN of the KMS key too.
 func (s *Service) encrypt(ctx context.Context, key string, dataKey []byte, encryptionContext map[string]string) (wrapped []byte, arn string, err error) {
-	out, err := s.kms.Encrypt(ctx, &kms.EncryptInput{KeyId: aws.String(key), Plaintext: dataKey, EncryptionContext: encryptionContext})
+	out, err := s.kms.Encrypt(ctx, &awskms.EncryptInput{KeyId: aws.String(key), Plaintext: dataKey, EncryptionContext: encryptionContext})
 	if err != nil {
 		return nil, key, err
 	}
@@ -131,7 +131,7 @@ func (s *Service) encrypt(ctx context.Context, key string, dataKey []byte, encry
 }
 
 // finish writes a use's record, and returns what came of it. complete says whether the answer has all that it should.
-func (s *Service) finish(c keyservice.Caller, u use, err error, complete bool) error {
+func (s *Service) finish(c kms.Caller, u use, err error, complete bool) error {
 	switch {
 	case err != nil:
 		err = asError(err)
@@ -145,6 +145,6 @@ func (s *Service) finish(c keyservice.Caller, u use, err error, complete bool) e
 }
 
 // RecordEvent writes an event of the file system's own into the journal.
-func (s *Service) RecordEvent(_ context.Context, c keyservice.Caller, e keyservice.Event) error {
+func (s *Service) RecordEvent(_ context.Context, c kms.Caller, e kms.Event) error {
 	return s.journal.recordEvent(c, e)
 }

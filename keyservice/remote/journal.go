@@ -13,6 +13,7 @@ import (
 
 	"kmsfs/keyservice"
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/kms"
 	"kmsfs/policy"
 )
 
@@ -82,7 +83,7 @@ func openLog(dir *os.File, name string) (*audit.Log, error) {
 func (j *journal) close() error { return errors.Join(j.log.Close(), j.dir.Close()) }
 
 // record writes what a use came to.
-func (j *journal) record(c keyservice.Caller, u use, result error) error {
+func (j *journal) record(c kms.Caller, u use, result error) error {
 	r := j.newRecord(c, u.event, u.key, result)
 	if u.destination == "" {
 		r.Request = []audit.Field{audit.Text("keyId", u.key), audit.Pairs("encryptionContext", u.context)}
@@ -98,14 +99,14 @@ func (j *journal) record(c keyservice.Caller, u use, result error) error {
 	return j.log.Append(r, false)
 }
 
-func (j *journal) recordEvent(c keyservice.Caller, e keyservice.Event) error {
+func (j *journal) recordEvent(c kms.Caller, e kms.Event) error {
 	r := j.newRecord(c, e.Name, e.KeyARN, nil)
 	r.ServiceEvent, r.ErrorCode, r.ErrorMessage = true, e.ErrorCode, e.ErrorMessage
-	r.Details = e.Fields()
+	r.Details = audit.EventDetails(e.EncryptionContext, e.Details)
 	return j.log.Append(r, true)
 }
 
-func (j *journal) newRecord(c keyservice.Caller, event, key string, result error) *audit.Record {
+func (j *journal) newRecord(c kms.Caller, event, key string, result error) *audit.Record {
 	now := time.Now()
 	region, account := keyPlace(key)
 	r := &audit.Record{
@@ -116,7 +117,7 @@ func (j *journal) newRecord(c keyservice.Caller, event, key string, result error
 	if strings.HasPrefix(key, "arn:") {
 		r.Resources = []audit.Resource{{Type: "AWS::KMS::Key", ARN: key}}
 	}
-	if refusal, ok := errors.AsType[*keyservice.Error](result); ok {
+	if refusal, ok := errors.AsType[*kms.Error](result); ok {
 		r.ErrorCode, r.ErrorMessage = refusal.Code, refusal.Message
 	} else if result != nil {
 		r.ErrorCode, r.ErrorMessage = "ServiceUnreachable", result.Error()

@@ -20,10 +20,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
-	"github.com/aws/aws-sdk-go-v2/service/kms"
+	awskms "github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/smithy-go"
 
-	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 )
 
 const (
@@ -44,7 +44,7 @@ var ErrURL = errors.New("malformed key service URL")
 
 // Service is a key service elsewhere. It is safe for concurrent use.
 type Service struct {
-	kms      *kms.Client
+	kms      *awskms.Client
 	journal  *journal
 	branches branches
 	checks   checks
@@ -72,7 +72,7 @@ func Open(ctx context.Context, o Options) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the journal of key uses: %w", err)
 	}
-	return &Service{kms: kms.New(options), journal: journal, branches: branches{
+	return &Service{kms: awskms.New(options), journal: journal, branches: branches{
 		age: o.Cache, current: map[branchOf]*branch{}, known: map[branchID]*branch{},
 	}}, nil
 }
@@ -116,10 +116,10 @@ func isLoopback(host string) bool {
 	return host == "localhost" || err == nil && address.IsLoopback()
 }
 
-func clientOptions(ctx context.Context, rawURL string) (kms.Options, error) {
+func clientOptions(ctx context.Context, rawURL string) (awskms.Options, error) {
 	scheme, rest, err := parseURL(rawURL)
 	if err != nil {
-		return kms.Options{}, err
+		return awskms.Options{}, err
 	}
 	if scheme == "unix" {
 		transport := &http.Transport{
@@ -128,7 +128,7 @@ func clientOptions(ctx context.Context, rawURL string) (kms.Options, error) {
 			},
 			MaxIdleConnsPerHost: 16, ResponseHeaderTimeout: attemptTimeout,
 		}
-		return kms.Options{
+		return awskms.Options{
 			Region: fallbackRegion, BaseEndpoint: aws.String("http://kmsfs"), Credentials: aws.AnonymousCredentials{},
 			HTTPClient: &http.Client{Transport: transport}, Retryer: newRetryer(),
 		}, nil
@@ -143,9 +143,9 @@ func clientOptions(ctx context.Context, rawURL string) (kms.Options, error) {
 	}
 	loaded, err := config.LoadDefaultConfig(ctx, settings...)
 	if err != nil {
-		return kms.Options{}, fmt.Errorf("read AWS's settings: %w", err)
+		return awskms.Options{}, fmt.Errorf("read AWS's settings: %w", err)
 	}
-	options := kms.Options{
+	options := awskms.Options{
 		Region: loaded.Region, Credentials: loaded.Credentials, HTTPClient: loaded.HTTPClient, Retryer: loaded.Retryer(),
 	}
 	if scheme != "aws" {
@@ -179,7 +179,7 @@ func (s *Service) Close() error {
 func (s *Service) DescribeKey(ctx context.Context, key string) (arn string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	out, err := s.kms.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: aws.String(key)})
+	out, err := s.kms.DescribeKey(ctx, &awskms.DescribeKeyInput{KeyId: aws.String(key)})
 	if err != nil {
 		return "", asError(err)
 	}
@@ -194,12 +194,12 @@ var errAnswer = errors.New("the key service gives an incomplete answer")
 
 // asError makes the service's exceptions of package keyservice's form. Other errors say that the service was not reached, or did not answer in time.
 func asError(err error) error {
-	if _, done := errors.AsType[*keyservice.Error](err); done {
+	if _, done := errors.AsType[*kms.Error](err); done {
 		return err
 	}
 	fault, ok := errors.AsType[smithy.APIError](err)
 	if !ok {
 		return fmt.Errorf("call the key service: %w", err)
 	}
-	return &keyservice.Error{Code: fault.ErrorCode(), Message: fault.ErrorMessage()}
+	return &kms.Error{Code: fault.ErrorCode(), Message: fault.ErrorMessage()}
 }

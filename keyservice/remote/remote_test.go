@@ -17,13 +17,14 @@ import (
 	"time"
 
 	"kmsfs/keyservice"
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/remote"
 	"kmsfs/keyservice/sealer"
 	"kmsfs/policy/caller"
 )
 
-func self() keyservice.Caller {
-	return keyservice.Caller{Caller: caller.Caller{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), PID: int32(os.Getpid())}, Operation: "open"}
+func self() kms.Caller {
+	return kms.Caller{Caller: caller.Caller{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), PID: int32(os.Getpid())}, Operation: "open"}
 }
 
 // serve serves a home on a socket, with two KMS keys in it.
@@ -57,7 +58,7 @@ func serve(t *testing.T) (service *keyservice.Service, url string, keys [2]strin
 		t.Fatal(err)
 	}
 	for i := range keys {
-		out, err := service.CreateKey(t.Context(), self(), &keyservice.CreateKeyInput{})
+		out, err := kms.CreateKey.Call(t.Context(), service, self(), &kms.CreateKeyInput{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -84,9 +85,9 @@ func place(path string) map[string]string {
 	return map[string]string{"kmsfs:volume": "3f2b8c1e-0000-4000-8000-000000000000", "kmsfs:path": path, "kmsfs:owner": "uid:1000"}
 }
 
-func generate(t *testing.T, s *remote.Service, key string, context map[string]string) *keyservice.GenerateDataKeyOutput {
+func generate(t *testing.T, s *remote.Service, key string, context map[string]string) *kms.GenerateDataKeyOutput {
 	t.Helper()
-	out, err := s.GenerateDataKey(t.Context(), self(), &keyservice.GenerateDataKeyInput{KeyId: key, KeySpec: "AES_256", EncryptionContext: context})
+	out, err := kms.GenerateDataKey.Call(t.Context(), s, self(), &kms.GenerateDataKeyInput{KeyId: key, KeySpec: "AES_256", EncryptionContext: context})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +96,7 @@ func generate(t *testing.T, s *remote.Service, key string, context map[string]st
 
 func decrypt(t *testing.T, s *remote.Service, key string, wrapped []byte, context map[string]string) ([]byte, error) {
 	t.Helper()
-	out, err := s.Decrypt(t.Context(), self(), &keyservice.DecryptInput{KeyId: key, CiphertextBlob: wrapped, EncryptionContext: context})
+	out, err := kms.Decrypt.Call(t.Context(), s, self(), &kms.DecryptInput{KeyId: key, CiphertextBlob: wrapped, EncryptionContext: context})
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +150,7 @@ func TestReEncrypt(t *testing.T) {
 		made := generate(t, open(t, url, from), keys[0], place("/old"))
 		for _, by := range []time.Duration{time.Hour, 0} {
 			s := open(t, url, by)
-			out, err := s.ReEncrypt(t.Context(), self(), &keyservice.ReEncryptInput{
+			out, err := kms.ReEncrypt.Call(t.Context(), s, self(), &kms.ReEncryptInput{
 				SourceKeyId: keys[0], DestinationKeyId: keys[0], CiphertextBlob: made.CiphertextBlob,
 				SourceEncryptionContext: place("/old"), DestinationEncryptionContext: place("/new"),
 			})
@@ -185,12 +186,12 @@ func TestBranchKeysEnd(t *testing.T) {
 	work.Wait()
 	// What the service forbids takes hold.
 	made := generate(t, s, keys[0], place("/x"))
-	if _, err := service.DisableKey(t.Context(), self(), &keyservice.DisableKeyInput{KeyId: keys[0]}); err != nil {
+	if _, err := kms.DisableKey.Call(t.Context(), service, self(), &kms.DisableKeyInput{KeyId: keys[0]}); err != nil {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		_, err := decrypt(t, s, keys[0], made.CiphertextBlob, place("/x"))
-		if e, ok := errors.AsType[*keyservice.Error](err); ok && e.Code == keyservice.CodeDisabled {
+		if e, ok := errors.AsType[*kms.Error](err); ok && e.Code == kms.CodeDisabled {
 			break
 		}
 		if time.Now().After(deadline) {
@@ -218,15 +219,15 @@ func TestManyVolumes(t *testing.T) {
 // Whether an open file may still be used is asked for that file: another file's answer doesn't decide, in whatever order.
 func TestCheckUsesByFile(t *testing.T) {
 	service, url, keys := serve(t)
-	var uses []keyservice.KeyUse
+	var uses []kms.KeyUse
 	for _, path := range []string{"/secret/a", "/b", "/secret/c", "/d"} {
 		made := generate(t, open(t, url, 0), keys[0], place(path))
-		uses = append(uses, keyservice.KeyUse{
+		uses = append(uses, kms.KeyUse{
 			Caller: self().Caller, Action: "Decrypt", KeyId: keys[0], EncryptionContext: place(path), CiphertextBlob: made.CiphertextBlob,
 		})
 	}
 	put := func(statements string) {
-		_, err := service.PutKeyPolicy(t.Context(), self(), &keyservice.PutKeyPolicyInput{
+		_, err := kms.PutKeyPolicy.Call(t.Context(), service, self(), &kms.PutKeyPolicyInput{
 			KeyId: keys[0], Policy: `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"kms:*","Resource":"*"}` + statements + `]}`,
 		})
 		if err != nil {
@@ -237,12 +238,12 @@ func TestCheckUsesByFile(t *testing.T) {
 	for range 2 { // the second time around nobody is before the others
 		s := open(t, url, 0)
 		for range 2 {
-			out, err := s.CheckUses(t.Context(), self(), &keyservice.CheckUsesInput{Uses: uses})
+			out, err := kms.CheckUses.Call(t.Context(), s, self(), &kms.CheckUsesInput{Uses: uses})
 			if err != nil {
 				t.Fatal(err)
 			}
 			for i, u := range uses {
-				denied := out.Uses[i].Code == keyservice.CodeAccessDenied
+				denied := out.Uses[i].Code == kms.CodeAccessDenied
 				if want := strings.HasPrefix(u.EncryptionContext["kmsfs:path"], "/secret/"); denied != want {
 					t.Errorf("%s: denied %t, want %t", u.EncryptionContext["kmsfs:path"], denied, want)
 				}
@@ -291,16 +292,16 @@ func TestInterruptedCaller(t *testing.T) {
 	_, url, keys := serve(t)
 	held, connected, release := heldBack(t, url)
 	s := open(t, held, time.Hour)
-	in := &keyservice.GenerateDataKeyInput{KeyId: keys[0], KeySpec: "AES_256", EncryptionContext: place("/x")}
+	in := &kms.GenerateDataKeyInput{KeyId: keys[0], KeySpec: "AES_256", EncryptionContext: place("/x")}
 	interrupted, interrupt := context.WithCancel(t.Context())
 	first, second := make(chan error, 1), make(chan error, 1)
 	go func() {
-		_, err := s.GenerateDataKey(interrupted, self(), in)
+		_, err := kms.GenerateDataKey.Call(interrupted, s, self(), in)
 		first <- err
 	}()
 	<-connected // the first caller's call is under way
 	go func() {
-		_, err := s.GenerateDataKey(t.Context(), self(), in)
+		_, err := kms.GenerateDataKey.Call(t.Context(), s, self(), in)
 		second <- err
 	}()
 	interrupt()

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"kmsfs/keyservice/kms"
 	"kmsfs/policy/caller"
 )
 
@@ -45,11 +46,11 @@ func (s *Server) behalfOf(r *http.Request, peer caller.Caller) (*Behalf, error) 
 		return nil, nil
 	}
 	if peer.UID != 0 {
-		return nil, &Error{CodeUnrecognizedClient, "only processes of root call on behalf of others"}
+		return nil, &kms.Error{Code: kms.CodeUnrecognizedClient, Message: "only processes of root call on behalf of others"}
 	}
 	b, err := s.behalf.Decode([]byte(values[0]))
 	if len(values) > 1 || err != nil {
-		return nil, &Error{CodeSerialization, behalfHeader + " is malformed"}
+		return nil, &kms.Error{Code: kms.CodeSerialization, Message: behalfHeader + " is malformed"}
 	}
 	return b, nil
 }

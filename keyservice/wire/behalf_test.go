@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/wire"
 	"kmsfs/policy/caller"
 )
@@ -49,8 +50,8 @@ func TestBehalf(t *testing.T) {
 		return c.Call(wire.WithBehalf(t.Context(), want), "Whom", struct{}{}, &struct{}{})
 	}
 	refused := func(err error) bool {
-		e, ok := errors.AsType[*wire.Error](err)
-		return ok && e.Code == wire.CodeUnrecognizedClient
+		e, ok := errors.AsType[*kms.Error](err)
+		return ok && e.Code == kms.CodeUnrecognizedClient
 	}
 	if os.Geteuid() != 0 {
 		if err := call(dialer(path)); !refused(err) {

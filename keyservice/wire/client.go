@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"kmsfs/keyservice/kms"
 )
 
 // Client calls a key service. It is safe for concurrent use, and keeps connections for the next calls.
@@ -105,5 +107,5 @@ func refusal(operation string, status int, answer []byte) error {
 		return fmt.Errorf("call the key service: %s: HTTP status %d", operation, status)
 	}
 	code := e.Type[strings.LastIndexByte(e.Type, '#')+1:] // some services put a namespace before it
-	return &Error{code, e.Message}
+	return &kms.Error{Code: code, Message: e.Message}
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"kmsfs/keyservice/kms"
 	"kmsfs/policy/caller"
 )
 
@@ -87,12 +88,12 @@ type Refusal struct {
 	Known bool
 	// Operation is what is asked for; empty if there is no such. Target is how the call says so: anything.
 	Operation, Target string
-	Error             *Error
+	Error             *kms.Error
 }
 
 // own are the codes of errors that the protocol itself gives.
 var own = []string{
-	CodeIncompleteSignature, CodeInvalidSignature, CodeMissingAuthentication, CodeSerialization, CodeTooLarge, CodeUnknownOperation, CodeUnrecognizedClient,
+	kms.CodeIncompleteSignature, kms.CodeInvalidSignature, kms.CodeMissingAuthentication, kms.CodeSerialization, kms.CodeTooLarge, kms.CodeUnknownOperation, kms.CodeUnrecognizedClient,
 }
 
 // Server answers calls.
@@ -199,7 +200,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	peer, known, out, err := s.call(w, r, id)
-	if e, ok := errors.AsType[*Error](err); ok && slices.Contains(own, e.Code) {
+	if e, ok := errors.AsType[*kms.Error](err); ok && slices.Contains(own, e.Code) {
 		refusal := Refusal{Peer: peer, Known: known, Target: r.Header.Get(targetHeader), Error: e}
 		if name := strings.TrimPrefix(refusal.Target, targetPrefix); s.service.Operations[name] != nil {
 			refusal.Operation = name
@@ -250,15 +251,15 @@ func (s *Server) answerHealth(w http.ResponseWriter, r *http.Request) {
 func (s *Server) call(w http.ResponseWriter, r *http.Request, id uuid.UUID) (peer Peer, known bool, out any, err error) {
 	peer = Peer{Address: addressOf(r), RequestID: id}
 	if r.Method != http.MethodPost || r.URL.Path != "/" || r.URL.RawQuery != "" {
-		return peer, false, nil, &Error{CodeUnknownOperation, ""}
+		return peer, false, nil, &kms.Error{Code: kms.CodeUnknownOperation, Message: ""}
 	}
 	body, err := readBody(w, r)
 	defer clear(body)
 	if _, tooLong := errors.AsType[*http.MaxBytesError](err); tooLong {
-		return peer, false, nil, &Error{CodeTooLarge, "The request has more than " + strconv.Itoa(maxBody) + " bytes."}
+		return peer, false, nil, &kms.Error{Code: kms.CodeTooLarge, Message: "The request has more than " + strconv.Itoa(maxBody) + " bytes."}
 	}
 	if err != nil {
-		return peer, false, nil, &Error{CodeSerialization, err.Error()}
+		return peer, false, nil, &kms.Error{Code: kms.CodeSerialization, Message: err.Error()}
 	}
 	if peer, err = s.peer(r, body); err != nil {
 		peer.RequestID = id
@@ -268,10 +269,10 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request, id uuid.UUID) (pee
 	name, ok := strings.CutPrefix(r.Header.Get(targetHeader), targetPrefix)
 	handler := s.service.Operations[name]
 	if !ok || handler == nil {
-		return peer, true, nil, &Error{CodeUnknownOperation, ""}
+		return peer, true, nil, &kms.Error{Code: kms.CodeUnknownOperation, Message: ""}
 	}
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != contentType {
-		return peer, true, nil, &Error{CodeSerialization, "Content-Type: want " + contentType}
+		return peer, true, nil, &kms.Error{Code: kms.CodeSerialization, Message: "Content-Type: want " + contentType}
 	}
 	out, err = handler(r.Context(), peer, body)
 	return peer, true, out, err
@@ -301,7 +302,7 @@ func addressOf(r *http.Request) string {
 func (s *Server) peer(r *http.Request, body []byte) (Peer, error) {
 	from, ok := r.Context().Value(connectionKey{}).(connection)
 	if !ok || from.err != nil {
-		return Peer{}, &Error{CodeInternal, "the caller can't be told"}
+		return Peer{}, &kms.Error{Code: kms.CodeInternal, Message: "the caller can't be told"}
 	}
 	if from.local {
 		behalf, err := s.behalfOf(r, from.caller)
@@ -318,15 +319,26 @@ type errorBody struct {
 }
 
 func writeError(w http.ResponseWriter, err error) {
-	e, ok := errors.AsType[*Error](err)
+	e, ok := errors.AsType[*kms.Error](err)
 	if !ok {
-		e = &Error{CodeInternal, err.Error()}
+		e = &kms.Error{Code: kms.CodeInternal, Message: err.Error()}
 	}
 	body, err := json.Marshal(errorBody{e.Code, e.Message})
 	if err != nil {
 		body = nil
 	}
 	write(w, status(e.Code), body)
+}
+
+// status is the HTTP status of an exception: 500 for the service's faults, which clients retry, and 400 for all others.
+func status(code string) int {
+	switch code {
+	case kms.CodeInternal, "DependencyTimeoutException", "KeyUnavailableException":
+		return http.StatusInternalServerError
+	case kms.CodeTooLarge:
+		return http.StatusRequestEntityTooLarge
+	}
+	return http.StatusBadRequest
 }
 
 // write sends an answer. A client that has gone doesn't get it, and that is all there is to it.

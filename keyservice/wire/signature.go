@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"kmsfs/keyservice/kms"
 	"kmsfs/policy/caller"
 )
 
@@ -36,11 +37,11 @@ const (
 
 // The answers to calls that are not signed well.
 var (
-	errNoSignature  = &Error{CodeMissingAuthentication, "Missing Authentication Token"}
-	errUnknownKey   = &Error{CodeUnrecognizedClient, "The security token included in the request is invalid."}
-	errBadSignature = &Error{
-		CodeInvalidSignature,
-		"The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and signing method. " +
+	errNoSignature  = &kms.Error{Code: kms.CodeMissingAuthentication, Message: "Missing Authentication Token"}
+	errUnknownKey   = &kms.Error{Code: kms.CodeUnrecognizedClient, Message: "The security token included in the request is invalid."}
+	errBadSignature = &kms.Error{
+		Code: kms.CodeInvalidSignature,
+		Message: "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and signing method. " +
 			"Consult the service documentation for details.",
 	}
 )
@@ -119,11 +120,11 @@ func parseSignature(h http.Header) (*signature, error) {
 	return s, nil
 }
 
-func incomplete(format, name string) *Error {
+func incomplete(format, name string) *kms.Error {
 	if len(name) > maxQuoted {
 		name = name[:maxQuoted]
 	}
-	return &Error{CodeIncompleteSignature, strings.Replace(format, "%s", strconv.QuoteToASCII(name), 1)}
+	return &kms.Error{Code: kms.CodeIncompleteSignature, Message: strings.Replace(format, "%s", strconv.QuoteToASCII(name), 1)}
 }
 
 // maxQuoted bounds what an error quotes of a request, in bytes.
@@ -139,13 +140,13 @@ func (s *signature) check(h http.Header, now time.Time) error {
 	case err != nil:
 		return incomplete("Date must be in ISO-8601 'basic format'. Got %s.", s.time)
 	case s.day != signed.Format(signatureDay):
-		return &Error{CodeInvalidSignature, "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP."}
+		return &kms.Error{Code: kms.CodeInvalidSignature, Message: "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP."}
 	case s.service != signatureService:
-		return &Error{CodeInvalidSignature, "Credential should be scoped to correct service: '" + signatureService + "'."}
+		return &kms.Error{Code: kms.CodeInvalidSignature, Message: "Credential should be scoped to correct service: '" + signatureService + "'."}
 	case now.Sub(signed) > maxSkew:
-		return &Error{CodeInvalidSignature, "Signature expired: " + s.time + " is now earlier than " + now.UTC().Add(-maxSkew).Format(signatureTime) + " (" + now.UTC().Format(signatureTime) + " - 5 min.)"}
+		return &kms.Error{Code: kms.CodeInvalidSignature, Message: "Signature expired: " + s.time + " is now earlier than " + now.UTC().Add(-maxSkew).Format(signatureTime) + " (" + now.UTC().Format(signatureTime) + " - 5 min.)"}
 	case signed.Sub(now) > maxSkew:
-		return &Error{CodeInvalidSignature, "Signature not yet current: " + s.time + " is still later than " + now.UTC().Add(maxSkew).Format(signatureTime) + " (" + now.UTC().Format(signatureTime) + " + 5 min.)"}
+		return &kms.Error{Code: kms.CodeInvalidSignature, Message: "Signature not yet current: " + s.time + " is still later than " + now.UTC().Add(maxSkew).Format(signatureTime) + " (" + now.UTC().Format(signatureTime) + " + 5 min.)"}
 	}
 	return s.checkHeaders(h)
 }
@@ -161,11 +162,11 @@ func (s *signature) checkHeaders(h http.Header) error {
 		}
 	}
 	if !slices.Contains(s.headers, "host") {
-		return &Error{CodeInvalidSignature, "'Host' must be a 'SignedHeader' in the AWS Authorization."}
+		return &kms.Error{Code: kms.CodeInvalidSignature, Message: "'Host' must be a 'SignedHeader' in the AWS Authorization."}
 	}
 	for name := range h {
 		if lower := strings.ToLower(name); strings.HasPrefix(lower, "x-amz-") && !slices.Contains(s.headers, lower) {
-			return &Error{CodeInvalidSignature, "'" + name + "' must be a 'SignedHeader' in the AWS Authorization."}
+			return &kms.Error{Code: kms.CodeInvalidSignature, Message: "'" + name + "' must be a 'SignedHeader' in the AWS Authorization."}
 		}
 	}
 	return nil

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/wire"
 )
 
@@ -131,7 +132,7 @@ func serveTwice(t *testing.T) (paths [2]string) {
 	echo := func(_ context.Context, peer wire.Peer, body []byte) (any, error) {
 		in, err := decoder.Decode(body)
 		if err != nil {
-			return nil, &wire.Error{Code: wire.CodeSerialization, Message: err.Error()}
+			return nil, &kms.Error{Code: kms.CodeSerialization, Message: err.Error()}
 		}
 		groups, err := os.Getgroups()
 		if err != nil {
@@ -139,7 +140,7 @@ func serveTwice(t *testing.T) (paths [2]string) {
 		}
 		if peer.UID != uint32(os.Geteuid()) || peer.PID != int32(os.Getpid()) ||
 			peer.Groups == nil || !slices.EqualFunc(groups, peer.Groups, func(a int, b uint32) bool { return uint32(a) == b }) {
-			return nil, &wire.Error{Code: "AccessDeniedException", Message: "not this process"}
+			return nil, &kms.Error{Code: "AccessDeniedException", Message: "not this process"}
 		}
 		return in, nil
 	}
@@ -148,8 +149,8 @@ func serveTwice(t *testing.T) (paths [2]string) {
 	}
 	s := wire.NewServer(wire.Service{Failing: func() error { return nil }, Refused: func(wire.Refusal) error { return nil }, Operations: map[string]wire.Handler{
 		"Echo":      echo,
-		"Refuse":    fail(&wire.Error{Code: "NotFoundException", Message: "no such key"}),
-		"Hide":      fail(&wire.Error{Code: "InvalidCiphertextException"}),
+		"Refuse":    fail(&kms.Error{Code: "NotFoundException", Message: "no such key"}),
+		"Hide":      fail(&kms.Error{Code: "InvalidCiphertextException"}),
 		"FailFault": fail(errors.New("disk on fire")),
 	}})
 	done := make(chan error)
@@ -246,7 +247,7 @@ func TestClient(t *testing.T) {
 		"Nonsense":  "UnknownOperationException",
 	} {
 		err := c.Call(t.Context(), operation, in, &out)
-		if e, ok := errors.AsType[*wire.Error](err); !ok || e.Error() != want {
+		if e, ok := errors.AsType[*kms.Error](err); !ok || e.Error() != want {
 			t.Errorf("%s: got %v, want %s", operation, err, want)
 		}
 	}

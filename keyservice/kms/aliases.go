@@ -1,4 +1,16 @@
-package keyservice
+package kms
+
+// The operations on aliases.
+var (
+	// CreateAlias gives a KMS key a further name.
+	CreateAlias = newChange[CreateAliasInput, CreateAliasOutput]("CreateAlias")
+	// UpdateAlias has an alias name another KMS key.
+	UpdateAlias = newChange[UpdateAliasInput, UpdateAliasOutput]("UpdateAlias")
+	// DeleteAlias removes an alias; the KMS key stays.
+	DeleteAlias = newChange[DeleteAliasInput, DeleteAliasOutput]("DeleteAlias")
+	// ListAliases lists aliases, a page at a time.
+	ListAliases = newQuery[ListAliasesInput, ListAliasesOutput]("ListAliases")
+)
 
 // CreateAliasInput gives a key a new alias.
 type CreateAliasInput struct {

@@ -1,4 +1,4 @@
-package keyservice
+package kms
 
 import (
 	"encoding/binary"
@@ -7,11 +7,8 @@ import (
 	"strings"
 )
 
-// maxContext bounds an encryption context in bytes of its canonical form.
-const maxContext = 8192
-
-// contextSize is the size in bytes of the context's canonical form.
-func contextSize(context map[string]string) int {
+// ContextSize is the size in bytes of the context's canonical form.
+func ContextSize(context map[string]string) int {
 	size := 4
 	for key, value := range context {
 		size += 4 + len(key) + 4 + len(value)
@@ -38,13 +35,13 @@ func appendText(b []byte, text string) []byte {
 	return append(b, text...)
 }
 
-func checkContext(member string, context map[string]string) error {
-	if size := contextSize(context); size > maxContext {
-		return invalid(member, "", "Member must have a canonical form of at most %d bytes, and has %d", maxContext, size)
+func CheckContext(member string, context map[string]string) error {
+	if size := ContextSize(context); size > MaxContext {
+		return Invalid(member, "", "Member must have a canonical form of at most %d bytes, and has %d", MaxContext, size)
 	}
 	// Key policies compare keys without regard to case, and could not tell these apart.
 	if len(context) > 1 && foldsTogether(context) {
-		return invalid(member, "", "Member must not have keys that differ in case only")
+		return Invalid(member, "", "Member must not have keys that differ in case only")
 	}
 	return nil
 }

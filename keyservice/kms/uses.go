@@ -1,6 +1,34 @@
-package keyservice
+package kms
 
-import "kmsfs/policy/caller"
+import (
+	"context"
+	"slices"
+
+	"kmsfs/policy/caller"
+)
+
+// CheckUses says whether uses of keys that were authorized before still are. It unwraps nothing, and
+// its calls are not recorded. kmsfs's own.
+var CheckUses = &Operation[CheckUsesInput, CheckUsesOutput]{Description{
+	Name: "CheckUses", Unrecorded: true, ForMounts: true,
+}}
+
+// maxChecks bounds the uses in one call of CheckUses: with encryption contexts of usual size, so many
+// fit into a request of 1 MiB.
+const maxChecks = 500
+
+// CheckAllUses calls CheckUses for any number of uses.
+func CheckAllUses(ctx context.Context, s Invoker, c Caller, uses []KeyUse) ([]KeyUseVerdict, error) {
+	var all []KeyUseVerdict
+	for part := range slices.Chunk(uses, maxChecks) {
+		out, err := CheckUses.Call(ctx, s, c, &CheckUsesInput{Uses: part})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, out.Uses...)
+	}
+	return all, nil
+}
 
 // CheckUsesInput asks about uses of KMS keys: at most 500 in a call over the wire.
 type CheckUsesInput struct {

@@ -1,6 +1,38 @@
-package keyservice
+package kms
 
 import "encoding/json"
+
+// The operations that use keys.
+var (
+	// Encrypt encrypts up to 4096 bytes under a KMS key.
+	Encrypt = newQuery[EncryptInput, EncryptOutput]("Encrypt")
+	// Decrypt decrypts what was encrypted under a KMS key, in the same encryption context.
+	Decrypt = newForMounts[DecryptInput, DecryptOutput]("Decrypt")
+	// ReEncrypt encrypts anew what was encrypted under a KMS key: the plaintext stays inside.
+	ReEncrypt = newForMounts[ReEncryptInput, ReEncryptOutput]("ReEncrypt", "kms:ReEncryptFrom", "kms:ReEncryptTo")
+	// GenerateDataKey makes a data key.
+	GenerateDataKey = newForMounts[GenerateDataKeyInput, GenerateDataKeyOutput]("GenerateDataKey")
+	// GenerateDataKeyWithoutPlaintext makes a data key for later use.
+	GenerateDataKeyWithoutPlaintext = newQuery[GenerateDataKeyWithoutPlaintextInput, GenerateDataKeyWithoutPlaintextOutput]("GenerateDataKeyWithoutPlaintext")
+	// GenerateDataKeyPair makes a key pair, whose private key is encrypted like a data key.
+	GenerateDataKeyPair = newQuery[GenerateDataKeyPairInput, GenerateDataKeyPairOutput]("GenerateDataKeyPair")
+	// GenerateDataKeyPairWithoutPlaintext makes a key pair for later use.
+	GenerateDataKeyPairWithoutPlaintext = newQuery[GenerateDataKeyPairWithoutPlaintextInput, GenerateDataKeyPairWithoutPlaintextOutput]("GenerateDataKeyPairWithoutPlaintext")
+	// GenerateRandom makes random bytes.
+	GenerateRandom = newQuery[GenerateRandomInput, GenerateRandomOutput]("GenerateRandom")
+	// GenerateMac makes a message's MAC.
+	GenerateMac = newQuery[GenerateMacInput, GenerateMacOutput]("GenerateMac")
+	// VerifyMac verifies a MAC.
+	VerifyMac = newQuery[VerifyMacInput, VerifyMacOutput]("VerifyMac")
+	// Sign signs a message or a digest.
+	Sign = newQuery[SignInput, SignOutput]("Sign")
+	// Verify verifies a signature.
+	Verify = newQuery[VerifyInput, VerifyOutput]("Verify")
+	// GetPublicKey returns a KMS key's public key.
+	GetPublicKey = newQuery[GetPublicKeyInput, GetPublicKeyOutput]("GetPublicKey")
+	// DeriveSharedSecret is the key agreement of a KMS key and a peer's public key.
+	DeriveSharedSecret = newQuery[DeriveSharedSecretInput, DeriveSharedSecretOutput]("DeriveSharedSecret")
+)
 
 // EncryptInput asks for the encryption of 1 to 4096 bytes; RSA keys take fewer.
 type EncryptInput struct {
@@ -274,46 +306,11 @@ type DeriveSharedSecretOutput struct {
 }
 
 // wiper is an output that holds secrets.
-type wiper interface{ wipe() }
+type Secret interface{ Wipe() }
 
-func (o *DecryptOutput) wipe()         { clear(o.Plaintext) }
-func (o *GenerateDataKeyOutput) wipe() { clear(o.Plaintext) }
-func (o *GenerateRandomOutput) wipe()  { clear(o.Plaintext) }
+func (o *DecryptOutput) Wipe()         { clear(o.Plaintext) }
+func (o *GenerateDataKeyOutput) Wipe() { clear(o.Plaintext) }
+func (o *GenerateRandomOutput) Wipe()  { clear(o.Plaintext) }
 
-func (o *GenerateDataKeyPairOutput) wipe() { clear(o.PrivateKeyPlaintext) }
-func (o *DeriveSharedSecretOutput) wipe()  { clear(o.SharedSecret) }
-
-// withContexts is an input with encryption contexts.
-type withContexts interface{ contexts() []map[string]string }
-
-func (in *EncryptInput) contexts() []map[string]string {
-	return []map[string]string{in.EncryptionContext}
-}
-
-func (in *DecryptInput) contexts() []map[string]string {
-	return []map[string]string{in.EncryptionContext}
-}
-
-func (in *ReEncryptInput) contexts() []map[string]string {
-	return []map[string]string{in.SourceEncryptionContext, in.DestinationEncryptionContext}
-}
-
-func (in *GenerateDataKeyInput) contexts() []map[string]string {
-	return []map[string]string{in.EncryptionContext}
-}
-
-func (in *GenerateDataKeyWithoutPlaintextInput) contexts() []map[string]string {
-	return []map[string]string{in.EncryptionContext}
-}
-
-func (in *GenerateDataKeyPairInput) contexts() []map[string]string {
-	return []map[string]string{in.EncryptionContext}
-}
-
-func (in *GenerateDataKeyPairWithoutPlaintextInput) contexts() []map[string]string {
-	return []map[string]string{in.EncryptionContext}
-}
-
-func (e *Event) contexts() []map[string]string {
-	return []map[string]string{e.EncryptionContext, e.Details}
-}
+func (o *GenerateDataKeyPairOutput) Wipe() { clear(o.PrivateKeyPlaintext) }
+func (o *DeriveSharedSecretOutput) Wipe()  { clear(o.SharedSecret) }

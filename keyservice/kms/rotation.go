@@ -1,4 +1,18 @@
-package keyservice
+package kms
+
+// The operations that rotate keys.
+var (
+	// EnableKeyRotation has a KMS key rotated by itself.
+	EnableKeyRotation = newChange[EnableKeyRotationInput, EnableKeyRotationOutput]("EnableKeyRotation")
+	// DisableKeyRotation ends that.
+	DisableKeyRotation = newChange[DisableKeyRotationInput, DisableKeyRotationOutput]("DisableKeyRotation")
+	// GetKeyRotationStatus says whether a KMS key is rotated by itself.
+	GetKeyRotationStatus = newQuery[GetKeyRotationStatusInput, GetKeyRotationStatusOutput]("GetKeyRotationStatus")
+	// RotateKeyOnDemand gives a KMS key new material, or the imported material that awaits it. What the old material encrypted stays readable.
+	RotateKeyOnDemand = newChange[RotateKeyOnDemandInput, RotateKeyOnDemandOutput]("RotateKeyOnDemand")
+	// ListKeyRotations lists a KMS key's rotations, a page at a time.
+	ListKeyRotations = newQuery[ListKeyRotationsInput, ListKeyRotationsOutput]("ListKeyRotations")
+)
 
 // EnableKeyRotationInput has a symmetric key, named by ID or ARN, rotated by itself.
 type EnableKeyRotationInput struct {

@@ -1,4 +1,14 @@
-package keyservice
+package kms
+
+// The operations on the audit log, which are kmsfs's own.
+var (
+	// PutAuditSettings changes the settings of the audit log.
+	PutAuditSettings = newChange[AuditSettings, PutAuditSettingsOutput]("PutAuditSettings", "kmsfs:PutAuditSettings")
+	// GetAuditSettings returns the settings of the audit log.
+	GetAuditSettings = newQuery[GetAuditSettingsInput, AuditSettings]("GetAuditSettings", "kmsfs:GetAuditSettings")
+	// ReadAudit reads the audit log.
+	ReadAudit = newQuery[ReadAuditInput, ReadAuditOutput]("ReadAudit", "kmsfs:ReadAudit")
+)
 
 // AuditSettings say when segments of the audit log are closed and removed, and when records are on disk. kmsfs's own.
 type AuditSettings struct {

@@ -1,4 +1,14 @@
-package keyservice
+package kms
+
+// The operations that import key material.
+var (
+	// GetParametersForImport makes a public key to wrap key material with, and the token that goes with it.
+	GetParametersForImport = newQuery[GetParametersForImportInput, GetParametersForImportOutput]("GetParametersForImport")
+	// ImportKeyMaterial imports key material that was wrapped so.
+	ImportKeyMaterial = newChange[ImportKeyMaterialInput, ImportKeyMaterialOutput]("ImportKeyMaterial")
+	// DeleteImportedKeyMaterial destroys imported key material. The same can be imported again.
+	DeleteImportedKeyMaterial = newChange[DeleteImportedKeyMaterialInput, DeleteImportedKeyMaterialOutput]("DeleteImportedKeyMaterial")
+)
 
 // GetParametersForImportInput asks for what is needed to import key material into a key of origin EXTERNAL, named by ID or ARN.
 type GetParametersForImportInput struct {

@@ -1,4 +1,20 @@
-package keyservice
+package kms
+
+// The operations on policies.
+var (
+	// PutKeyPolicy gives a KMS key another key policy.
+	PutKeyPolicy = newChange[PutKeyPolicyInput, PutKeyPolicyOutput]("PutKeyPolicy")
+	// GetKeyPolicy returns a KMS key's policy.
+	GetKeyPolicy = newQuery[GetKeyPolicyInput, GetKeyPolicyOutput]("GetKeyPolicy")
+	// ListKeyPolicies lists the names of a KMS key's policies: "default" alone.
+	ListKeyPolicies = newQuery[ListKeyPoliciesInput, ListKeyPoliciesOutput]("ListKeyPolicies")
+	// PutServicePolicy gives the home another service policy.
+	PutServicePolicy = newChange[PutServicePolicyInput, PutServicePolicyOutput]("PutServicePolicy", "kmsfs:PutServicePolicy")
+	// GetServicePolicy returns the home's service policy.
+	GetServicePolicy = newQuery[GetServicePolicyInput, GetServicePolicyOutput]("GetServicePolicy", "kmsfs:GetServicePolicy")
+	// ExplainAccess says whether somebody may do something with a KMS key, and what decides so.
+	ExplainAccess = newQuery[ExplainAccessInput, ExplainAccessOutput]("ExplainAccess", "kms:GetKeyPolicy")
+)
 
 // PutKeyPolicyInput gives a key, named by ID or ARN, another key policy.
 type PutKeyPolicyInput struct {

@@ -1,4 +1,18 @@
-package keyservice
+package kms
+
+// The operations on grants.
+var (
+	// CreateGrant lets a principal use a KMS key.
+	CreateGrant = newChange[CreateGrantInput, CreateGrantOutput]("CreateGrant")
+	// ListGrants lists a KMS key's grants, a page at a time.
+	ListGrants = newQuery[ListGrantsInput, ListGrantsOutput]("ListGrants")
+	// ListRetirableGrants lists the grants that a principal may retire, a page at a time.
+	ListRetirableGrants = newQuery[ListRetirableGrantsInput, ListRetirableGrantsOutput]("ListRetirableGrants")
+	// RetireGrant ends a grant, for the one who has done with it. No call that comes after its return is allowed by the grant.
+	RetireGrant = newChange[RetireGrantInput, RetireGrantOutput]("RetireGrant")
+	// RevokeGrant ends a grant, for the one who administers the key. No call that comes after its return is allowed by the grant.
+	RevokeGrant = newChange[RevokeGrantInput, RevokeGrantOutput]("RevokeGrant")
+)
 
 // GrantConstraints limit a grant to encryption contexts: all that are given must hold. For symmetric keys only.
 type GrantConstraints struct {

@@ -1,9 +1,37 @@
-package keyservice
+package kms
 
 import (
 	"encoding/json"
 	"strconv"
 	"time"
+)
+
+// The operations on KMS keys.
+var (
+	// CreateKey makes a KMS key.
+	CreateKey = newChange[CreateKeyInput, CreateKeyOutput]("CreateKey")
+	// DescribeKey describes a KMS key.
+	DescribeKey = newQuery[DescribeKeyInput, DescribeKeyOutput]("DescribeKey")
+	// ListKeys lists all KMS keys, a page at a time.
+	ListKeys = newQuery[ListKeysInput, ListKeysOutput]("ListKeys")
+	// UpdateKeyDescription changes a KMS key's description.
+	UpdateKeyDescription = newChange[UpdateKeyDescriptionInput, UpdateKeyDescriptionOutput]("UpdateKeyDescription")
+	// EnableKey lets a KMS key be used.
+	EnableKey = newChange[EnableKeyInput, EnableKeyOutput]("EnableKey")
+	// DisableKey forbids all use of a KMS key: no call that comes after its return uses the key.
+	DisableKey = newChange[DisableKeyInput, DisableKeyOutput]("DisableKey")
+	// ScheduleKeyDeletion has a KMS key deleted after a waiting period, during which it can't be used.
+	ScheduleKeyDeletion = newChange[ScheduleKeyDeletionInput, ScheduleKeyDeletionOutput]("ScheduleKeyDeletion")
+	// CancelKeyDeletion keeps a KMS key that is pending deletion. It is disabled then.
+	CancelKeyDeletion = newChange[CancelKeyDeletionInput, CancelKeyDeletionOutput]("CancelKeyDeletion")
+	// TagResource gives a KMS key tags.
+	TagResource = newChange[TagResourceInput, TagResourceOutput]("TagResource")
+	// UntagResource takes tags from a KMS key. Those that it doesn't have are no error.
+	UntagResource = newChange[UntagResourceInput, UntagResourceOutput]("UntagResource")
+	// ListResourceTags lists a KMS key's tags, a page at a time.
+	ListResourceTags = newQuery[ListResourceTagsInput, ListResourceTagsOutput]("ListResourceTags")
+	// GetKeyLastUsage says when a KMS key was last used.
+	GetKeyLastUsage = newQuery[GetKeyLastUsageInput, GetKeyLastUsageOutput]("GetKeyLastUsage")
 )
 
 // Timestamp is a time that goes over the wire as AWS KMS's do, in seconds since 1970 with a fraction.

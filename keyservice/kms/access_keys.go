@@ -1,6 +1,14 @@
-package keyservice
+package kms
 
-// The operations on access keys have the names and fields of AWS IAM's.
+// The operations on access keys. They have the names and fields of AWS IAM's.
+var (
+	// CreateAccessKey makes an access key: for the caller, or for another user if the service policy allows it.
+	CreateAccessKey = newChange[CreateAccessKeyInput, CreateAccessKeyOutput]("CreateAccessKey", "iam:CreateAccessKey")
+	// ListAccessKeys lists a user's access keys.
+	ListAccessKeys = newQuery[ListAccessKeysInput, ListAccessKeysOutput]("ListAccessKeys", "iam:ListAccessKeys")
+	// DeleteAccessKey removes an access key. Calls that are signed with it are refused at once.
+	DeleteAccessKey = newChange[DeleteAccessKeyInput, DeleteAccessKeyOutput]("DeleteAccessKey", "iam:DeleteAccessKey")
+)
 
 // CreateAccessKeyInput makes an access key for a user.
 type CreateAccessKeyInput struct {
