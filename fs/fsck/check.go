@@ -1,7 +1,7 @@
 // Package fsck checks a volume, mounted or not, and repairs it.
 //
 //   - check.go: the check, its options and summary, and the classes of faults
-//   - directory.go, file.go, linked.go: what is wrong with an entry
+//   - directory.go, file.go, linked.go: what is wrong with an entry; claims.go: what it says of itself
 //   - recheck.go: what changes while it is looked at
 //   - repair.go and what begins with repair_: what is done about faults
 //   - survey.go: what a repair has to know of the whole volume
@@ -152,7 +152,7 @@ type Summary struct {
 
 // check is a check of a volume.
 type check struct {
-	*volume.Volume
+	claims
 	options Options
 	ctx     context.Context
 	stop    context.CancelCauseFunc
@@ -204,7 +204,7 @@ func Check(ctx context.Context, o Options) (Summary, error) {
 	defer b.Close()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	c := &check{Volume: b, options: o, ctx: ctx, stop: stop, inodes: newLinkedInodes()}
+	c := &check{claims: claims{b}, options: o, ctx: ctx, stop: stop, inodes: newLinkedInodes()}
 	if o.Repair {
 		unlock, err := b.LockAlone()
 		if errors.Is(err, volume.ErrInUse) {
@@ -235,7 +235,7 @@ func Check(ctx context.Context, o Options) (Summary, error) {
 
 // root checks the root directory and all beneath.
 func (c *check) root() error {
-	d := &checkedDirectory{c: c, fd: c.Root, path: "/"}
+	d := &checkedDirectory{c: c, fd: c.Root}
 	record, err := c.ReadDirectory(d.fd)
 	switch {
 	case isFault(err):
@@ -259,7 +259,7 @@ func (c *check) root() error {
 
 // through checks what is in a directory. It returns why that could not be done to its end.
 func (c *check) through(d *checkedDirectory) error {
-	volume.NewWalk(c.ctx).Through(d)
+	volume.Walk(c.ctx, d.fd, d)
 	c.lookAgain()
 	return context.Cause(c.ctx)
 }

@@ -1,6 +1,7 @@
 package fsck
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -22,29 +23,41 @@ const unknownName = "?"
 type checkedDirectory struct {
 	c      *check
 	parent *checkedDirectory // nil for where the check begins
-	above  []string          // the backing names that lead to a directory without a parent
-	fd     int
-	entry  string // its backing name
-	path   string
-	id     envelope.DirectoryID
-	lost   bool // it is lost+found
+	// above are the backing names that lead to a directory without a parent, base is its path.
+	above []string
+	base  string
+	// entry is the backing name of a directory with a parent, name the one that users see.
+	entry, name string
+	fd          int
+	id          envelope.DirectoryID
+	lost        bool // it is lost+found
 }
 
-func (d *checkedDirectory) Descriptor() int { return d.fd }
-
 // dirs are the backing names that lead to the directory.
-func (d *checkedDirectory) dirs() []string {
-	if d.parent == nil {
-		return slices.Clone(d.above)
+func (d *checkedDirectory) dirs() (names []string) {
+	for ; d.parent != nil; d = d.parent {
+		names = append(names, d.entry)
 	}
-	return append(d.parent.dirs(), d.entry)
+	slices.Reverse(names)
+	return slices.Concat(d.above, names)
+}
+
+// path is where users see the directory. It is put together only when it is needed: directories may lie very deep.
+func (d *checkedDirectory) path() string {
+	var names []string
+	for ; d.parent != nil; d = d.parent {
+		names = append(names, volume.TextPath(d.name))
+	}
+	names = append(names, strings.TrimSuffix(d.base, "/"))
+	slices.Reverse(names)
+	return cmp.Or(strings.Join(names, "/"), "/")
 }
 
 func (d *checkedDirectory) isRoot() bool { return d.parent == nil && len(d.above) == 0 }
 
 // pathOf is where users see what has that name.
 func (d *checkedDirectory) pathOf(name string) string {
-	return strings.TrimSuffix(d.path, "/") + "/" + volume.TextPath(name)
+	return strings.TrimSuffix(d.path(), "/") + "/" + volume.TextPath(name)
 }
 
 func (d *checkedDirectory) Failed(e volume.Entry, err error) {
@@ -53,12 +66,12 @@ func (d *checkedDirectory) Failed(e volume.Entry, err error) {
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		d.c.denied.Add(1)
 	default:
-		d.report(e, d.pathOf(unknownName), []finding{{class: FaultUnreadable, detail: err.Error()}})
+		d.report(e, unknownName, []finding{{class: FaultUnreadable, detail: err.Error()}})
 	}
 }
 
 // report reports what is wrong with an entry. What lies in lost+found because it doesn't open is left in peace there.
-func (d *checkedDirectory) report(e volume.Entry, path string, found []finding) {
+func (d *checkedDirectory) report(e volume.Entry, name string, found []finding) {
 	if d.lost {
 		before := len(found)
 		found = slices.DeleteFunc(found, func(f finding) bool { return meaning(f.class).reachesNothing })
@@ -67,7 +80,7 @@ func (d *checkedDirectory) report(e volume.Entry, path string, found []finding) 
 		}
 	}
 	if len(found) > 0 {
-		d.c.report(suspect{dirs: slices.Clone(d.dirs()), entry: e, path: path, found: found})
+		d.c.report(suspect{dirs: d.dirs(), entry: e, path: d.pathOf(name), found: found})
 	}
 }
 
@@ -110,13 +123,13 @@ func (d *checkedDirectory) examine(e volume.Entry, fd int, file *fileCheck) *che
 		d.c.postpone(d, e, file)
 		return nil
 	}
-	d.report(e, v.path, v.found)
+	d.report(e, v.name, v.found)
 	return v.inner
 }
 
 // view is what a look at an entry sees.
 type view struct {
-	path  string
+	name  string
 	found []finding
 	inner *checkedDirectory // of a directory that can be gone through
 }
@@ -124,20 +137,20 @@ type view struct {
 // look looks at an entry. fd is that of a directory, and file the check of what is none.
 func (d *checkedDirectory) look(e volume.Entry, fd int, file *fileCheck) (v view) {
 	if d.c.IsControl(e.Name) {
-		return view{path: d.pathOf(unknownName), found: d.control(e)}
+		return view{name: unknownName, found: d.control(e)}
 	}
-	name, found := d.name(e)
-	v = view{path: d.pathOf(name), found: found}
+	name, found := d.nameOf(e)
+	v = view{name: name, found: found}
 	switch e.Kind {
 	case unix.DT_DIR:
-		in := &checkedDirectory{c: d.c, parent: d, fd: fd, entry: e.Name, path: v.path, lost: d.isRoot() && isLostAndFound(name)}
+		in := &checkedDirectory{c: d.c, parent: d, fd: fd, entry: e.Name, name: name, lost: d.isRoot() && isLostAndFound(name)}
 		record, found := in.record(d.id, name)
 		if record != nil {
 			in.id, v.inner = record.ID, in
 		}
 		v.found = append(v.found, found...)
 	case unix.DT_REG:
-		file.dir, file.location, file.path = d.fd, envelope.Location{Directory: d.id, Name: name}, v.path
+		file.in, file.location = d, envelope.Location{Directory: d.id, Name: name}
 		v.found = append(v.found, file.look()...)
 	case unix.DT_LNK:
 		v.found = append(v.found, d.target(e)...)
@@ -200,68 +213,8 @@ func describePlaces(locations []envelope.Location, found envelope.Location) stri
 	return strings.Join(b, ", ")
 }
 
-// owns says whether what lies in a directory belongs to the directory with that ID: one thing that does is proof. An empty one may be anybody's.
-func (c *check) owns(fd int, id envelope.DirectoryID) bool {
-	dir, err := unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return false
-	}
-	defer unix.Close(dir)
-	owned, others := false, false
-	err = volume.EachBatch(dir, func(entries []volume.Entry) error {
-		for _, e := range entries {
-			if c.IsControl(e.Name) {
-				continue
-			}
-			if owned = c.belongs(fd, e, id); owned {
-				return errFound
-			}
-			others = true
-		}
-		return nil
-	})
-	return owned || err == nil && !others
-}
-
-// errFound ends a search.
-var errFound = errors.New("found")
-
-// belongs says whether an entry says that it lies in the directory with that ID.
-func (c *check) belongs(dir int, e volume.Entry, id envelope.DirectoryID) bool {
-	if !c.Sealed.Config().PlaintextNames {
-		_, err := c.NameOf(dir, id, e)
-		return err == nil
-	}
-	for _, l := range c.listed(dir, e) {
-		if l.Directory == id {
-			return true
-		}
-	}
-	return false
-}
-
-// listed returns the locations that an entry's header or record lists, without asking for its data key.
-func (c *check) listed(dir int, e volume.Entry) []envelope.Location {
-	fd, err := unix.Openat(dir, e.Name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil
-	}
-	defer unix.Close(fd)
-	switch e.Kind {
-	case unix.DT_DIR:
-		if record, err := c.ReadDirectory(fd); err == nil {
-			return record.Locations
-		}
-	case unix.DT_REG:
-		if header, err := c.Sealed.ReadHeader(&volume.Storage{FD: fd}, false); err == nil {
-			return header.Locations
-		}
-	}
-	return nil
-}
-
-// name returns the name of an entry, or unknownName and what is wrong with it.
-func (d *checkedDirectory) name(e volume.Entry) (string, []finding) {
+// nameOf returns the name of an entry, or unknownName and what is wrong with it.
+func (d *checkedDirectory) nameOf(e volume.Entry) (string, []finding) {
 	name, err := d.c.NameOf(d.fd, d.id, e)
 	switch {
 	case err == nil:

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
-	"kmsfs/fs/control"
 	"kmsfs/fs/keys"
 	"kmsfs/fs/volume"
 )
@@ -19,10 +18,9 @@ import (
 // fileCheck is the check of one regular file, at one of its names.
 type fileCheck struct {
 	c        *check
-	dir      int
+	in       *checkedDirectory
 	entry    string
 	location envelope.Location // with unknownName if the name doesn't open
-	path     string
 	// strict has nothing accepted that an unclean end may have left behind.
 	strict bool
 
@@ -35,7 +33,7 @@ type fileCheck struct {
 
 // look returns what is wrong with the file. What changed its type or name meanwhile has nothing wrong.
 func (f *fileCheck) look() []finding {
-	fd, err := unix.Openat(f.dir, f.entry, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(f.in.fd, f.entry, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO):
 		return nil
@@ -112,7 +110,7 @@ func (f *fileCheck) open(s *volume.Storage, header *envelope.Header, tolerant bo
 	case errors.Is(err, keys.ErrUnopened):
 		return nil, nil, []finding{{class: FaultDataKey, detail: err.Error()}}
 	case err != nil: // that says nothing of the file
-		c.stop(fmt.Errorf("checking %s: %w", f.path, err))
+		c.stop(fmt.Errorf("checking %s: %w", f.in.pathOf(f.location.Name), err))
 		return nil, nil, nil
 	}
 	defer clear(key)
@@ -235,67 +233,4 @@ func describeBad(bad []envelope.Span, size int64) string {
 		text += "; the last block is among them: the file may have been cut or extended"
 	}
 	return text
-}
-
-// hasOverflow says whether the file has an overflow attribute.
-func (c *check) hasOverflow(s *volume.Storage) bool {
-	_, err := unix.Fgetxattr(s.FD, volume.OverflowAttribute, nil)
-	return err == nil
-}
-
-// attributes opens the extended attributes of an open file or directory with that ID.
-func (c *check) attributes(fd int, object [envelope.IDSize]byte) (found []finding) {
-	for _, a := range c.badAttributes(fd, object) {
-		found = append(found, finding{class: FaultAttribute, detail: a.name + ": " + a.err.Error()})
-	}
-	return found
-}
-
-// badAttribute is an attribute in the volume that doesn't open.
-type badAttribute struct {
-	name string
-	err  error
-}
-
-func (c *check) badAttributes(fd int, object [envelope.IDSize]byte) (bad []badAttribute) {
-	size, err := unix.Flistxattr(fd, nil)
-	if err != nil || size == 0 {
-		return nil // there are none where the file system knows of none
-	}
-	names := make([]byte, volume.MaxAttribute)
-	n, err := unix.Flistxattr(fd, names)
-	if err != nil {
-		return nil
-	}
-	for name := range strings.SplitSeq(strings.TrimSuffix(string(names[:n]), "\x00"), "\x00") {
-		if !strings.HasPrefix(name, control.Prefix) || name == volume.OverflowAttribute {
-			continue
-		}
-		if err := c.openAttribute(fd, object, name); err != nil {
-			bad = append(bad, badAttribute{name, err})
-		}
-	}
-	return bad
-}
-
-func (c *check) openAttribute(fd int, object [envelope.IDSize]byte, stored string) error {
-	name, err := c.Sealed.OpenAttributeName(object, stored)
-	if err != nil {
-		return err
-	}
-	value, err := readAttribute(fd, stored)
-	if err != nil {
-		return err
-	}
-	_, err = c.Sealed.OpenAttribute(object, name, value)
-	return err
-}
-
-func readAttribute(fd int, stored string) ([]byte, error) {
-	value := make([]byte, volume.MaxAttribute+envelope.AttributeOverhead)
-	n, err := unix.Fgetxattr(fd, stored, value)
-	if err != nil {
-		return nil, err
-	}
-	return value[:n], nil
 }

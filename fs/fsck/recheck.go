@@ -1,7 +1,6 @@
 package fsck
 
 import (
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -91,7 +90,7 @@ func (c *check) inUse() bool {
 // postponed is an entry that is to be looked at again.
 type postponed struct {
 	dirs  []string // as in suspect
-	path  string   // of the directory
+	path  string   // of the directory; users see it there
 	lost  bool
 	entry volume.Entry
 	file  *fileCheck
@@ -104,7 +103,7 @@ func (c *check) postpone(d *checkedDirectory, e volume.Entry, file *fileCheck) {
 		c.changing.Add(1)
 		return
 	}
-	c.later = append(c.later, postponed{slices.Clone(d.dirs()), d.path, d.lost, e, file})
+	c.later = append(c.later, postponed{d.dirs(), d.path(), d.lost, e, file})
 }
 
 // lookAgain looks at what was postponed, until nothing is left that isn't sure, or patience ends.
@@ -141,7 +140,7 @@ func (c *check) again(p postponed) {
 	if err != nil {
 		return
 	}
-	d := &checkedDirectory{c: c, above: p.dirs, fd: dir, path: p.path, id: record.ID, lost: p.lost}
+	d := &checkedDirectory{c: c, above: p.dirs, base: p.path, fd: dir, id: record.ID, lost: p.lost}
 	if p.entry.Kind != unix.DT_DIR {
 		d.examine(p.entry, -1, p.file)
 		return
@@ -152,6 +151,6 @@ func (c *check) again(p postponed) {
 	}
 	defer unix.Close(fd)
 	if in := d.examine(p.entry, fd, nil); in != nil {
-		volume.NewWalk(c.ctx).Through(in)
+		volume.Walk(c.ctx, fd, in)
 	}
 }

@@ -46,7 +46,7 @@ func (r *repairer) look(suspects []suspect) error {
 	if err != nil {
 		return err
 	}
-	volume.NewWalk(r.ctx).Through(&surveyed{s, r.Root, record.ID})
+	volume.Walk(r.ctx, r.Root, &surveyed{s, r.Root, record.ID})
 	return context.Cause(r.ctx)
 }
 
@@ -133,8 +133,6 @@ type surveyed struct {
 	fd int
 	id envelope.DirectoryID
 }
-
-func (d *surveyed) Descriptor() int { return d.fd }
 
 // failed leaves out what can't be read: a check has told of it.
 func (d *surveyed) Failed(volume.Entry, error) {}

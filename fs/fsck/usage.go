@@ -64,7 +64,7 @@ func CountKeyUsage(ctx context.Context, o UsageOptions) (KeyUsage, error) {
 	c := &usageCount{Volume: b, options: o, inodes: newLinkedInodes()}
 	root := &usageDirectory{c, b.Root}
 	root.record()
-	volume.NewWalk(ctx).Through(root)
+	volume.Walk(ctx, b.Root, root)
 	usage.Files, usage.Directories, usage.Unknown = c.files.Load(), c.directories.Load(), c.unknown.Load()
 	return usage, ctx.Err()
 }
@@ -87,8 +87,6 @@ type usageDirectory struct {
 	c  *usageCount
 	fd int
 }
-
-func (d *usageDirectory) Descriptor() int { return d.fd }
 
 func (d *usageDirectory) Failed(_ volume.Entry, err error) {
 	if !errors.Is(err, unix.ENOENT) {

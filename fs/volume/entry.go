@@ -36,25 +36,32 @@ func ListEntries(dir int) (all []Entry, err error) {
 	return all, nil
 }
 
-// EachBatch calls do with the entries of a directory, some at a time, from where its descriptor stands, without "." and "..". An error of do ends it.
+// EachBatch calls do with the entries of a directory, some at a time, from where its descriptor stands,
+// without "." and "..". An error of do ends it.
 func EachBatch(dir int, do func([]Entry) error) error {
 	buffer := make([]byte, direntBatch)
 	for {
-		n, err := retry(func() (int, error) { return unix.Getdents(dir, buffer) })
-		if err != nil || n == 0 {
-			return err
-		}
-		entries, err := parseEntries(buffer[:n])
-		if err == nil {
+		entries, err := readBatch(dir, buffer)
+		if err == nil && entries != nil {
 			err = do(entries)
 		}
-		if err != nil {
+		if err != nil || entries == nil {
 			return err
 		}
 	}
 }
 
-func parseEntries(b []byte) (entries []Entry, err error) {
+// readBatch reads the next entries of a directory, without "." and "..", so that there may be none; nil at the end.
+func readBatch(dir int, buffer []byte) ([]Entry, error) {
+	n, err := retry(func() (int, error) { return unix.Getdents(dir, buffer) })
+	if err != nil || n == 0 {
+		return nil, err
+	}
+	return parseEntries(buffer[:n])
+}
+
+func parseEntries(b []byte) ([]Entry, error) {
+	entries := []Entry{}
 	for len(b) > direntName {
 		length := int(binary.NativeEndian.Uint16(b[direntReclen:]))
 		if length <= direntName || length > len(b) {

@@ -20,7 +20,7 @@ type Progress struct {
 // Count counts all there is, until the context ends. The caller waits for it.
 func (p *Progress) Count(ctx context.Context, root int, done *sync.WaitGroup) {
 	done.Go(func() {
-		NewWalk(ctx).Through(&countedDirectory{p, root})
+		Walk(ctx, root, &countedDirectory{p, root})
 		p.Counted.Store(ctx.Err() == nil)
 	})
 }
@@ -30,8 +30,6 @@ type countedDirectory struct {
 	p  *Progress
 	fd int
 }
-
-func (d *countedDirectory) Descriptor() int { return d.fd }
 
 func (d *countedDirectory) Enter(fd int, _ Entry) Branch { return &countedDirectory{d.p, fd} }
 

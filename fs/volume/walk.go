@@ -10,89 +10,179 @@ import (
 
 // Branch is a directory of the volume that a walk goes through. Its methods are called by several goroutines at once.
 type Branch interface {
-	// descriptor is the directory's.
-	Descriptor() int
-	// enter returns the branch of the directory e in this one, which is open as fd as long as the walk goes through it; nil to leave it out.
+	// Enter returns the branch of the directory e in this one; nil leaves it out. It is open as fd
+	// until all its entries have been seen, which may be before those of the directories beneath it.
 	Enter(fd int, e Entry) Branch
-	// see looks at an entry that is no directory.
+	// See looks at an entry that is not a directory.
 	See(e Entry)
-	// failed is told of what can't be read: e, or with an empty one the directory itself.
+	// Failed is told what can't be read: e, or with an empty one the directory itself.
 	Failed(e Entry, err error)
 }
 
-// Walk goes through a directory and all beneath it, in parallel, and with memory that doesn't grow with the number of entries.
-type Walk struct {
-	ctx context.Context
-	// more has room for each further goroutine that may work; who finds none works himself.
-	more chan struct{}
-}
-
-// NewWalk returns a walk that ends early when ctx does.
-func NewWalk(ctx context.Context) *Walk {
-	return &Walk{ctx, make(chan struct{}, 2*runtime.GOMAXPROCS(0)-1)} // the disk is waited for too
-}
-
-// Through goes through b. It returns when everything has been seen.
-func (w *Walk) Through(b Branch) {
-	dir, err := unix.Openat(b.Descriptor(), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+// Walk goes through the directory that is open as root, whose branch is b, and through all beneath it. It
+// works in parallel, and returns when everything has been seen or ctx has ended.
+//
+// Its memory doesn't grow with the number of entries: of each directory on the way down it keeps at most
+// two batches. A directory whose entries have all been seen is closed, so that even a very long chain of directories
+// takes few descriptors.
+func Walk(ctx context.Context, root int, b Branch) {
+	dir, err := unix.Openat(root, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		b.Failed(Entry{}, err)
 		return
 	}
-	defer unix.Close(dir)
-	var parts sync.WaitGroup
-	defer parts.Wait()
-	err = EachBatch(dir, func(entries []Entry) error {
-		w.share(&parts, func() { w.entries(b, entries) })
-		return w.ctx.Err()
-	})
-	if err != nil && w.ctx.Err() == nil {
-		b.Failed(Entry{}, err)
+	w := &walk{ctx: ctx}
+	w.changed = sync.NewCond(&w.mu)
+	w.push(task{in: &level{branch: b, fd: dir}})
+	var workers sync.WaitGroup
+	for range 2 * runtime.GOMAXPROCS(0) { // the disk is waited for too
+		workers.Go(w.work)
+	}
+	workers.Wait()
+}
+
+// walk is a walk under way.
+type walk struct {
+	ctx context.Context
+
+	mu      sync.Mutex // guards what follows, and level.tasks
+	changed *sync.Cond // there is a task, or none are left
+	// tasks are to be done, the last one first: what is deepest, so that few directories are open.
+	tasks []task
+	// unfinished are the tasks to be done and those under way.
+	unfinished int
+}
+
+// task is a part of the work on a directory: to look at entries, or, without any, to read more of them.
+type task struct {
+	in      *level
+	entries []Entry
+}
+
+// level is a directory on the way down.
+type level struct {
+	branch Branch
+	fd     int
+	tasks  int // unfinished ones; the directory is closed after the last
+}
+
+func (w *walk) push(t task) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.tasks = append(w.tasks, t)
+	w.unfinished++
+	t.in.tasks++
+	w.changed.Signal()
+}
+
+// next waits for a task. It returns false when there will be no more.
+func (w *walk) next() (task, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for len(w.tasks) == 0 {
+		if w.unfinished == 0 {
+			return task{}, false
+		}
+		w.changed.Wait()
+	}
+	last := len(w.tasks) - 1
+	t := w.tasks[last]
+	w.tasks[last] = task{}
+	w.tasks = w.tasks[:last]
+	return t, true
+}
+
+// done ends a task, after those that it leads to have been pushed.
+func (w *walk) done(t task) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.unfinished--
+	if w.unfinished == 0 {
+		w.changed.Broadcast()
+	}
+	t.in.tasks--
+	if t.in.tasks == 0 {
+		unix.Close(t.in.fd)
 	}
 }
 
-// share has another goroutine do the work, if there is room for one.
-func (w *Walk) share(parts *sync.WaitGroup, work func()) {
-	select {
-	case w.more <- struct{}{}:
-		parts.Go(func() {
-			defer func() { <-w.more }()
-			work()
-		})
-	default:
-		work()
+func (w *walk) work() {
+	buffer := make([]byte, direntBatch)
+	for {
+		t, ok := w.next()
+		if !ok {
+			return
+		}
+		switch {
+		case w.ctx.Err() != nil:
+		case len(t.entries) == 0:
+			w.read(t.in, buffer)
+		default:
+			w.look(t.in, t.entries)
+		}
+		w.done(t)
 	}
 }
 
-func (w *Walk) entries(b Branch, entries []Entry) {
-	for _, e := range entries {
+// read reads two batches of entries: the second one tells most directories' end, after which they can be
+// closed while what lies beneath is walked through.
+func (w *walk) read(in *level, buffer []byte) {
+	var batches [][]Entry
+	for len(batches) < 2 {
+		entries, err := readBatch(in.fd, buffer)
+		if err != nil {
+			in.branch.Failed(Entry{}, err)
+		}
+		if err != nil || entries == nil {
+			break
+		}
+		batches = append(batches, entries)
+	}
+	if len(batches) == 2 {
+		w.push(task{in: in})
+	}
+	for _, entries := range batches {
+		if len(entries) > 0 {
+			w.push(task{in, entries})
+		}
+	}
+}
+
+// look looks at entries, up to the first directory: that is read next, and the rest comes after it.
+func (w *walk) look(in *level, entries []Entry) {
+	for i, e := range entries {
 		if w.ctx.Err() != nil {
 			return
 		}
 		if e.Kind == unix.DT_UNKNOWN {
 			var st unix.Stat_t
-			if err := unix.Fstatat(b.Descriptor(), e.Name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-				b.Failed(e, err)
+			if err := unix.Fstatat(in.fd, e.Name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+				in.branch.Failed(e, err)
 				continue
 			}
 			e.Kind = uint8(st.Mode & unix.S_IFMT >> 12) // a DT_ constant
 		}
-		if e.Kind == unix.DT_DIR {
-			w.directory(b, e)
-		} else {
-			b.See(e)
+		if e.Kind != unix.DT_DIR {
+			in.branch.See(e)
+			continue
 		}
+		if rest := entries[i+1:]; len(rest) > 0 {
+			w.push(task{in, rest})
+		}
+		w.enter(in, e)
+		return
 	}
 }
 
-func (w *Walk) directory(b Branch, e Entry) {
-	fd, err := unix.Openat(b.Descriptor(), e.Name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+func (w *walk) enter(in *level, e Entry) {
+	fd, err := unix.Openat(in.fd, e.Name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		b.Failed(e, err)
+		in.branch.Failed(e, err)
 		return
 	}
-	defer unix.Close(fd)
-	if inner := b.Enter(fd, e); inner != nil {
-		w.Through(inner)
+	if inner := in.branch.Enter(fd, e); inner != nil {
+		w.push(task{in: &level{branch: inner, fd: fd}})
+	} else {
+		unix.Close(fd)
 	}
 }
