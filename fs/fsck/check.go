@@ -43,14 +43,15 @@ type Options struct {
 // Fault is something in a volume that is not as it was sealed or left. Its JSON names are stable.
 type Fault struct {
 	Class Class `json:"class"`
-	// Path is where users see it, as far as that can be known: "?" stands for names that don't open. Backing is where it lies in the volume. Both
-	// begin with "/".
+	// Path is where users see it, as far as that can be known: "?" stands for names that don't
+	// open. Backing is where it lies in the volume. Both begin with "/".
 	Path    string `json:"path"`
 	Backing string `json:"backing"`
 	Detail  string `json:"detail"`
 	// Bad are the parts of a file's content that don't open, in bytes.
 	Bad []envelope.Span `json:"bad,omitempty"`
-	// Remedy is what repair does about it; once that was tried, what it has done, or why it could not.
+	// Remedy is what repair does about it; once that was tried, what it has done, or why it could
+	// not.
 	Remedy string `json:"remedy"`
 	// Repaired says how that ended; nil if it was not tried.
 	Repaired *bool `json:"repaired,omitempty"`
@@ -137,8 +138,9 @@ type Summary struct {
 	Others int64 `json:"others"`
 	// Bytes is the ciphertext of the files that were checked.
 	Bytes int64 `json:"bytes"`
-	// Refused are files that were not checked, since the key service lets nobody, or not this caller, use their keys; Denied those that the
-	// system's permissions keep the caller from; Changing those that changed all the while.
+	// Refused are files that were not checked, since the key service lets nobody, or not this
+	// caller, use their keys; Denied those that the system's permissions keep the caller from;
+	// Changing those that changed all the while.
 	Refused  int64 `json:"refused"`
 	Denied   int64 `json:"denied"`
 	Changing int64 `json:"changing"`
@@ -175,7 +177,8 @@ type tally struct {
 
 // suspect is an entry with faults.
 type suspect struct {
-	// dirs are the backing names of the directories that lead to it; entry is empty for the root itself.
+	// dirs are the backing names of the directories that lead to it; entry is empty for the root
+	// itself.
 	dirs  []string
 	entry volume.Entry
 	path  string
@@ -194,8 +197,9 @@ func (s suspect) inVolume() string {
 	return "/" + path.Join(path.Join(s.dirs...), s.entry.Name)
 }
 
-// Check examines a volume, mounted or not, and reports its faults. It returns an error if it can't be examined to its end. If nobody
-// else has it mounted, and the options ask for it, it repairs what it finds.
+// Check examines a volume, mounted or not, and reports its faults. It returns an error if it can't
+// be examined to its end. If nobody else has it mounted, and the options ask for it, it repairs
+// what it finds.
 func Check(ctx context.Context, o Options) (Summary, error) {
 	b, err := volume.Open(o.Volume, o.Keys, "fsck")
 	if err != nil {

@@ -14,7 +14,8 @@ import (
 // claims are what entries of a volume say of themselves, without their data keys.
 type claims struct{ *volume.Volume }
 
-// listed returns the locations that an entry's header or record lists, without asking for its data key.
+// listed returns the locations that an entry's header or record lists, without asking for its data
+// key.
 func (c claims) listed(dir int, e volume.Entry) []envelope.Location {
 	fd, err := unix.Openat(dir, e.Name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -49,7 +50,8 @@ func (c claims) lists(dir int, e volume.Entry, l envelope.Location) bool {
 	return err == nil && c.Sealed.LiesAt(header, l)
 }
 
-// owns says whether what lies in a directory belongs to the directory with that ID: one thing that does is proof. An empty one may be anybody's.
+// owns says whether what lies in a directory belongs to the directory with that ID: one thing that
+// does is proof. An empty one may be anybody's.
 func (c claims) owns(fd int, id envelope.DirectoryID) bool {
 	dir, err := unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {

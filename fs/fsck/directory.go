@@ -13,7 +13,8 @@ import (
 	"kmsfs/fs/volume"
 )
 
-// lostAndFound is the directory in the volume's root that repair moves things to; with a number behind it where that name was taken.
+// lostAndFound is the directory in the volume's root that repair moves things to; with a number
+// behind it where that name was taken.
 const lostAndFound = "lost+found"
 
 // unknownName stands for a name that doesn't open.
@@ -42,7 +43,8 @@ func (d *checkedDirectory) dirs() (names []string) {
 	return slices.Concat(d.above, names)
 }
 
-// path is where users see the directory. It is put together only when it is needed: directories may lie very deep.
+// path is where users see the directory. It is put together only when it is needed: directories may
+// lie very deep.
 func (d *checkedDirectory) path() string {
 	var names []string
 	for ; d.parent != nil; d = d.parent {
@@ -70,7 +72,8 @@ func (d *checkedDirectory) Failed(e volume.Entry, err error) {
 	}
 }
 
-// report reports what is wrong with an entry. What lies in lost+found because it doesn't open is left in peace there.
+// report reports what is wrong with an entry. What lies in lost+found because it doesn't open is
+// left in peace there.
 func (d *checkedDirectory) report(e volume.Entry, name string, found []finding) {
 	if d.lost {
 		before := len(found)
@@ -116,7 +119,8 @@ func (d *checkedDirectory) See(e volume.Entry) {
 	}
 }
 
-// examine reports what is wrong with an entry, or postpones that. For a directory, open as fd, whose entries can be looked at, it returns that.
+// examine reports what is wrong with an entry, or postpones that. For a directory, open as fd,
+// whose entries can be looked at, it returns that.
 func (d *checkedDirectory) examine(e volume.Entry, fd int, file *fileCheck) *checkedDirectory {
 	v, sure := d.lookSure(e, fd, file)
 	if !sure { // a directory is gone through when that is sure
@@ -162,7 +166,8 @@ func isLostAndFound(name string) bool {
 	return name == lostAndFound || strings.HasPrefix(name, lostAndFound+".")
 }
 
-// record reads the directory's record, and returns it unless the directory's entries can't be known by it.
+// record reads the directory's record, and returns it unless the directory's entries can't be known
+// by it.
 func (d *checkedDirectory) record(parent envelope.DirectoryID, name string) (*envelope.Directory, []finding) {
 	record, err := d.c.ReadDirectory(d.fd)
 	switch {

@@ -24,14 +24,16 @@ type fileCheck struct {
 	// strict has nothing accepted that an unclean end may have left behind.
 	strict bool
 
-	// read says that the content has been read, and suspects which parts of it did not open: only those are looked at again.
+	// read says that the content has been read, and suspects which parts of it did not open: only
+	// those are looked at again.
 	read     bool
 	suspects []envelope.Span
 	// size is the ciphertext's, in bytes, and counted what progress knows of already.
 	size, counted int64
 }
 
-// look returns what is wrong with the file. What changed its type or name meanwhile has nothing wrong.
+// look returns what is wrong with the file. What changed its type or name meanwhile has nothing
+// wrong.
 func (f *fileCheck) look() []finding {
 	fd, err := unix.Openat(f.in.fd, f.entry, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	switch {
@@ -96,7 +98,8 @@ func headerFinding(err error) []finding {
 	return unreadable(err)
 }
 
-// open opens the file, or says why it can't be. It returns neither if the key service refuses its key.
+// open opens the file, or says why it can't be. It returns neither if the key service refuses its
+// key.
 func (f *fileCheck) open(s *volume.Storage, header *envelope.Header, tolerant bool) (*envelope.File, *acceptances, []finding) {
 	c := f.c
 	if !c.Sealed.Allows(header.KeyARN) {

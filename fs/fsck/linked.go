@@ -27,7 +27,8 @@ const mostLinkedInodes = 1 << 20
 
 func newLinkedInodes() linkedInodes { return linkedInodes{seen: map[uint64]*linkedInode{}} }
 
-// visit is called at each link. Who comes first gets one that is his, reads the content and leaves it.
+// visit is called at each link. Who comes first gets one that is his, reads the content and leaves
+// it.
 func (l *linkedInodes) visit(st unix.Stat_t) *linkedInode {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -46,7 +47,8 @@ func (l *linkedInodes) visit(st unix.Stat_t) *linkedInode {
 	return &mine
 }
 
-// parts are what is to be read: everything for who comes first, and what did not open then for all others.
+// parts are what is to be read: everything for who comes first, and what did not open then for all
+// others.
 func (l *linkedInode) parts() []envelope.Span {
 	if l.mine {
 		return []envelope.Span{envelope.Everything()}

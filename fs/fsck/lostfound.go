@@ -117,7 +117,8 @@ func (d *lostDirectory) inner(fd int, name lostName, id envelope.DirectoryID) *l
 	return &lostDirectory{d.b, fd, id, name.path, append(d.dirs[:len(d.dirs):len(d.dirs)], name.Entry)}
 }
 
-// make makes a directory in this one, durably: whole, with its record, under a temporary name, which it then leaves.
+// make makes a directory in this one, durably: whole, with its record, under a temporary name,
+// which it then leaves.
 func (d *lostDirectory) make(name lostName, mode uint32, uid, gid int) (*lostDirectory, error) {
 	temp := volume.NewTempName()
 	if err := unix.Mkdirat(d.fd, temp, 0o700); err != nil {

@@ -9,13 +9,15 @@ import (
 	"kmsfs/fs/volume"
 )
 
-// A volume may be in use while it is checked, and what is just being changed can look like a fault. So a fault of a volume in use counts only if
-// what has it was left alone for some time; until then it is postponed, and looked at again after all else.
+// A volume may be in use while it is checked, and what is just being changed can look like a fault.
+// So a fault of a volume in use counts only if what has it was left alone for some time; until then
+// it is postponed, and looked at again after all else.
 const (
-	// longAgo is how long: the steps of a change, with what the disk takes to sync each, and a key service to answer, have come to their end by then.
+	// longAgo is how long: the steps of a change, with what the disk takes to sync each, and a key
+	// service to answer, have come to their end by then.
 	longAgo = 10 * time.Second
-	// againAfter is the time between one look at all that was postponed and the next, mostPatience how long that goes on, and mostPostponed how much it
-	// may be: what is beyond is only counted.
+	// againAfter is the time between one look at all that was postponed and the next, mostPatience
+	// how long that goes on, and mostPostponed how much it may be: what is beyond is only counted.
 	againAfter    = 500 * time.Millisecond
 	mostPatience  = time.Minute
 	mostPostponed = 100_000
@@ -129,7 +131,8 @@ func (c *check) lookAgain() {
 	}
 }
 
-// again looks at an entry whose directory may have been moved or removed meanwhile: then the entry is in use.
+// again looks at an entry whose directory may have been moved or removed meanwhile: then the entry
+// is in use.
 func (c *check) again(p postponed) {
 	dir, err := openBeneath(c.Root, p.dirs)
 	if err != nil {

@@ -14,7 +14,8 @@ import (
 	"kmsfs/fs/volume"
 )
 
-// repairer repairs what a check has found. No mount has the volume meanwhile, and the repairer works alone.
+// repairer repairs what a check has found. No mount has the volume meanwhile, and the repairer
+// works alone.
 type repairer struct {
 	*check
 	survey *survey
@@ -126,8 +127,8 @@ func (r *repairer) moveRaw(dir int, entry, base string) (what string, err error)
 	return "moved to " + name.path, lost.take(dir, entry, name)
 }
 
-// moveFile moves a file, so that it opens in its new place. A file that doesn't open, or is a copy of
-// another one, is moved as it is.
+// moveFile moves a file, so that it opens in its new place. A file that doesn't open, or is a copy
+// of another one, is moved as it is.
 func (r *repairer) moveFile(dir int, entry string, to *lostDirectory, name lostName) (string, error) {
 	err := r.withFile(dir, entry, nil, func(f opened) error {
 		if f.st.Nlink == 1 && !r.survey.claimFile(f.header.FileID) {
@@ -146,8 +147,8 @@ func (r *repairer) moveFile(dir int, entry string, to *lostDirectory, name lostN
 
 var errCopy = errors.New("a copy")
 
-// moveDirectory moves a directory, so that it opens in its new place. A copy of another directory is
-// moved as it is.
+// moveDirectory moves a directory, so that it opens in its new place. A copy of another directory
+// is moved as it is.
 func (r *repairer) moveDirectory(dir int, entry string, to *lostDirectory, name lostName) (string, error) {
 	fd, err := unix.Openat(dir, entry, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -176,8 +177,8 @@ func (r *repairer) moveDirectory(dir int, entry string, to *lostDirectory, name 
 	return "moved to " + name.path, r.ReplaceDirectory(fd, &next)
 }
 
-// createLost makes a file in lost+found that is like the one that st is of, but for its content. After an
-// error there is none.
+// createLost makes a file in lost+found that is like the one that st is of, but for its content.
+// After an error there is none.
 func (r *repairer) createLost(lost *lostDirectory, name lostName, keyARN string, st unix.Stat_t, content func(f *envelope.File) error) (err error) {
 	if err := lost.prepareName(name); err != nil {
 		return err

@@ -25,7 +25,8 @@ func (d *directoryRepair) inPlace(f finding) (o outcome, ok bool) {
 	return outcome{}, false
 }
 
-// rebuild makes a new directory of what can be identified in one whose record is lost. The rest stays in the old one, which is moved too.
+// rebuild makes a new directory of what can be identified in one whose record is lost. The rest
+// stays in the old one, which is moved too.
 func (d *directoryRepair) rebuild(lost *lostDirectory, name lostName) (string, error) {
 	fd, err := unix.Openat(d.dir, d.entry.Name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -73,7 +74,8 @@ func (d *directoryRepair) rebuild(lost *lostDirectory, name lostName) (string, e
 	return fmt.Sprintf("%s; the directory, with %d entries that can't be, %s", what, left, rest), err
 }
 
-// identify finds out the ID that a directory had: an entry that names it, and whose own name opens by it, proves it.
+// identify finds out the ID that a directory had: an entry that names it, and whose own name opens
+// by it, proves it.
 func (d *directoryRepair) identify(fd int, entries []volume.Entry) (envelope.DirectoryID, bool) {
 	for _, e := range entries {
 		if d.IsControl(e.Name) {
@@ -119,7 +121,8 @@ func (d *directoryRepair) moveInto(to *lostDirectory, dir int, id envelope.Direc
 	return err
 }
 
-// dismantleRecordless empties a directory that has nothing in it but the remains of kmsfs's own, and no record that somebody may want to look at.
+// dismantleRecordless empties a directory that has nothing in it but the remains of kmsfs's own,
+// and no record that somebody may want to look at.
 func (d *directoryRepair) dismantleRecordless(fd int) bool {
 	var st unix.Stat_t
 	if !errors.Is(unix.Fstatat(fd, envelope.DirectoryName, &st, unix.AT_SYMLINK_NOFOLLOW), unix.ENOENT) {

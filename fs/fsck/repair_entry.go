@@ -41,7 +41,8 @@ func (e *entryRepair) open() error {
 	return nil
 }
 
-// run repairs what can be repaired in place, and then moves the entry, if something is left that asks for it.
+// run repairs what can be repaired in place, and then moves the entry, if something is left that
+// asks for it.
 func (e *entryRepair) run(done []outcome) {
 	var moving []int
 	for i, f := range e.found {
@@ -59,7 +60,8 @@ func (e *entryRepair) run(done []outcome) {
 	}
 }
 
-// movingClass is the fault that decides how the entry is moved: what can be had of a content comes first.
+// movingClass is the fault that decides how the entry is moved: what can be had of a content comes
+// first.
 func (e *entryRepair) movingClass(moving []int) Class {
 	for _, i := range moving {
 		if c := e.found[i].class; c == FaultBlock || c == FaultSize {
@@ -142,7 +144,8 @@ func (e *entryRepair) writeLongName() (outcome, bool) {
 	return outcome{}, false
 }
 
-// dropLongFile removes the file of the entry's long name, which means nothing any more; what is no file there goes to lost+found.
+// dropLongFile removes the file of the entry's long name, which means nothing any more; what is no
+// file there goes to lost+found.
 func (e *entryRepair) dropLongFile() error {
 	if !envelope.IsLong(e.entry.Name) {
 		return nil
@@ -204,7 +207,8 @@ func (e *entryRepair) base() string {
 	return "unknown"
 }
 
-// lookAfter looks at a file again that could not be opened before: what else is wrong with it is seen only now.
+// lookAfter looks at a file again that could not be opened before: what else is wrong with it is
+// seen only now.
 func (e *entryRepair) lookAfter(done []outcome) {
 	var st unix.Stat_t
 	if e.entry.Kind != unix.DT_REG || unix.Fstatat(e.dir, e.entry.Name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {

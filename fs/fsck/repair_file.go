@@ -39,8 +39,9 @@ func (p *fileRepair) inPlace(f finding) (o outcome, ok bool) {
 	return outcome{}, false
 }
 
-// withFile opens a file for changes that its modification time is not to show, and makes them durable. What an unclean end may have left behind is
-// accepted if accepted is not nil, and noted there.
+// withFile opens a file for changes that its modification time is not to show, and makes them
+// durable. What an unclean end may have left behind is accepted if accepted is not nil, and noted
+// there.
 func (r *repairer) withFile(dir int, entry string, accepted *acceptances, do func(f opened) error) error {
 	fd, err := unix.Openat(dir, entry, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.EACCES) {
@@ -202,7 +203,8 @@ func (p *fileRepair) acceptPlace() outcome {
 	})
 }
 
-// move moves the file: its header lists the new place before it is there, and afterwards no other, but for those of other links.
+// move moves the file: its header lists the new place before it is there, and afterwards no other,
+// but for those of other links.
 func (f opened) move(v *envelope.Volume, dir int, entry string, to *lostDirectory, name lostName) error {
 	add := func(h *envelope.Header) error {
 		v.AddLocation(h, name.location)
@@ -226,7 +228,8 @@ func (f opened) move(v *envelope.Volume, dir int, entry string, to *lostDirector
 	})
 }
 
-// salvage copies what opens of a file to lost+found, with zeros in place of the rest, and moves the file there too.
+// salvage copies what opens of a file to lost+found, with zeros in place of the rest, and moves the
+// file there too.
 func (p *fileRepair) salvage(lost *lostDirectory, name lostName) (string, error) {
 	var missing int64
 	err := p.withFile(p.dir, p.entry.Name, nil, func(f opened) error {

@@ -12,16 +12,19 @@ import (
 	"kmsfs/fs/volume"
 )
 
-// survey is what a repair has to know of the whole volume: where links of files lie that are said to lie elsewhere too, and whether what lies
-// in a wrong place is a copy of something in its right place.
+// survey is what a repair has to know of the whole volume: where links of files lie that are said
+// to lie elsewhere too, and whether what lies in a wrong place is a copy of something in its right
+// place.
 type survey struct {
 	c *check
 
 	mu sync.Mutex // guards what follows, during the walk
-	// files and directories are IDs that are looked for: true once one is found in its place, or is given one.
+	// files and directories are IDs that are looked for: true once one is found in its place, or is
+	// given one.
 	files       map[envelope.FileID]bool
 	directories map[envelope.DirectoryID]bool
-	// links are the places, by inode number, where files lie by right; with an entry for each file that is looked for.
+	// links are the places, by inode number, where files lie by right; with an entry for each file
+	// that is looked for.
 	links map[uint64][]envelope.Location
 }
 
@@ -113,7 +116,8 @@ func (s *survey) wantChildren(dir int, e volume.Entry) error {
 	})
 }
 
-// claimDirectory says whether a directory with that ID may be given a place, and notes that it has one then.
+// claimDirectory says whether a directory with that ID may be given a place, and notes that it has
+// one then.
 func (s *survey) claimDirectory(id envelope.DirectoryID) bool {
 	placed := s.directories[id]
 	s.directories[id] = true

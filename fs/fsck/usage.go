@@ -30,18 +30,21 @@ type KeyUsage struct {
 	// Files are wrapped under the key; Directories name it for what is made beneath.
 	Files       int64 `json:"files"`
 	Directories int64 `json:"directories"`
-	// Metadata says that the volume's metadata key is wrapped under it, without which nothing in the volume can be opened; NewFiles that files are
-	// made under it where no directory says otherwise.
+	// Metadata says that the volume's metadata key is wrapped under it, without which nothing in
+	// the volume can be opened; NewFiles that files are made under it where no directory says
+	// otherwise.
 	Metadata bool `json:"metadata"`
 	NewFiles bool `json:"newFiles"`
-	// Listed says that the volume's configuration names the key: where it doesn't, no file is under it that opens.
+	// Listed says that the volume's configuration names the key: where it doesn't, no file is under
+	// it that opens.
 	Listed bool `json:"listed"`
 	// Unknown are files and directories that don't tell, as their headers or records can't be read.
 	Unknown int64 `json:"unknown"`
 }
 
-// CountKeyUsage counts what depends on a KMS key, for which no file's data key is needed. If the volume can't be opened, it returns an error, and what the volume's
-// configuration says, which is not authenticated then.
+// CountKeyUsage counts what depends on a KMS key, for which no file's data key is needed. If the
+// volume can't be opened, it returns an error, and what the volume's configuration says, which is
+// not authenticated then.
 func CountKeyUsage(ctx context.Context, o UsageOptions) (KeyUsage, error) {
 	usage := KeyUsage{Volume: o.Volume}
 	b, err := volume.Open(o.Volume, o.Keys, "key usage")

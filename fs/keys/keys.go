@@ -11,26 +11,29 @@ import (
 	"kmsfs/policy/caller"
 )
 
-// ErrDenied is wrapped by a Service's error when the key service denies the use of a key: the caller has
-// no permission, or the key is disabled, pending deletion or gone. The file system answers EACCES to it,
-// and EIO to every other error.
+// ErrDenied is wrapped by a Service's error when the key service denies the use of a key: the
+// caller has no permission, or the key is disabled, pending deletion or gone. The file system
+// answers EACCES to it, and EIO to every other error.
 var ErrDenied = errors.New("denied by the key service")
 
-// ErrUnreachable is wrapped by a KeyService's error when there was no answer. Such an error has nothing of the system's error numbers in it: those are
-// the connection's, and not the file's.
+// ErrUnreachable is wrapped by a KeyService's error when there was no answer. Such an error has
+// nothing of the system's error numbers in it: those are the connection's, and not the file's.
 var ErrUnreachable = errors.New("the key service is not reached")
 
-// ErrUnopened is wrapped by Decrypt's error when what was to be unwrapped is not what the key has wrapped in that context.
+// ErrUnopened is wrapped by Decrypt's error when what was to be unwrapped is not what the key has
+// wrapped in that context.
 var ErrUnopened = errors.New("does not open")
 
-// Service is what the file system asks of a key service. Implementations are safe for concurrent use.
-// The slices that they return belong to the caller, which wipes plaintext keys.
+// Service is what the file system asks of a key service. Implementations are safe for concurrent
+// use. The slices that they return belong to the caller, which wipes plaintext keys.
 type Service interface {
 	// GenerateDataKey makes a 32-byte data key under a KMS key (ID, alias or ARN).
 	GenerateDataKey(ctx context.Context, call Call, key string, encryptionContext map[string]string) (DataKey, error)
-	// Decrypt unwraps a data key, which must be wrapped under that KMS key in that encryption context.
+	// Decrypt unwraps a data key, which must be wrapped under that KMS key in that encryption
+	// context.
 	Decrypt(ctx context.Context, call Call, keyARN string, wrapped []byte, encryptionContext map[string]string) ([]byte, error)
-	// ReEncrypt wraps a data key anew, under another KMS key (ID, alias or ARN) or in another encryption context. The result has no Plaintext.
+	// ReEncrypt wraps a data key anew, under another KMS key (ID, alias or ARN) or in another
+	// encryption context. The result has no Plaintext.
 	ReEncrypt(ctx context.Context, call Call, wrapped []byte, from, to Wrap) (DataKey, error)
 	// Check says of each use whether it would be allowed now. It is asked often, and not recorded.
 	Check(ctx context.Context, uses []Use) ([]Answer, error)
@@ -40,18 +43,20 @@ type Service interface {
 
 // Call says on whose behalf, and for which file operation, the key service is called.
 type Call struct {
-	// Caller is the process behind the FUSE request; for what the file system does of itself, its own.
+	// Caller is the process behind the FUSE request; for what the file system does of itself, its
+	// own.
 	Caller caller.Caller
 	// Operation is the file operation: "open for read", "create", "rename", ...
 	Operation string
-	// Own says that the file system calls as itself. Its calls need no permission: calls on behalf of
-	// users decide what those get to see.
+	// Own says that the file system calls as itself. Its calls need no permission: calls on behalf
+	// of users decide what those get to see.
 	Own bool
 	// ID names the file operation: the calls that it leads to have it in common.
 	ID uuid.UUID
 	// Path is the file's, as the process behind the operation sees it; empty if there is none.
 	Path string
-	// Behind is the process behind the operation where the file system calls as itself; nil if it is the Caller, or nobody.
+	// Behind is the process behind the operation where the file system calls as itself; nil if it
+	// is the Caller, or nobody.
 	Behind *caller.Caller
 }
 
@@ -75,8 +80,8 @@ func (c Call) BySelf() Call {
 	return own
 }
 
-// ForRecord is the call by which the file system records what the caller has done. The event names the
-// caller, which needs no permission for that.
+// ForRecord is the call by which the file system records what the caller has done. The event names
+// the caller, which needs no permission for that.
 func (c Call) ForRecord() Call {
 	c.Own = true
 	return c
@@ -92,7 +97,8 @@ type Wrap struct {
 // Action is what is done with a KMS key.
 type Action string
 
-// The actions that callers need permission for: what they read is decrypted, what they write is encrypted.
+// The actions that callers need permission for: what they read is decrypted, what they write is
+// encrypted.
 const (
 	ActionDecrypt         Action = "Decrypt"
 	ActionGenerateDataKey Action = "GenerateDataKey"
@@ -111,7 +117,8 @@ type Use struct {
 type Answer struct {
 	// Denied wraps ErrDenied; nil if the use is allowed.
 	Denied error
-	// Current says that the data key is wrapped under that KMS key's current material: wrapping it anew would be of no use.
+	// Current says that the data key is wrapped under that KMS key's current material: wrapping it
+	// anew would be of no use.
 	Current bool
 }
 

@@ -12,7 +12,8 @@ import (
 	"kmsfs/fs/keys"
 )
 
-// Allows says whether files may be wrapped under a KMS key: the configuration lists it, or has come to list it by another mount.
+// Allows says whether files may be wrapped under a KMS key: the configuration lists it, or has come
+// to list it by another mount.
 func (s *Session) Allows(keyARN string) bool {
 	if s.Sealed.Allows(keyARN) {
 		return true
@@ -20,8 +21,8 @@ func (s *Session) Allows(keyARN string) bool {
 	return !s.Sharing.Alone() && s.reloadConfig() == nil && s.Sealed.Allows(keyARN)
 }
 
-// Allow adds a KMS key to those under which files may be wrapped. The key service has just used it, because a directory policy, or the volume's
-// configuration, asked for it.
+// Allow adds a KMS key to those under which files may be wrapped. The key service has just used it,
+// because a directory policy, or the volume's configuration, asked for it.
 func (s *Session) Allow(keyARN string) error {
 	if s.Allows(keyARN) {
 		return nil
@@ -76,7 +77,8 @@ func (s *Session) ChangeConfig(edit func(c *envelope.Config) error) error {
 	return s.Sealed.Reconfigure(configuration)
 }
 
-// replaceConfig gives the configuration's name to a new file, which is locked before it has it: whoever locks that name next finds the volume in use.
+// replaceConfig gives the configuration's name to a new file, which is locked before it has it:
+// whoever locks that name next finds the volume in use.
 func (s *Session) replaceConfig(configuration []byte) (err error) {
 	root, temp := s.Root, NewTempName()
 	restore, err := s.keepRootTime()
@@ -99,7 +101,8 @@ func (s *Session) replaceConfig(configuration []byte) (err error) {
 	return errors.Join(SyncDir(root), restore())
 }
 
-// lockNew opens a configuration that is about to get its name, gives it the owner and mode of the present one, makes it durable, and locks it as that is.
+// lockNew opens a configuration that is about to get its name, gives it the owner and mode of the
+// present one, makes it durable, and locks it as that is.
 func (s *Session) lockNew(name string) (fd int, err error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(s.lock, &st); err != nil {

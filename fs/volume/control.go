@@ -11,8 +11,9 @@ import (
 	"kmsfs/envelope"
 )
 
-// readControl reads a control file of at least least and at most most bytes. It must be a regular file of the volume's owner,
-// of root or of this process's user, and not a link: control files are what an attacker would replace first.
+// readControl reads a control file of at least least and at most most bytes. It must be a regular
+// file of the volume's owner, of root or of this process's user, and not a link: control files are
+// what an attacker would replace first.
 func (b *Volume) readControl(dir int, name string, least, most int64) ([]byte, error) {
 	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {

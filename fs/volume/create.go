@@ -24,8 +24,8 @@ type CreateOptions struct {
 	Owner uint32
 }
 
-// Create makes a volume. It returns ErrNotEmpty if the directory has something in it. After an error the directory is as it
-// was.
+// Create makes a volume. It returns ErrNotEmpty if the directory has something in it. After an
+// error the directory is as it was.
 func Create(o CreateOptions) (err error) {
 	made := false
 	if err := unix.Mkdir(o.Volume, 0o700); err == nil {
@@ -53,7 +53,8 @@ func Create(o CreateOptions) (err error) {
 	return o.fill(dir)
 }
 
-// fill writes what a volume has from the start. The configuration comes last: without it, it is no volume.
+// fill writes what a volume has from the start. The configuration comes last: without it, it is no
+// volume.
 func (o CreateOptions) fill(dir int) (err error) {
 	config := envelope.Config{
 		Format: 1, VolumeID: envelope.NewVolumeID(), PlaintextNames: o.PlaintextNames, Owner: o.Owner,

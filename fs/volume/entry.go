@@ -21,7 +21,8 @@ const (
 	direntName   = 19
 )
 
-// direntBatch is how much of a directory is read at once, in bytes. A walk has that much for each level that it is deep in.
+// direntBatch is how much of a directory is read at once, in bytes. A walk has that much for each
+// level that it is deep in.
 const direntBatch = 32 << 10
 
 // ListEntries reads a directory from where its descriptor stands, without "." and "..".
@@ -36,8 +37,8 @@ func ListEntries(dir int) (all []Entry, err error) {
 	return all, nil
 }
 
-// EachBatch calls do with the entries of a directory, some at a time, from where its descriptor stands,
-// without "." and "..". An error of do ends it.
+// EachBatch calls do with the entries of a directory, some at a time, from where its descriptor
+// stands, without "." and "..". An error of do ends it.
 func EachBatch(dir int, do func([]Entry) error) error {
 	buffer := make([]byte, direntBatch)
 	for {
@@ -51,7 +52,8 @@ func EachBatch(dir int, do func([]Entry) error) error {
 	}
 }
 
-// readBatch reads the next entries of a directory, without "." and "..", so that there may be none; nil at the end.
+// readBatch reads the next entries of a directory, without "." and "..", so that there may be none;
+// nil at the end.
 func readBatch(dir int, buffer []byte) ([]Entry, error) {
 	n, err := retry(func() (int, error) { return unix.Getdents(dir, buffer) })
 	if err != nil || n == 0 {

@@ -6,8 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OpenOwned opens a file whose mode keeps its own owner out: a header changes when a read-only file is renamed, and the kernel has
-// asked the mode already whether the caller may read or write. The mode is put back at once.
+// OpenOwned opens a file whose mode keeps its own owner out: a header changes when a read-only file
+// is renamed, and the kernel has asked the mode already whether the caller may read or write. The
+// mode is put back at once.
 func OpenOwned(dir int, entry string, flags int) (int, error) {
 	handle, err := unix.Openat(dir, entry, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {

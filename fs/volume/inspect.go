@@ -12,10 +12,12 @@ import (
 	"kmsfs/fs/keys"
 )
 
-// Report is what a file, directory or symlink in a volume says of itself. Its JSON names are stable.
+// Report is what a file, directory or symlink in a volume says of itself. Its JSON names are
+// stable.
 type Report struct {
 	Path string `json:"path"`
-	// Type is "file", "directory", "symlink", "fifo", "socket", "device", or "control" for the volume's own files.
+	// Type is "file", "directory", "symlink", "fifo", "socket", "device", or "control" for the
+	// volume's own files.
 	Type          string `json:"type"`
 	FormatVersion int    `json:"formatVersion,omitempty"`
 	// FileID is set for files, DirectoryID for directories.
@@ -27,16 +29,16 @@ type Report struct {
 	DirectoryKey      string            `json:"directoryKey,omitempty"`
 	WrappedKey        []byte            `json:"-"`
 	EncryptionContext map[string]string `json:"encryptionContext,omitempty"`
-	// Locations are where the header or record says that it lies. A file with more than two has DigestedLocations instead, which
-	// is their number: of those, the header has only digests.
+	// Locations are where the header or record says that it lies. A file with more than two has
+	// DigestedLocations instead, which is their number: of those, the header has only digests.
 	Locations         []ReportedLocation `json:"locations"`
 	DigestedLocations int                `json:"digestedLocations,omitempty"`
 	// Flags are "sparse" and "detailsSealed".
 	Flags []string `json:"flags"`
 	// PlaintextSize is set for files and symlinks, in bytes.
 	PlaintextSize *int64 `json:"plaintextSize,omitempty"`
-	// Authentic says that the header or record was found to be what was sealed. If it isn't, Refusal says why the key service
-	// didn't let that be found out, or Fault what is wrong.
+	// Authentic says that the header or record was found to be what was sealed. If it isn't,
+	// Refusal says why the key service didn't let that be found out, or Fault what is wrong.
 	Authentic bool   `json:"authentic"`
 	Refusal   string `json:"refusal,omitempty"`
 	Fault     string `json:"fault,omitempty"`
@@ -165,7 +167,8 @@ func (i *Inspector) reportFile(r *Report, dir int, entry string) error {
 	if err != nil {
 		return err
 	}
-	// A file that is open, or was when a mount ended uncleanly, may have a size that none at rest has.
+	// A file that is open, or was when a mount ended uncleanly, may have a size that none at rest
+	// has.
 	plainSize := envelope.TolerantPlainSize(size)
 	r.PlaintextSize = &plainSize
 	header, err := i.v.Sealed.ReadHeader(st, true)
@@ -243,7 +246,8 @@ func (r *Report) locate(locations []envelope.Location) {
 	}
 }
 
-// fault notes an error that says that the volume holds something else than was sealed, and returns all others.
+// fault notes an error that says that the volume holds something else than was sealed, and returns
+// all others.
 func (r *Report) fault(err error) error {
 	if errors.Is(err, envelope.ErrAuthentication) || errors.Is(err, envelope.ErrFormat) || errors.Is(err, envelope.ErrEmpty) {
 		r.Fault = err.Error()

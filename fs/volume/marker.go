@@ -13,11 +13,12 @@ import (
 	"kmsfs/envelope"
 )
 
-// slack is how much earlier than the mark a change may be dated: file systems date changes by a clock that ticks some
-// milliseconds late.
+// slack is how much earlier than the mark a change may be dated: file systems date changes by a
+// clock that ticks some milliseconds late.
 const slack = time.Second
 
-// Tolerance says which files an unclean end may have left one step behind (envelope's FORMAT.md, section 9).
+// Tolerance says which files an unclean end may have left one step behind (envelope's FORMAT.md,
+// section 9).
 type Tolerance struct {
 	// since is when the mount began that ended uncleanly; zero if none did.
 	Since time.Time
@@ -25,7 +26,8 @@ type Tolerance struct {
 	Rebooted bool
 }
 
-// add allows for the unclean end of the mount that made the marker. boot is the ID of the present boot.
+// add allows for the unclean end of the mount that made the marker. boot is the ID of the present
+// boot.
 func (t *Tolerance) add(marker envelope.Mark, boot [16]byte) {
 	if t.Since.IsZero() || marker.Time.Before(t.Since) {
 		t.Since = marker.Time
@@ -38,8 +40,8 @@ func (t Tolerance) Covers(changed unix.Timespec) bool {
 	return !t.Since.IsZero() && !time.Unix(changed.Unix()).Before(t.Since.Add(-slack))
 }
 
-// takeMarkers finds out what the markers of unclean ends allow, and marks the volume as being changed. That is
-// durable when it returns.
+// takeMarkers finds out what the markers of unclean ends allow, and marks the volume as being
+// changed. That is durable when it returns.
 func (s *Session) takeMarkers() error {
 	unlock, err := s.Sharing.lockMarkers(!s.ReadOnly)
 	if err != nil {
@@ -107,9 +109,9 @@ func (b *Volume) markerNames() (names []string, err error) {
 	return names, err
 }
 
-// UncleanEnd returns what an unclean end may have left behind. With locked, the caller holds the volume
-// alone; else nothing is tolerated while a mount has the volume, as the markers are that mount's then.
-// Markers that can't be read count for nothing.
+// UncleanEnd returns what an unclean end may have left behind. With locked, the caller holds the
+// volume alone; else nothing is tolerated while a mount has the volume, as the markers are that
+// mount's then. Markers that can't be read count for nothing.
 func (b *Volume) UncleanEnd(locked bool) (t Tolerance, err error) {
 	names, err := b.markerNames()
 	if err != nil || len(names) == 0 {
@@ -174,7 +176,8 @@ func (s *Session) makeMarker(name string, boot [16]byte) error {
 	return SyncDir(s.Root)
 }
 
-// clearMarkers says that all changes of this session, and of those that it has repaired, are durable and whole.
+// clearMarkers says that all changes of this session, and of those that it has repaired, are
+// durable and whole.
 func (s *Session) clearMarkers() error {
 	unlock, err := s.Sharing.lockMarkers(true)
 	if err != nil {
@@ -207,7 +210,8 @@ func (s *Session) clearMarkers() error {
 // needs it, even if the disk is full.
 const SpareMarker = TempPrefix + "mark"
 
-// fillSpareMark writes the spare file in its place, or a new one if there is none that can be trusted to be just that.
+// fillSpareMark writes the spare file in its place, or a new one if there is none that can be
+// trusted to be just that.
 func (b *Volume) fillSpareMarker(content []byte) error {
 	fd, err := unix.Openat(b.Root, SpareMarker, unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err == nil {
@@ -241,8 +245,8 @@ func overwrite(fd int, name string, content []byte) error {
 	return nil
 }
 
-// keepRootTime returns what puts the root directory's modification time back: the mark's coming and going is nothing that
-// users did.
+// keepRootTime returns what puts the root directory's modification time back: the mark's coming and
+// going is nothing that users did.
 func (b *Volume) keepRootTime() (restore func() error, err error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(b.Root, &st); err != nil {

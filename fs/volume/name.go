@@ -8,8 +8,9 @@ import (
 	"kmsfs/envelope"
 )
 
-// TempPrefix begins the names of directories that are prepared before they appear, or taken apart after they vanished. They lie
-// beside the place that they come from or go to, so that what directories inherit from their parent is the kernel's affair.
+// TempPrefix begins the names of directories that are prepared before they appear, or taken apart
+// after they vanished. They lie beside the place that they come from or go to, so that what
+// directories inherit from their parent is the kernel's affair.
 const TempPrefix = envelope.TempName + "."
 
 // NewTempName returns a name that no entry has.
@@ -21,8 +22,8 @@ func randomHex() string {
 	return hex.EncodeToString(random[:])
 }
 
-// IsControl says that an entry is never a user's: more than package envelope names, since all that begins like control
-// files is theirs.
+// IsControl says that an entry is never a user's: more than package envelope names, since all that
+// begins like control files is theirs.
 func (b *Volume) IsControl(entry string) bool {
 	if !strings.HasPrefix(entry, "kmsfs.") {
 		return false

@@ -8,15 +8,15 @@ import (
 )
 
 const (
-	// maxPath is the longest path in an encryption context, in bytes. The context may have 8192 in all; headers and ext4's
-	// attributes hold less.
+	// maxPath is the longest path in an encryption context, in bytes. The context may have 8192 in
+	// all; headers and ext4's attributes hold less.
 	maxPath = 3072
 	// keptPath is how much of either end is kept of a longer path.
 	keptPath = 1024
 )
 
-// ShortenPath replaces the middle of a path that is too long by a hash of the whole, so that what policies say of its
-// beginning holds, and no two paths become one.
+// ShortenPath replaces the middle of a path that is too long by a hash of the whole, so that what
+// policies say of its beginning holds, and no two paths become one.
 func ShortenPath(p string) string {
 	if len(p) <= maxPath {
 		return p

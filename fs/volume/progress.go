@@ -10,7 +10,8 @@ import (
 
 // Progress is how far work on a volume has come. It can be read while the work goes on.
 type Progress struct {
-	// Files and Bytes are what has been done: entries that are no directories, and bytes in the volume.
+	// Files and Bytes are what has been done: entries that are no directories, and bytes in the
+	// volume.
 	Files, Bytes atomic.Int64
 	// AllFiles and AllBytes are what has been counted, and all there is once Counted is set.
 	AllFiles, AllBytes atomic.Int64

@@ -9,8 +9,8 @@ import (
 	"kmsfs/envelope"
 )
 
-// ReadDirectory reads the record of the directory dir, and says whether it was changed at or after the time in seconds since
-// 1970.
+// ReadDirectory reads the record of the directory dir, and says whether it was changed at or after
+// the time in seconds since 1970.
 func (b *Volume) ReadDirectory(dir int) (*envelope.Directory, error) {
 	page, err := b.readControl(dir, envelope.DirectoryName, envelope.DirectorySize, envelope.DirectorySize)
 	if errors.Is(err, unix.ENOENT) {

@@ -16,7 +16,8 @@ import (
 type SessionOptions struct {
 	// ReadOnly is the use by a mount that changes nothing in the volume.
 	ReadOnly bool
-	// Shared lets other mounts, also on other hosts, use the volume at the same time, all of them shared.
+	// Shared lets other mounts, also on other hosts, use the volume at the same time, all of them
+	// shared.
 	Shared bool
 }
 
@@ -130,7 +131,8 @@ func (s *Session) openLock() error {
 	return nil
 }
 
-// flock locks the configuration's file: the one that has its name once it is locked, as it may be replaced.
+// flock locks the configuration's file: the one that has its name once it is locked, as it may be
+// replaced.
 func (s *Session) flock(how int) error {
 	for {
 		err := unix.Flock(s.lock, how|unix.LOCK_NB)

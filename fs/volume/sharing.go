@@ -12,10 +12,12 @@ import (
 )
 
 // Sharing is how a mount takes turns with the other mounts of its volume. Exclusive use has no
-// other mounts; shared use takes turns by locks on bytes of files, which network file systems pass on.
+// other mounts; shared use takes turns by locks on bytes of files, which network file systems pass
+// on.
 //
 // RLock to UnlockMade guard the volume's names: against the mount's own goroutines always, and
-// against the other mounts if the volume is shared. They are taken before all other locks, and never twice.
+// against the other mounts if the volume is shared. They are taken before all other locks, and
+// never twice.
 type Sharing interface {
 	// RLock locks the names to resolve and use them; RUnlock ends it if it returns no error.
 	RLock() error
@@ -84,7 +86,8 @@ func (e *exclusive) acquire(s *Session) error {
 	if err := s.lockConfig(how); err != nil {
 		return err
 	}
-	// Of mounts that share a volume not all have a lock on a configuration that one of them has replaced.
+	// Of mounts that share a volume not all have a lock on a configuration that one of them has
+	// replaced.
 	shared, err := s.IsShared()
 	if err == nil && shared {
 		err = fmt.Errorf("%s: %w", s.Path, ErrInUse)
@@ -101,7 +104,8 @@ func (e *exclusive) mark(s *Session, boot [16]byte, others bool) error {
 }
 
 // shared is the use of a volume together with other mounts, in whatever process or host they are.
-// They take turns by locks on bytes of kmsfs.lock that belong to the open file (F_OFD_SETLK of fcntl(2)).
+// They take turns by locks on bytes of kmsfs.lock that belong to the open file (F_OFD_SETLK of
+// fcntl(2)).
 type shared struct {
 	localNames // taken before the bytes of the lock's file
 
@@ -125,7 +129,8 @@ const (
 // turnByte is the byte of a regular file that is locked to read or change it: beyond all content.
 const turnByte = 1 << 62
 
-// longestShare bounds how long the readers of a mount keep the names from others by coming one after another.
+// longestShare bounds how long the readers of a mount keep the names from others by coming one
+// after another.
 const longestShare = 10 * time.Millisecond
 
 func newShared() *shared {
@@ -278,7 +283,8 @@ func (h *shared) lockMarkers(write bool) (unlock func(), err error) {
 	return func() { unlockByte(h.fd, marksByte) }, nil
 }
 
-// isAlive finds the marker of a mount that is alive locked by it. The marker of an exclusive mount is not.
+// isAlive finds the marker of a mount that is alive locked by it. The marker of an exclusive mount
+// is not.
 func (h *shared) isAlive(root int, marker string) (bool, error) {
 	if marker == envelope.MarkName {
 		return false, nil

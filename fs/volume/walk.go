@@ -8,10 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Branch is a directory of the volume that a walk goes through. Its methods are called by several goroutines at once.
+// Branch is a directory of the volume that a walk goes through. Its methods are called by several
+// goroutines at once.
 type Branch interface {
 	// Enter returns the branch of the directory e in this one; nil leaves it out. It is open as fd
-	// until all its entries have been seen, which may be before those of the directories beneath it.
+	// until all its entries have been seen, which may be before those of the directories beneath
+	// it.
 	Enter(fd int, e Entry) Branch
 	// See looks at an entry that is not a directory.
 	See(e Entry)
@@ -19,12 +21,12 @@ type Branch interface {
 	Failed(e Entry, err error)
 }
 
-// Walk goes through the directory that is open as root, whose branch is b, and through all beneath it. It
-// works in parallel, and returns when everything has been seen or ctx has ended.
+// Walk goes through the directory that is open as root, whose branch is b, and through all beneath
+// it. It works in parallel, and returns when everything has been seen or ctx has ended.
 //
-// Its memory doesn't grow with the number of entries: of each directory on the way down it keeps at most
-// two batches. A directory whose entries have all been seen is closed, so that even a very long chain of directories
-// takes few descriptors.
+// Its memory doesn't grow with the number of entries: of each directory on the way down it keeps at
+// most two batches. A directory whose entries have all been seen is closed, so that even a very
+// long chain of directories takes few descriptors.
 func Walk(ctx context.Context, root int, b Branch) {
 	dir, err := unix.Openat(root, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -53,7 +55,8 @@ type walk struct {
 	unfinished int
 }
 
-// task is a part of the work on a directory: to look at entries, or, without any, to read more of them.
+// task is a part of the work on a directory: to look at entries, or, without any, to read more of
+// them.
 type task struct {
 	in      *level
 	entries []Entry
@@ -124,8 +127,8 @@ func (w *walk) work() {
 	}
 }
 
-// read reads two batches of entries: the second one tells most directories' end, after which they can be
-// closed while what lies beneath is walked through.
+// read reads two batches of entries: the second one tells most directories' end, after which they
+// can be closed while what lies beneath is walked through.
 func (w *walk) read(in *level, buffer []byte) {
 	var batches [][]Entry
 	for len(batches) < 2 {
