@@ -140,10 +140,10 @@ func TestMalformed(t *testing.T) {
 	}
 	for _, test := range []struct{ text, place, reason string }{
 		{"zzz", "line 1, column 1", "invalid"},
-		{"", "line 1", "EOF"},
+		{"", "line 1", "unexpected end"},
 		{"[]", "", "not a JSON object"},
 		{"{}", "Statement", "want a statement"},
-		{"{}{}", "line 1", "behind"},
+		{"{}{}", "line 1, column 3", "after top-level value"},
 		{"{\n \"Version\": }", "line 2", ""},
 		{"{\"Statement\":[\xff]}", "", "UTF-8"},
 		{`{"Statement":[],"Statement":[]}`, "line 1", "duplicate"},
@@ -152,7 +152,8 @@ func TestMalformed(t *testing.T) {
 		{`{"Statement":[1]}`, "Statement[0]", "not an object"},
 		{`{"Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`, "Statement", "no principal"},
 		{`{"Statement":{"Effect":"Perhaps","Principal":"*"}}`, "Statement.Effect", "Allow or Deny"},
-		{`{"Statement":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`, "line 1", "deep"},
+		{`{"Statement":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`, "line 1", "nested deeper"},
+		{`{"Statement":{"Effect":"Allow","Principal":"*","Action":"*","Resource":"\ud83d"}}`, "line 1, column 73", "lone surrogate"},
 		{one(`"Effects":"Deny"`), "Statement[1].Effects", "no such element"},
 		{one(`"Sid":1`), "Statement[1].Sid", "string"},
 		{one(`"NotPrincipal":"*"`), "Statement[1]", "either"},

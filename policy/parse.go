@@ -1,13 +1,12 @@
 package policy
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
-	"unicode/utf8"
+
+	"kmsfs/policy/strictjson"
 )
 
 // MalformedError says what is wrong with a policy document.
@@ -24,18 +23,15 @@ func (e *MalformedError) Error() string {
 }
 
 const (
-	// maxDepth bounds how deep values nest: more than the language needs.
-	maxDepth = 8
-
 	version2008 = "2008-10-17"
 	version2012 = "2012-10-17"
 )
 
 // Parse reads a policy document of the account. The error is a *MalformedError.
 func Parse(text, account string) (*Document, error) {
-	root, err := decode(text)
-	if err != nil {
-		return nil, err
+	root, err := strictjson.Parse(text)
+	if malformed, ok := errors.AsType[*strictjson.Error](err); ok {
+		return nil, &MalformedError{fmt.Sprintf("line %d, column %d", malformed.Line, malformed.Column), malformed.Reason}
 	}
 	p := parser{account: account}
 	d := p.document(root)
@@ -43,90 +39,6 @@ func Parse(text, account string) (*Document, error) {
 		return nil, p.err
 	}
 	return d, nil
-}
-
-// member is a member of a JSON object, in the order of the text. A value is a string, a json.Number, a bool, nil, a []any or an object.
-type (
-	member struct {
-		name  string
-		value any
-	}
-	object []member
-)
-
-// decode reads one JSON value strictly, duplicate members refused.
-func decode(text string) (any, error) {
-	if !utf8.ValidString(text) {
-		return nil, &MalformedError{"", "it is not UTF-8"}
-	}
-	d := json.NewDecoder(strings.NewReader(text))
-	d.UseNumber()
-	value, err := decodeValue(d, maxDepth)
-	if err == nil {
-		if _, err = d.Token(); errors.Is(err, io.EOF) {
-			return value, nil
-		}
-		err = errors.New("there is something behind the document")
-	}
-	return nil, &MalformedError{position(text, d.InputOffset()), strings.TrimPrefix(err.Error(), "json: ")}
-}
-
-func position(text string, offset int64) string {
-	before := []byte(text)[:min(int(offset), len(text))]
-	line := bytes.Count(before, []byte("\n"))
-	return fmt.Sprintf("line %d, column %d", line+1, len(before)-bytes.LastIndexByte(before, '\n'))
-}
-
-func decodeValue(d *json.Decoder, depth int) (any, error) {
-	token, err := d.Token()
-	if err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		return nil, err
-	}
-	delim, ok := token.(json.Delim)
-	if !ok {
-		return token, nil
-	}
-	if depth == 0 {
-		return nil, errors.New("it is nested too deep")
-	}
-	if delim == '{' {
-		return decodeObject(d, depth-1)
-	}
-	list := []any{}
-	for d.More() {
-		value, err := decodeValue(d, depth-1)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, value)
-	}
-	_, err = d.Token()
-	return list, err
-}
-
-func decodeObject(d *json.Decoder, depth int) (any, error) {
-	o, seen := object{}, map[string]bool{}
-	for d.More() {
-		token, err := d.Token()
-		if err != nil {
-			return nil, err
-		}
-		name, ok := token.(string)
-		if !ok || seen[name] {
-			return nil, fmt.Errorf("duplicate member %q", name)
-		}
-		seen[name] = true
-		value, err := decodeValue(d, depth)
-		if err != nil {
-			return nil, err
-		}
-		o = append(o, member{name, value})
-	}
-	_, err := d.Token()
-	return o, err
 }
 
 // parser makes a document of JSON values. It notes the first error, and goes on.
@@ -143,7 +55,7 @@ func (p *parser) fail(place, format string, args ...any) {
 }
 
 func (p *parser) document(root any) *Document {
-	top, ok := root.(object)
+	top, ok := root.(strictjson.Object)
 	if !ok {
 		p.fail("", "it is not a JSON object")
 		return nil
@@ -151,28 +63,28 @@ func (p *parser) document(root any) *Document {
 	d := &Document{}
 	var statements any
 	for _, m := range top {
-		switch m.name {
+		switch m.Name {
 		case "Version":
-			version := p.text(m.name, m.value)
+			version := p.text(m.Name, m.Value)
 			p.variables = version == version2012
 			if version != version2008 && version != version2012 {
-				p.fail(m.name, "unknown version %q: want %s or %s", version, version2012, version2008)
+				p.fail(m.Name, "unknown version %q: want %s or %s", version, version2012, version2008)
 			}
 		case "Id":
-			p.text(m.name, m.value)
+			p.text(m.Name, m.Value)
 		case "Statement":
-			statements = m.value
+			statements = m.Value
 		default:
-			p.fail(m.name, "there is no such element")
+			p.fail(m.Name, "there is no such element")
 		}
 	}
 	switch s := statements.(type) {
-	case object:
+	case strictjson.Object:
 		d.statements = append(d.statements, p.statement("Statement", s))
 	case []any:
 		for i, value := range s {
 			place := fmt.Sprintf("Statement[%d]", i)
-			o, ok := value.(object)
+			o, ok := value.(strictjson.Object)
 			if !ok {
 				p.fail(place, "it is not an object")
 			}
@@ -184,28 +96,28 @@ func (p *parser) document(root any) *Document {
 	return d
 }
 
-func (p *parser) statement(place string, o object) statement {
+func (p *parser) statement(place string, o strictjson.Object) statement {
 	var s statement
 	var effect string
 	named := 0
 	for _, m := range o {
-		at := place + "." + m.name
-		switch m.name {
+		at := place + "." + m.Name
+		switch m.Name {
 		case "Sid":
-			s.sid = p.text(at, m.value)
+			s.sid = p.text(at, m.Value)
 		case "Effect":
-			effect = p.text(at, m.value)
+			effect = p.text(at, m.Value)
 		case "Principal", "NotPrincipal":
 			named++
-			s.principals, s.notPrincipals = p.principals(at, m.value), m.name == "NotPrincipal"
+			s.principals, s.notPrincipals = p.principals(at, m.Value), m.Name == "NotPrincipal"
 		case "Action", "NotAction":
 			p.once(at, &s.actions)
-			s.actions = matcher{p.patterns(at, m.value, true), m.name == "NotAction"}
+			s.actions = matcher{p.patterns(at, m.Value, true), m.Name == "NotAction"}
 		case "Resource", "NotResource":
 			p.once(at, &s.resources)
-			s.resources = matcher{p.patterns(at, m.value, false), m.name == "NotResource"}
+			s.resources = matcher{p.patterns(at, m.Value, false), m.Name == "NotResource"}
 		case "Condition":
-			s.conditions = p.conditions(at, m.value)
+			s.conditions = p.conditions(at, m.Value)
 		default:
 			p.fail(at, "there is no such element")
 		}
@@ -261,12 +173,12 @@ func (p *parser) principals(place string, value any) []Principal {
 			p.fail(place, `want "*" or an object with the member AWS`)
 		}
 		texts = []string{v}
-	case object:
+	case strictjson.Object:
 		for _, m := range v {
-			if m.name != "AWS" {
-				p.fail(place+"."+m.name, "there are no such principals: want AWS")
+			if m.Name != "AWS" {
+				p.fail(place+"."+m.Name, "there are no such principals: want AWS")
 			}
-			texts = p.texts(place+"."+m.name, m.value)
+			texts = p.texts(place+"."+m.Name, m.Value)
 		}
 	}
 	if len(texts) == 0 {
@@ -305,28 +217,28 @@ func (p *parser) patterns(place string, value any, actions bool) []pattern {
 }
 
 func (p *parser) conditions(place string, value any) []condition {
-	block, ok := value.(object)
+	block, ok := value.(strictjson.Object)
 	if !ok {
 		p.fail(place, "want an object")
 	}
 	var all []condition
 	for _, m := range block {
-		at := place + "." + m.name
-		keys, ok := m.value.(object)
+		at := place + "." + m.Name
+		keys, ok := m.Value.(strictjson.Object)
 		if !ok || len(keys) == 0 {
 			p.fail(at, "want an object of condition keys")
 		}
 		for _, k := range keys {
-			all = append(all, p.condition(at, m.name, k))
+			all = append(all, p.condition(at, m.Name, k))
 		}
 	}
 	return all
 }
 
-func (p *parser) condition(place, name string, m member) condition {
-	c := condition{key: strings.ToLower(m.name)}
-	at := place + "." + m.name
-	if !isKey(m.name) {
+func (p *parser) condition(place, name string, m strictjson.Member) condition {
+	c := condition{key: strings.ToLower(m.Name)}
+	at := place + "." + m.Name
+	if !isKey(m.Name) {
 		p.fail(at, "it is no condition key: want such as kms:ViaService")
 	}
 	if rest, ok := strings.CutPrefix(name, "ForAnyValue:"); ok {
@@ -338,7 +250,7 @@ func (p *parser) condition(place, name string, m member) condition {
 		}
 	}
 	if name == "Null" {
-		return p.null(at, c, m.value)
+		return p.null(at, c, m.Value)
 	}
 	name, c.ifExists = strings.CutSuffix(name, "IfExists")
 	op, ok := findOperator(name)
@@ -347,7 +259,7 @@ func (p *parser) condition(place, name string, m member) condition {
 		return c
 	}
 	c.compare, c.negated = op.compare, op.negated
-	for _, text := range p.values(at, m.value) {
+	for _, text := range p.values(at, m.Value) {
 		o, err := op.read(text, p.variables)
 		if err != nil {
 			p.fail(at, "%v", err)

@@ -277,7 +277,7 @@ func TestServerProtocol(t *testing.T) {
 		{"another service", "POST", "/", "DynamoDB.Echo", kind, `{}`, 400, `{"__type":"UnknownOperationException","message":""}`},
 		{"no target", "POST", "/", "", kind, `{}`, 400, `{"__type":"UnknownOperationException","message":""}`},
 		{"form", "POST", "/", "TrentService.Echo", "text/plain", `{}`, 400, `{"__type":"SerializationException","message":"Content-Type: want application/x-amz-json-1.1"}`},
-		{"garbage", "POST", "/", "TrentService.Echo", kind, `{`, 400, `{"__type":"SerializationException","message":"invalid JSON"}`},
+		{"garbage", "POST", "/", "TrentService.Echo", kind, `{`, 400, `{"__type":"SerializationException","message":"invalid JSON: unexpected end of JSON input"}`},
 		{"too long", "POST", "/", "TrentService.Echo", kind, strings.Repeat(" ", 1<<20+1), 413, `{"__type":"RequestEntityTooLargeException","message":"The request has more than 1048576 bytes."}`},
 		{"query", "POST", "/?Action=Echo", "TrentService.Echo", kind, `{}`, 400, `{"__type":"UnknownOperationException","message":""}`},
 		{"health", "GET", "/health", "", "", ``, 200, `{"status":"healthy"}`},
