@@ -1,0 +1,92 @@
+package memory
+
+import "golang.org/x/sys/unix"
+
+// Op is a kind of call.
+type Op string
+
+// The kinds of calls that can fail.
+const (
+	OpRead      Op = "read"
+	OpWrite     Op = "write"
+	OpTruncate  Op = "truncate"
+	OpAllocate  Op = "allocate" // holes too
+	OpSync      Op = "sync"     // fsync, fdatasync, syncfs
+	OpOpen      Op = "open"     // of what is there
+	OpCreate    Op = "create"   // files, directories, devices, symlinks
+	OpLink      Op = "link"
+	OpUnlink    Op = "unlink" // rmdir too
+	OpRename    Op = "rename"
+	OpStat      Op = "stat"
+	OpAttribute Op = "attribute" // extended attributes: set, removed
+	OpChange    Op = "change"    // chmod, chown, utimensat
+	OpList      Op = "list"      // entries, names of attributes, values
+)
+
+// Fault makes calls fail.
+type Fault struct {
+	// On are the kinds of calls concerned; all if it is empty.
+	On []Op
+	// After is how many of them pass before; Times how many fail then, 0: all.
+	After, Times int
+	// Err is what they return.
+	Err unix.Errno
+	// Done has them do what they were asked for, and return Err all the same, as network file systems may.
+	Done bool
+	// Short has reads and writes do half of what they were asked for before they return Err.
+	Short bool
+
+	seen int
+}
+
+// Inject makes calls fail from now on. Heal ends all faults.
+func (f *FS) Inject(fault Fault) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fault.seen = 0
+	f.faults = append(f.faults, &fault)
+}
+
+// Heal ends all faults.
+func (f *FS) Heal() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.faults = nil
+}
+
+func (f *Fault) concerns(op Op) bool {
+	for _, o := range f.On {
+		if o == op {
+			return true
+		}
+	}
+	return len(f.On) == 0
+}
+
+// fault counts a call and returns the fault that it meets, if any.
+func (f *FS) fault(op Op) *Fault {
+	for _, fault := range f.faults {
+		if !fault.concerns(op) {
+			continue
+		}
+		fault.seen++
+		if fault.seen > fault.After && (fault.Times == 0 || fault.seen <= fault.After+fault.Times) {
+			return fault
+		}
+	}
+	return nil
+}
+
+// call makes a call of which the outcome is an error only. f.mu is held.
+func (f *FS) call(op Op, do func() error) error {
+	fault := f.fault(op)
+	if fault == nil {
+		return do()
+	}
+	if fault.Done {
+		if err := do(); err != nil {
+			return err
+		}
+	}
+	return fault.Err
+}
