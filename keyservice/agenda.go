@@ -8,6 +8,7 @@ import (
 
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/kms"
+	"kmsfs/keyservice/material"
 	"kmsfs/keyservice/store"
 )
 
@@ -126,7 +127,7 @@ func (s *Service) deleteDueKey(r *request, k *key) error {
 	var slots []uint32
 	err := s.store.View(func(tx *store.Tx) error {
 		return tx.Secrets(k.ID, func(_ store.MaterialID, wrapped []byte) error {
-			slot, _, err := secretSlot(wrapped)
+			slot, _, err := material.Slot(wrapped)
 			slots = append(slots, slot)
 			return err
 		})
@@ -191,7 +192,7 @@ func (s *Service) dropMaterial(r *request, k *key, id store.MaterialID) error {
 		return err
 	}
 	if wrapped != nil {
-		slot, _, err := secretSlot(wrapped)
+		slot, _, err := material.Slot(wrapped)
 		if err != nil {
 			return err
 		}

@@ -155,7 +155,7 @@ func (a auditSigner) Sign(message []byte) (signature []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	err = a.s.ring.use(k.current(), func(secret []byte) (err error) {
+	err = a.s.ring.Use(k.current(), func(secret []byte) (err error) {
 		signature, err = k.spec.Sign(signingAlgorithm, keyspec.Raw, secret, message)
 		return err
 	})

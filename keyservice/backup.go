@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/material"
 	"kmsfs/keyservice/sealer"
 )
 
@@ -29,11 +30,11 @@ const (
 
 // backupStream is the cipher of a backup: AES-256-GCM in segments, so that none can be changed, moved or cut off.
 func backupStream(rootKey []byte) (*subtle.AESGCMHKDF, error) {
-	key, err := hkdf.Key(sha256.New, rootKey, nil, backupLabel, rootKeySize)
+	key, err := hkdf.Key(sha256.New, rootKey, nil, backupLabel, material.RootKeySize)
 	if err != nil {
 		return nil, err
 	}
-	return subtle.NewAESGCMHKDF(key, "SHA256", rootKeySize, backupSegment, 0)
+	return subtle.NewAESGCMHKDF(key, "SHA256", material.RootKeySize, backupSegment, 0)
 }
 
 // Backup writes all of the home into a file, as it is at one moment: sealed under the root key, whose own sealed form stands in front. The file must not

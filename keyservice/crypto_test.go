@@ -9,8 +9,8 @@ import (
 	"sync"
 	"testing"
 
-	"kmsfs/keyservice"
 	"kmsfs/keyservice/kms"
+	"kmsfs/keyservice/material"
 )
 
 func TestDataKey(t *testing.T) {
@@ -32,8 +32,8 @@ func TestDataKey(t *testing.T) {
 	if opened := decrypt(t, s, sealed.CiphertextBlob, nil); len(opened) != 64 || bytes.Equal(opened, make([]byte, 64)) {
 		t.Fatalf("got a data key %x", opened)
 	}
-	info, err := keyservice.ParseBlob(made.CiphertextBlob)
-	if err != nil || !strings.HasSuffix(key, info.KeyID) || info.MaterialID != made.KeyMaterialId {
+	info, err := material.ParseBlob(made.CiphertextBlob)
+	if err != nil || !strings.HasSuffix(key, info.Key.String()) || info.Material.String() != made.KeyMaterialId {
 		t.Fatalf("parse: %+v, %v", info, err)
 	}
 }
@@ -132,7 +132,7 @@ func TestTamperedBlobs(t *testing.T) {
 					t.Errorf("%s: %v", name, err)
 				}
 			case kms.CodeAccessDenied, kms.CodeIncorrectKey: // the key's ID was changed
-				if info, parseErr := keyservice.ParseBlob(b); parseErr != nil || strings.HasSuffix(key, info.KeyID) {
+				if info, parseErr := material.ParseBlob(b); parseErr != nil || strings.HasSuffix(key, info.Key.String()) {
 					t.Errorf("%s: %v", name, err)
 				}
 			default:
@@ -277,8 +277,8 @@ func FuzzParseBlob(f *testing.F) {
 	f.Add(blob[:78])
 	f.Add(append([]byte{2}, blob[1:]...))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		info, err := keyservice.ParseBlob(b)
-		if err == nil && (len(info.KeyID) != 36 || len(info.MaterialID) != 64) {
+		info, err := material.ParseBlob(b)
+		if err == nil && (len(info.Key.String()) != 36 || len(info.Material.String()) != 64) {
 			t.Errorf("%x: %+v", b, info)
 		}
 		if _, err := kms.Decrypt.Call(t.Context(), s, self(), &kms.DecryptInput{CiphertextBlob: b}); err == nil && !bytes.Equal(b, blob) {

@@ -2,10 +2,6 @@ package keyservice
 
 import (
 	"cmp"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
 	"maps"
 	"slices"
 	"strings"
@@ -113,48 +109,4 @@ func narrows(g, than *store.Grant) bool {
 		return true
 	}
 	return g.PathPrefix != "" && isBeneath(g.PathPrefix, than.PathPrefix) || isBeneath(g.Equals[contextPath], than.PathPrefix)
-}
-
-// A grant token is no secret: it names a grant, and a MAC keeps it from being made up. Nobody gains anything by it, as grants hold at once.
-const tokenNonce = 16 // bytes
-
-// grantToken makes one more token of a grant.
-func (k *keyring) grantToken(key store.KeyID, id store.GrantID) string {
-	token := slices.Concat(key[:], id[:], make([]byte, tokenNonce))
-	rand.Read(token[len(key)+len(id):])
-	return base64.RawURLEncoding.EncodeToString(append(token, k.tokenMAC(token)...))
-}
-
-func (k *keyring) tokenMAC(token []byte) []byte {
-	mac := hmac.New(sha256.New, k.tokens)
-	mac.Write(token)
-	return mac.Sum(nil)
-}
-
-// readGrantToken returns the grant that a token names, which may have ended.
-func (k *keyring) readGrantToken(text string) (key store.KeyID, id store.GrantID, err error) {
-	const size = 16 + 32 + tokenNonce
-	token, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil || len(token) != size+sha256.Size || !hmac.Equal(token[size:], k.tokenMAC(token[:size])) {
-		return key, id, kms.Errorf(kms.CodeInvalidGrantToken, "The grant token is not one of this key service's.")
-	}
-	copy(key[:], token)
-	copy(id[:], token[len(key):])
-	return key, id, nil
-}
-
-// checkGrantTokens refuses tokens that the service never gave out. Others change nothing: grants hold at once, and for their grantees only.
-func (s *Service) checkGrantTokens(tokens []string) error {
-	if err := kms.CheckLength("grantTokens", len(tokens), 0, kms.MaxGrantTokens); err != nil {
-		return err
-	}
-	for _, token := range tokens {
-		if err := kms.CheckLength("grantTokens", len(token), 1, kms.MaxIdentifier*4); err != nil {
-			return err
-		}
-		if _, _, err := s.ring.readGrantToken(token); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/keyservice/kms"
+	"kmsfs/keyservice/material"
 	"kmsfs/keyservice/sealer"
 	"kmsfs/keyservice/store"
 )
@@ -105,7 +106,7 @@ func homePlace(dir string) (string, error) {
 
 // fill makes a home's files in an empty directory.
 func fill(dir string, o InitOptions) error {
-	rootKey := make([]byte, rootKeySize)
+	rootKey := make([]byte, material.RootKeySize)
 	defer clear(rootKey)
 	rand.Read(rootKey)
 	sealed, err := encodeRootKey(o.Sealer, rootKey)
@@ -132,11 +133,11 @@ func fill(dir string, o InitOptions) error {
 }
 
 func createStore(path string, rootKey []byte, o InitOptions) error {
-	ring, err := newKeyring(rootKey)
+	ring, err := material.NewKeyring(rootKey)
 	if err != nil {
 		return err
 	}
-	defer ring.wipe()
+	defer ring.Wipe()
 	account, err := rand.Int(rand.Reader, big.NewInt(1e12))
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 
 	"kmsfs/keyservice/keyspec"
 	"kmsfs/keyservice/kms"
+	"kmsfs/keyservice/material"
 	"kmsfs/keyservice/store"
 	"kmsfs/policy"
 )
@@ -18,7 +19,7 @@ type key struct {
 	// arn is the key's, and currentID the current material's ID in text, empty if there is none: every use of the key needs both.
 	arn, currentID string
 	// materials are those that are present.
-	materials map[store.MaterialID]*material
+	materials map[store.MaterialID]*material.Material
 	policy    *policy.Document
 	// aliases are the key's, sorted.
 	aliases []string
@@ -39,7 +40,7 @@ func (s *Service) load(tx *store.Tx, id store.KeyID) (*key, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w: key %s: unknown key spec %q", ErrDamagedHome, id, record.Spec)
 	}
-	k := &key{Key: *record, spec: spec, arn: s.names.Key(id), materials: map[store.MaterialID]*material{}, hasGrants: tx.GrantCount(id) > 0}
+	k := &key{Key: *record, spec: spec, arn: s.names.Key(id), materials: map[store.MaterialID]*material.Material{}, hasGrants: tx.GrantCount(id) > 0}
 	if spec.Symmetric() && k.Current >= 0 {
 		k.currentID = k.Materials[k.Current].ID.String()
 	}
@@ -64,11 +65,24 @@ func (s *Service) loadMaterials(tx *store.Tx, k *key) error {
 		if err != nil {
 			return err
 		}
-		if k.materials[m.ID], err = s.ring.load(s.slots, k.ID, m, wrapped); err != nil {
+		if k.materials[m.ID], err = s.loadMaterial(k.ID, m, wrapped); err != nil {
 			return fmt.Errorf("%w: key %s: material %s: %w", ErrDamagedHome, k.ID, m.ID, err)
 		}
 	}
 	return nil
+}
+
+func (s *Service) loadMaterial(id store.KeyID, m store.Material, wrapped []byte) (*material.Material, error) {
+	slot, _, err := material.Slot(wrapped)
+	if err != nil {
+		return nil, err
+	}
+	content, err := s.slots.Read(slot)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(content[:])
+	return s.ring.Load(content[:], id, m, wrapped)
 }
 
 func (s *Service) loadPolicy(tx *store.Tx, k *key) (*policy.Document, error) {
@@ -87,7 +101,7 @@ func (s *Service) loadPolicy(tx *store.Tx, k *key) (*policy.Document, error) {
 }
 
 // current is the material that encrypts; nil if it is not there.
-func (k *key) current() *material {
+func (k *key) current() *material.Material {
 	if k.Current < 0 {
 		return nil
 	}

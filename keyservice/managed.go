@@ -61,7 +61,7 @@ func (s *Service) internalKey(name string, record store.Key) (store.KeyID, error
 	if err != nil {
 		return id, err
 	}
-	defer made.wipe()
+	defer made.Wipe()
 	r.concerns(resourceKey, s.names.Key(id))
 	r.details = append(r.details, audit.Text("keyId", id.String()), audit.Text("name", name))
 	return id, s.changeMaterial(r, made, func(tx *store.Tx) error {

@@ -5,6 +5,7 @@ import (
 	"context"
 
 	"kmsfs/keyservice/kms"
+	"kmsfs/keyservice/material"
 )
 
 // checkUses is for those who hold data keys, and ask often whether they are still authorized: it tells
@@ -53,9 +54,9 @@ func (s *Service) wouldAdmit(r *request, u *kms.KeyUse) (current bool, err error
 	if err := cmp.Or(k.serves(u.Action, kms.UsageEncryption), k.usable()); err != nil || len(u.CiphertextBlob) == 0 {
 		return false, err
 	}
-	parsed, err := parseBlob(u.CiphertextBlob)
-	if err != nil || k.materials[parsed.material] == nil {
+	parsed, err := material.ParseBlob(u.CiphertextBlob)
+	if err != nil || k.materials[parsed.Material] == nil {
 		return false, kms.ErrInvalidCiphertext()
 	}
-	return parsed.key == k.ID && parsed.material == k.Materials[k.Current].ID, nil
+	return parsed.Key == k.ID && parsed.Material == k.Materials[k.Current].ID, nil
 }

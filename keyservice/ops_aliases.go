@@ -125,7 +125,7 @@ func (s *Service) putAlias(r *request, a *store.Alias, before ...store.KeyID) er
 
 func (s *Service) listAliases(r *request, in *kms.ListAliasesInput) (*kms.ListAliasesOutput, error) {
 	r.textParam("keyId", in.KeyId)
-	limit, err := pageSize(in.Limit, 50, 100)
+	limit, err := kms.PageSize(in.Limit, 50, 100)
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +143,7 @@ func (s *Service) listAliases(r *request, in *kms.ListAliasesInput) (*kms.ListAl
 	}
 	var after []byte
 	if in.Marker != "" {
-		if after, err = s.ring.readMarker("ListAliases", in.Marker); err != nil {
+		if after, err = s.tokens.ReadMarker("ListAliases", in.Marker); err != nil {
 			return nil, err
 		}
 	}
@@ -174,7 +174,7 @@ func (s *Service) aliasPage(of *key, after string, limit int) (*kms.ListAliasesO
 		return tx.Aliases(after, add)
 	})
 	if out.Truncated {
-		out.NextMarker = s.ring.marker("ListAliases", []byte(out.Aliases[limit-1].AliasName))
+		out.NextMarker = s.tokens.Marker("ListAliases", []byte(out.Aliases[limit-1].AliasName))
 	}
 	return out, err
 }

@@ -38,7 +38,7 @@ func (s *Service) newDataKeyPair(r *request, action string, in *kms.GenerateData
 		kms.CheckIdentifier("keyId", in.KeyId),
 		checkGiven("keyPairSpec", in.KeyPairSpec, pairSpecs()...),
 		kms.CheckContext("encryptionContext", in.EncryptionContext),
-		s.checkGrantTokens(in.GrantTokens),
+		s.tokens.CheckGrants(in.GrantTokens),
 		kms.CheckUnsupported("Recipient", kms.IsGiven(in.Recipient))); err != nil {
 		return nil, err
 	}
@@ -53,7 +53,7 @@ func (s *Service) newDataKeyPair(r *request, action string, in *kms.GenerateData
 	if err := dryRun(r, in.DryRun); err != nil {
 		return nil, err
 	}
-	private, public, err := s.pair(r, spec)
+	private, public, err := s.generator.GeneratePair(r.ctx, spec)
 	if err != nil {
 		return nil, err
 	}
@@ -63,18 +63,6 @@ func (s *Service) newDataKeyPair(r *request, action string, in *kms.GenerateData
 		return nil, err
 	}
 	return &kms.GenerateDataKeyPairOutput{PrivateKeyCiphertextBlob: sealed, PrivateKeyPlaintext: private, PublicKey: public, KeyId: k.arn, KeyPairSpec: spec.Name, KeyMaterialId: k.currentID}, nil
-}
-
-// pair makes a key pair; the caller wipes the private key.
-func (s *Service) pair(r *request, spec *keyspec.Spec) (private, public []byte, err error) {
-	if private, err = s.generate(r, spec); err != nil {
-		return nil, nil, err
-	}
-	if public, err = spec.PublicKey(private); err != nil {
-		clear(private)
-		return nil, nil, err
-	}
-	return private, public, nil
 }
 
 // use finds the key that a cryptographic operation without an encryption context names, and lets the caller use it.
@@ -109,7 +97,7 @@ func (s *Service) signing(r *request, in *kms.SignInput) error {
 		checkGiven("signingAlgorithm", in.SigningAlgorithm, "RSASSA_PSS_SHA_256", "RSASSA_PSS_SHA_384", "RSASSA_PSS_SHA_512",
 			"RSASSA_PKCS1_V1_5_SHA_256", "RSASSA_PKCS1_V1_5_SHA_384", "RSASSA_PKCS1_V1_5_SHA_512",
 			"ECDSA_SHA_256", "ECDSA_SHA_384", "ECDSA_SHA_512", "SM2DSA", "ML_DSA_SHAKE_256", "ED25519_SHA_512", "ED25519_PH_SHA_512"),
-		s.checkGrantTokens(in.GrantTokens))
+		s.tokens.CheckGrants(in.GrantTokens))
 }
 
 func (s *Service) sign(r *request, in *kms.SignInput) (*kms.SignOutput, error) {
@@ -121,7 +109,7 @@ func (s *Service) sign(r *request, in *kms.SignInput) (*kms.SignOutput, error) {
 		return nil, err
 	}
 	var signature []byte
-	err = s.ring.use(k.current(), func(secret []byte) (err error) {
+	err = s.ring.Use(k.current(), func(secret []byte) (err error) {
 		signature, err = k.spec.Sign(in.SigningAlgorithm, in.MessageType, secret, in.Message)
 		return specError(k, in.SigningAlgorithm, err)
 	})
@@ -156,7 +144,7 @@ func (s *Service) macking(r *request, in *kms.GenerateMacInput) error {
 		kms.CheckIdentifier("keyId", in.KeyId),
 		kms.CheckLength("message", len(in.Message), 1, kms.MaxMessage),
 		checkGiven("macAlgorithm", in.MacAlgorithm, "HMAC_SHA_224", "HMAC_SHA_256", "HMAC_SHA_384", "HMAC_SHA_512"),
-		s.checkGrantTokens(in.GrantTokens))
+		s.tokens.CheckGrants(in.GrantTokens))
 }
 
 func (s *Service) generateMac(r *request, in *kms.GenerateMacInput) (*kms.GenerateMacOutput, error) {
@@ -168,7 +156,7 @@ func (s *Service) generateMac(r *request, in *kms.GenerateMacInput) (*kms.Genera
 		return nil, err
 	}
 	var mac []byte
-	err = s.ring.use(k.current(), func(secret []byte) (err error) {
+	err = s.ring.Use(k.current(), func(secret []byte) (err error) {
 		mac, err = k.spec.GenerateMAC(in.MacAlgorithm, secret, in.Message)
 		return specError(k, in.MacAlgorithm, err)
 	})
@@ -187,7 +175,7 @@ func (s *Service) verifyMac(r *request, in *kms.VerifyMacInput) (*kms.VerifyMacO
 	if err != nil {
 		return nil, err
 	}
-	err = s.ring.use(k.current(), func(secret []byte) error {
+	err = s.ring.Use(k.current(), func(secret []byte) error {
 		return specError(k, in.MacAlgorithm, k.spec.VerifyMAC(in.MacAlgorithm, secret, in.Message, in.Mac))
 	})
 	if err := cmp.Or(err, dryRun(r, in.DryRun)); err != nil {
@@ -198,7 +186,7 @@ func (s *Service) verifyMac(r *request, in *kms.VerifyMacInput) (*kms.VerifyMacO
 
 func (s *Service) getPublicKey(r *request, in *kms.GetPublicKeyInput) (*kms.GetPublicKeyOutput, error) {
 	r.textParam("keyId", in.KeyId)
-	if err := cmp.Or(kms.CheckIdentifier("keyId", in.KeyId), s.checkGrantTokens(in.GrantTokens)); err != nil {
+	if err := cmp.Or(kms.CheckIdentifier("keyId", in.KeyId), s.tokens.CheckGrants(in.GrantTokens)); err != nil {
 		return nil, err
 	}
 	k, err := s.anyKey(r, in.KeyId)
@@ -229,7 +217,7 @@ func (s *Service) deriveSharedSecret(r *request, in *kms.DeriveSharedSecretInput
 		kms.CheckIdentifier("keyId", in.KeyId),
 		checkGiven("keyAgreementAlgorithm", in.KeyAgreementAlgorithm, "ECDH"),
 		kms.CheckLength("publicKey", len(in.PublicKey), 1, kms.MaxPublicKey),
-		s.checkGrantTokens(in.GrantTokens),
+		s.tokens.CheckGrants(in.GrantTokens),
 		kms.CheckUnsupported("Recipient", kms.IsGiven(in.Recipient))); err != nil {
 		return nil, err
 	}
@@ -238,7 +226,7 @@ func (s *Service) deriveSharedSecret(r *request, in *kms.DeriveSharedSecretInput
 		return nil, err
 	}
 	var shared []byte
-	err = s.ring.use(k.current(), func(secret []byte) (err error) {
+	err = s.ring.Use(k.current(), func(secret []byte) (err error) {
 		shared, err = k.spec.DeriveSharedSecret(secret, in.PublicKey)
 		return specError(k, in.KeyAgreementAlgorithm, err)
 	})

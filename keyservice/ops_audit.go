@@ -2,9 +2,6 @@ package keyservice
 
 import (
 	"cmp"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"io"
@@ -128,8 +125,8 @@ func (s *Service) readAudit(r *request, in *kms.ReadAuditInput) (*kms.ReadAuditO
 	if in.File == "" {
 		out, err := s.auditFiles()
 		if err == nil {
-			if r.recorded = s.reading(r, in.Session); !r.recorded {
-				out.Session = s.newReading(r)
+			if r.recorded = s.tokens.IsSession(in.Session, r.time, r.caller.UID, r.caller.AccessKeyID); !r.recorded {
+				out.Session = s.tokens.Session(r.time.Add(readingLife), r.caller.UID, r.caller.AccessKeyID)
 			}
 		}
 		return out, err
@@ -144,36 +141,14 @@ func (s *Service) readAudit(r *request, in *kms.ReadAuditInput) (*kms.ReadAuditO
 	if err != nil {
 		return nil, err
 	}
-	if r.recorded = s.reading(r, in.Session); !r.recorded {
-		out.Session = s.newReading(r)
+	if r.recorded = s.tokens.IsSession(in.Session, r.time, r.caller.UID, r.caller.AccessKeyID); !r.recorded {
+		out.Session = s.tokens.Session(r.time.Add(readingLife), r.caller.UID, r.caller.AccessKeyID)
 	}
 	return out, nil
 }
 
 // readingLife is for how long who reads on makes no further records.
 const readingLife = time.Hour
-
-// newReading stands for a recorded reading: a time and a MAC of it and the caller, by a key of this process's.
-func (s *Service) newReading(r *request) []byte {
-	until := binary.BigEndian.AppendUint64(nil, uint64(r.time.Add(readingLife).UnixMilli()))
-	return append(until, s.readingMAC(r, until)...)
-}
-
-// reading says whether the call goes on with a reading that was recorded.
-func (s *Service) reading(r *request, session []byte) bool {
-	if len(session) != 8+sha256.Size || !hmac.Equal(session[8:], s.readingMAC(r, session[:8])) {
-		return false
-	}
-	return r.time.UnixMilli() <= int64(binary.BigEndian.Uint64(session))
-}
-
-func (s *Service) readingMAC(r *request, until []byte) []byte {
-	mac := hmac.New(sha256.New, s.readings[:])
-	mac.Write(until)
-	mac.Write(binary.BigEndian.AppendUint32(nil, r.caller.UID))
-	mac.Write([]byte(r.caller.AccessKeyID))
-	return mac.Sum(nil)
-}
 
 // readAuditFile reads a part of a file. Its errors have unix.ENOENT for one that isn't there.
 func (s *Service) readAuditFile(in *kms.ReadAuditInput) (out *kms.ReadAuditOutput, err error) {

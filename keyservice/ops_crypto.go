@@ -8,6 +8,7 @@ import (
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/keyspec"
 	"kmsfs/keyservice/kms"
+	"kmsfs/keyservice/material"
 	"kmsfs/keyservice/store"
 )
 
@@ -82,7 +83,7 @@ func (s *Service) encrypt(r *request, in *kms.EncryptInput) (*kms.EncryptOutput,
 		in.KeyId, in.EncryptionAlgorithm, in.EncryptionContext, "kms:Encrypt", "keyId", "encryptionAlgorithm", "encryptionContext",
 	})
 	e.describe(r)
-	if err := cmp.Or(e.check(), kms.CheckLength("plaintext", len(in.Plaintext), 1, kms.MaxPlaintext), s.checkGrantTokens(in.GrantTokens)); err != nil {
+	if err := cmp.Or(e.check(), kms.CheckLength("plaintext", len(in.Plaintext), 1, kms.MaxPlaintext), s.tokens.CheckGrants(in.GrantTokens)); err != nil {
 		return nil, err
 	}
 	k, err := s.admitEncryption(r, &e)
@@ -117,8 +118,8 @@ func (s *Service) seal(r *request, k *key, e *encryption, plaintext []byte, mate
 		return k.spec.Encrypt(e.algorithm, k.PublicKey, plaintext)
 	}
 	m := k.current()
-	err = s.ring.use(m, func(secret []byte) error {
-		sealed, err = sealBlob(secret, k.ID, m.ID, plaintext, e.context)
+	err = s.ring.Use(m, func(secret []byte) error {
+		sealed, err = material.SealBlob(secret, k.ID, m.ID, plaintext, e.context)
 		return err
 	})
 	r.additional = append(r.additional, audit.Text(materialName, k.currentID))
@@ -169,7 +170,7 @@ func (s *Service) decrypt(r *request, in *kms.DecryptInput) (*kms.DecryptOutput,
 	c.describe(r)
 	if err := cmp.Or(
 		c.check(in.DryRunModifiers),
-		s.checkGrantTokens(in.GrantTokens),
+		s.tokens.CheckGrants(in.GrantTokens),
 		kms.CheckUnsupported("Recipient", kms.IsGiven(in.Recipient))); err != nil {
 		return nil, err
 	}
@@ -192,22 +193,22 @@ func (s *Service) decrypt(r *request, in *kms.DecryptInput) (*kms.DecryptOutput,
 }
 
 // source finds the ciphertext's key and lets the caller use it.
-func (s *Service) source(r *request, c *ciphertext) (k *key, parsed blob, err error) {
+func (s *Service) source(r *request, c *ciphertext) (k *key, parsed material.Blob, err error) {
 	isBlob := c.algorithm == kms.SpecSymmetric && !c.absent
 	if isBlob {
-		if parsed, err = parseBlob(c.blob); err != nil {
-			return nil, blob{}, kms.ErrInvalidCiphertext()
+		if parsed, err = material.ParseBlob(c.blob); err != nil {
+			return nil, material.Blob{}, kms.ErrInvalidCiphertext()
 		}
 	}
 	if c.keyID == "" {
-		k, err := s.blobKey(r, c, parsed.key)
+		k, err := s.blobKey(r, c, parsed.Key)
 		return k, parsed, err
 	}
 	if k, err = s.admitEncryption(r, &c.encryption); err != nil {
-		return nil, blob{}, err
+		return nil, material.Blob{}, err
 	}
-	if isBlob && k.ID != parsed.key {
-		return nil, blob{}, kms.Errorf(kms.CodeIncorrectKey, "The key ID in the request does not identify a CMK that can perform this operation.")
+	if isBlob && k.ID != parsed.Key {
+		return nil, material.Blob{}, kms.Errorf(kms.CodeIncorrectKey, "The key ID in the request does not identify a CMK that can perform this operation.")
 	}
 	return k, parsed, nil
 }
@@ -229,12 +230,12 @@ func (s *Service) blobKey(r *request, c *ciphertext, id store.KeyID) (*key, erro
 }
 
 // unseal decrypts the ciphertext; parsed is empty for an asymmetric key's. The material's ID is empty for such.
-func (s *Service) unseal(r *request, k *key, c *ciphertext, parsed blob, materialName string) (plaintext []byte, materialID string, err error) {
+func (s *Service) unseal(r *request, k *key, c *ciphertext, parsed material.Blob, materialName string) (plaintext []byte, materialID string, err error) {
 	r.uses(k)
 	m := k.current()
-	isBlob := parsed.header != nil
+	isBlob := parsed.Header != nil
 	if isBlob {
-		if m = k.materials[parsed.material]; m == nil {
+		if m = k.materials[parsed.Material]; m == nil {
 			return nil, "", kms.ErrInvalidCiphertext()
 		}
 		materialID = k.currentID
@@ -242,9 +243,9 @@ func (s *Service) unseal(r *request, k *key, c *ciphertext, parsed blob, materia
 			materialID = m.ID.String()
 		}
 	}
-	err = s.ring.use(m, func(secret []byte) (err error) {
+	err = s.ring.Use(m, func(secret []byte) (err error) {
 		if isBlob {
-			plaintext, err = parsed.open(secret, c.context)
+			plaintext, err = parsed.Open(secret, c.context)
 		} else {
 			plaintext, err = k.spec.Decrypt(c.algorithm, secret, c.blob)
 		}
@@ -270,7 +271,7 @@ func (s *Service) reEncrypt(r *request, in *kms.ReEncryptInput) (*kms.ReEncryptO
 	})
 	c.describe(r)
 	e.describe(r)
-	if err := cmp.Or(c.check(in.DryRunModifiers), e.check(), s.checkGrantTokens(in.GrantTokens)); err != nil {
+	if err := cmp.Or(c.check(in.DryRunModifiers), e.check(), s.tokens.CheckGrants(in.GrantTokens)); err != nil {
 		return nil, err
 	}
 	from, parsed, to, err := s.admitReEncryption(r, &c, &e)
@@ -300,12 +301,12 @@ func (s *Service) reEncrypt(r *request, in *kms.ReEncryptInput) (*kms.ReEncryptO
 }
 
 // admitReEncryption finds both keys and lets the caller use them.
-func (s *Service) admitReEncryption(r *request, c *ciphertext, e *encryption) (from *key, parsed blob, to *key, err error) {
+func (s *Service) admitReEncryption(r *request, c *ciphertext, e *encryption) (from *key, parsed material.Blob, to *key, err error) {
 	// Both are needed for the condition that they are the same, and whether the caller may know of them is decided below.
 	sameKey := s.namesSameKey(r, c, e)
 	r.aboutBool("kms:reencryptonsamekey", sameKey)
 	if from, parsed, err = s.source(r, c); err != nil {
-		return nil, blob{}, nil, err
+		return nil, material.Blob{}, nil, err
 	}
 	r.attributes.about = r.attributes.about[:1]
 	to, err = s.admitEncryption(r, e)
@@ -322,8 +323,8 @@ func (s *Service) namesSameKey(r *request, c *ciphertext, e *encryption) bool {
 		from, err := s.anyKey(r, c.keyID)
 		return err == nil && from.ID == to.ID
 	}
-	parsed, err := parseBlob(c.blob)
-	return err == nil && parsed.key == to.ID
+	parsed, err := material.ParseBlob(c.blob)
+	return err == nil && parsed.Key == to.ID
 }
 
 // specError is what an error of package keyspec is to callers.

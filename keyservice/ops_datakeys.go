@@ -34,7 +34,7 @@ func (s *Service) newDataKey(r *request, action string, in *kms.GenerateDataKeyI
 	if err := cmp.Or(
 		kms.CheckIdentifier("keyId", in.KeyId), err,
 		kms.CheckContext("encryptionContext", in.EncryptionContext),
-		s.checkGrantTokens(in.GrantTokens),
+		s.tokens.CheckGrants(in.GrantTokens),
 		kms.CheckUnsupported("Recipient", kms.IsGiven(in.Recipient))); err != nil {
 		return nil, err
 	}

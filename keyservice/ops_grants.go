@@ -11,6 +11,7 @@ import (
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
+	"kmsfs/keyservice/token"
 	"kmsfs/policy"
 )
 
@@ -44,7 +45,7 @@ func (s *Service) createGrant(r *request, in *kms.CreateGrantInput) (*kms.Create
 	if err != nil {
 		return nil, err
 	}
-	return &kms.CreateGrantOutput{GrantToken: s.ring.grantToken(k.ID, id), GrantId: id.String()}, nil
+	return &kms.CreateGrantOutput{GrantToken: s.tokens.Grant(k.ID, id), GrantId: id.String()}, nil
 }
 
 func checkGrantConstraints(k *key, c *kms.GrantConstraints) error {
@@ -69,7 +70,7 @@ func (s *Service) newGrant(r *request, in *kms.CreateGrantInput) (*store.Grant, 
 	if err := cmp.Or(
 		kms.CheckLength("operations", len(in.Operations), 1, 2*len(grantOperations)),
 		kms.CheckLength("name", len(in.Name), 0, kms.MaxGrantName),
-		s.checkGrantTokens(in.GrantTokens)); err != nil {
+		s.tokens.CheckGrants(in.GrantTokens)); err != nil {
 		return nil, err
 	}
 	if !kms.ConsistsOf(in.Name, ":/_-") {
@@ -203,7 +204,7 @@ func parseGrantID(text string) (id store.GrantID, err error) {
 }
 
 func (s *Service) listGrants(r *request, in *kms.ListGrantsInput) (*kms.ListGrantsOutput, error) {
-	limit, err := pageSize(in.Limit, 50, 100)
+	limit, err := kms.PageSize(in.Limit, 50, 100)
 	if err != nil {
 		return nil, err
 	}
@@ -236,7 +237,7 @@ func (s *Service) listGrants(r *request, in *kms.ListGrantsInput) (*kms.ListGran
 		})
 	})
 	if out.Truncated {
-		out.NextMarker = s.ring.marker("ListGrants", slices.Concat(k.ID[:], last[:]))
+		out.NextMarker = s.tokens.Marker("ListGrants", slices.Concat(k.ID[:], last[:]))
 	}
 	return out, err
 }
@@ -274,7 +275,7 @@ func (s *Service) readGrantMarker(operation, marker string, k *key) (*store.Gran
 	}
 	var id store.GrantID
 	if len(last) != len(id) {
-		return nil, errInvalidMarker()
+		return nil, token.ErrInvalidMarker()
 	}
 	copy(id[:], last)
 	return &id, nil
@@ -282,7 +283,7 @@ func (s *Service) readGrantMarker(operation, marker string, k *key) (*store.Gran
 
 func (s *Service) listRetirableGrants(r *request, in *kms.ListRetirableGrantsInput) (*kms.ListRetirableGrantsOutput, error) {
 	r.textParam("retiringPrincipal", in.RetiringPrincipal)
-	limit, err := pageSize(in.Limit, 50, 100)
+	limit, err := kms.PageSize(in.Limit, 50, 100)
 	if err != nil {
 		return nil, err
 	}
@@ -296,9 +297,9 @@ func (s *Service) listRetirableGrants(r *request, in *kms.ListRetirableGrantsInp
 	var afterKey *store.KeyID
 	var after *store.GrantID
 	if in.Marker != "" {
-		last, err := s.ring.readMarker("ListRetirableGrants", in.Marker)
+		last, err := s.tokens.ReadMarker("ListRetirableGrants", in.Marker)
 		if err != nil || len(last) != 16+32 {
-			return nil, errInvalidMarker()
+			return nil, token.ErrInvalidMarker()
 		}
 		key, id := store.KeyID(last[:16]), store.GrantID(last[16:])
 		afterKey, after = &key, &id
@@ -320,7 +321,7 @@ func (s *Service) listRetirableGrants(r *request, in *kms.ListRetirableGrantsInp
 		})
 	})
 	if out.Truncated {
-		out.NextMarker = s.ring.marker("ListRetirableGrants", last)
+		out.NextMarker = s.tokens.Marker("ListRetirableGrants", last)
 	}
 	return out, err
 }
@@ -390,7 +391,7 @@ func (s *Service) retiring(r *request, in *kms.RetireGrantInput) (key store.KeyI
 	r.textParam("grantId", in.GrantId)
 	switch {
 	case in.GrantToken != "" && in.KeyId == "" && in.GrantId == "":
-		return s.ring.readGrantToken(in.GrantToken)
+		return s.tokens.ReadGrant(in.GrantToken)
 	case in.GrantToken != "" || in.KeyId == "" || in.GrantId == "":
 		return key, id, kms.Errorf(kms.CodeValidation, "Specify either a grant token, or a key ARN and a grant ID.")
 	}

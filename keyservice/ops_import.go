@@ -3,16 +3,16 @@ package keyservice
 import (
 	"bytes"
 	"cmp"
-	"encoding/binary"
 	"errors"
 	"slices"
-	"strconv"
 	"time"
 
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/keyspec"
 	"kmsfs/keyservice/kms"
+	"kmsfs/keyservice/material"
 	"kmsfs/keyservice/store"
+	"kmsfs/keyservice/token"
 )
 
 const (
@@ -66,12 +66,12 @@ func (s *Service) getParametersForImport(r *request, in *kms.GetParametersForImp
 		return nil, err
 	}
 	defer clear(private)
-	token := importToken{key: k.ID, algorithm: in.WrappingAlgorithm, spec: in.WrappingKeySpec, validTo: millis(r.time).Add(kms.ImportTokenLife)}
-	sealed, err := s.sealToken(&token, private)
+	issued := token.Import{Key: k.ID, Algorithm: in.WrappingAlgorithm, Spec: in.WrappingKeySpec, ValidTo: millis(r.time).Add(kms.ImportTokenLife)}
+	sealed, err := s.sealToken(&issued, private)
 	if err != nil {
 		return nil, err
 	}
-	return &kms.GetParametersForImportOutput{KeyId: k.arn, ImportToken: sealed, PublicKey: public, ParametersValidTo: kms.Timestamp{Time: token.validTo}}, nil
+	return &kms.GetParametersForImportOutput{KeyId: k.arn, ImportToken: sealed, PublicKey: public, ParametersValidTo: kms.Timestamp{Time: issued.ValidTo}}, nil
 }
 
 // wrappingKey makes a key pair to wrap key material with; the caller wipes the private key.
@@ -80,7 +80,7 @@ func (s *Service) wrappingKey(r *request, name string) (private, public []byte, 
 	if !ok {
 		return nil, nil, kms.Errorf(kms.CodeInternal, "unknown key spec %s", name)
 	}
-	return s.pair(r, spec)
+	return s.generator.GeneratePair(r.ctx, spec)
 }
 
 // checkGiven checks a text that has to be there.
@@ -91,73 +91,46 @@ func checkGiven(member, value string, values ...string) error {
 	return kms.CheckEnum(member, value, values...)
 }
 
-// importToken is what an import token says. The private key is with it, so that the service needn't remember any.
-type importToken struct {
-	key             store.KeyID
-	algorithm, spec string
-	validTo         time.Time
-}
-
-// context binds a token's parts to its ciphertext.
-func (t *importToken) context() map[string]string {
-	return map[string]string{
-		"kmsfs:import": t.key.String(), "algorithm": t.algorithm, "spec": t.spec, "validTo": strconv.FormatInt(t.validTo.UnixMilli(), 10),
-	}
-}
-
-// sealToken encrypts the private key under an owned key, with the rest in the clear before it: time, algorithm, spec.
-func (s *Service) sealToken(t *importToken, private []byte) ([]byte, error) {
+// sealToken encrypts a token's private key under an owned key.
+func (s *Service) sealToken(t *token.Import, private []byte) ([]byte, error) {
 	k, err := s.ownedKey(importKey, store.Key{})
 	if err != nil {
 		return nil, err
 	}
 	var sealed []byte
-	err = s.ring.use(k.current(), func(secret []byte) (err error) {
-		sealed, err = sealBlob(secret, k.ID, k.current().ID, private, t.context())
+	err = s.ring.Use(k.current(), func(secret []byte) (err error) {
+		sealed, err = material.SealBlob(secret, k.ID, k.current().ID, private, t.Context())
 		return err
 	})
-	open := binary.BigEndian.AppendUint64(nil, uint64(t.validTo.UnixMilli()))
-	open = append(open, byte(len(t.algorithm)))
-	open = append(open, t.algorithm...)
-	open = append(open, byte(len(t.spec)))
-	open = append(open, t.spec...)
-	return append(open, sealed...), err
+	return t.Append(sealed), err
 }
 
 // openToken reverses sealToken, for the key that the token is used for.
-func (s *Service) openToken(id store.KeyID, token []byte, now time.Time) (*importToken, []byte, error) {
-	malformed := kms.Errorf(kms.CodeInvalidImportToken, "The import token is not one of this key's.")
-	if len(token) < 9 {
-		return nil, nil, malformed
-	}
-	t := &importToken{key: id, validTo: time.UnixMilli(int64(binary.BigEndian.Uint64(token)))}
-	rest := token[8:]
-	for _, text := range []*string{&t.algorithm, &t.spec} {
-		if len(rest) == 0 || len(rest) <= int(rest[0]) {
-			return nil, nil, malformed
-		}
-		*text, rest = string(rest[1:1+rest[0]]), rest[1+rest[0]:]
-	}
-	parsed, err := parseBlob(rest)
+func (s *Service) openToken(id store.KeyID, text []byte, now time.Time) (*token.Import, []byte, error) {
+	t, sealed, err := token.ReadImport(id, text)
 	if err != nil {
-		return nil, nil, malformed
+		return nil, nil, err
+	}
+	blob, err := material.ParseBlob(sealed)
+	if err != nil {
+		return nil, nil, token.ErrInvalidImport()
 	}
 	k, err := s.ownedKey(importKey, store.Key{})
 	if err != nil {
 		return nil, nil, err
 	}
-	m := k.materials[parsed.material]
-	if m == nil || parsed.key != k.ID {
-		return nil, nil, malformed
+	m := k.materials[blob.Material]
+	if m == nil || blob.Key != k.ID {
+		return nil, nil, token.ErrInvalidImport()
 	}
 	var private []byte
-	if err := s.ring.use(m, func(secret []byte) (err error) {
-		private, err = parsed.open(secret, t.context())
+	if err := s.ring.Use(m, func(secret []byte) (err error) {
+		private, err = blob.Open(secret, t.Context())
 		return err
 	}); err != nil {
-		return nil, nil, malformed
+		return nil, nil, token.ErrInvalidImport()
 	}
-	if !now.Before(t.validTo) {
+	if !now.Before(t.ValidTo) {
 		clear(private)
 		return nil, nil, kms.Errorf(kms.CodeExpiredImportToken, "The import token has expired: get new parameters for import.")
 	}
@@ -184,7 +157,7 @@ func (s *Service) importKeyMaterial(r *request, in *kms.ImportKeyMaterialInput) 
 	if err := cmp.Or(k.imports(), k.notIn(kms.StatePendingDeletion)); err != nil {
 		return nil, err
 	}
-	secret, err := s.unwrapImport(k, in, r.time)
+	secret, err := s.openImport(k, in, r.time)
 	if err != nil {
 		return nil, err
 	}
@@ -237,25 +210,18 @@ func importEnd(r *request, in *kms.ImportKeyMaterialInput) (time.Time, error) {
 	return end, nil
 }
 
-// unwrapImport is the key material in the clear, which the caller wipes.
-func (s *Service) unwrapImport(k *key, in *kms.ImportKeyMaterialInput, now time.Time) ([]byte, error) {
-	token, private, err := s.openToken(k.ID, in.ImportToken, now)
+// openImport is the key material in the clear, which the caller wipes.
+func (s *Service) openImport(k *key, in *kms.ImportKeyMaterialInput, now time.Time) ([]byte, error) {
+	issued, private, err := s.openToken(k.ID, in.ImportToken, now)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(private)
-	var secret []byte
-	erasing(func() {
-		secret, err = keyspec.UnwrapImport(token.algorithm, private, in.EncryptedKeyMaterial)
-		if err == nil {
-			err = k.spec.Check(secret)
-		}
-	})
+	secret, err := material.UnwrapImport(k.spec, issued.Algorithm, private, in.EncryptedKeyMaterial)
 	switch {
 	case errors.Is(err, keyspec.ErrDecryption):
 		return nil, kms.ErrInvalidCiphertext()
 	case err != nil:
-		clear(secret)
 		return nil, kms.Errorf(kms.CodeIncorrectKeyMaterial, "The key material is not what key spec %s needs.", k.Spec)
 	}
 	return secret, nil
@@ -263,7 +229,7 @@ func (s *Service) unwrapImport(k *key, in *kms.ImportKeyMaterialInput, now time.
 
 // addImported stores imported material: the key's first, one that was there before, or the next.
 func (s *Service) addImported(r *request, k *key, in *kms.ImportKeyMaterialInput, secret []byte, validTo time.Time) (*kms.ImportKeyMaterialOutput, error) {
-	id := materialID(k.ID, secret)
+	id := material.NewID(k.ID, secret)
 	if in.KeyMaterialId != "" && in.KeyMaterialId != id.String() {
 		return nil, kms.Errorf(kms.CodeIncorrectKeyMaterial, "The key material is not that of ID %s.", in.KeyMaterialId)
 	}
@@ -296,10 +262,10 @@ func (s *Service) addImported(r *request, k *key, in *kms.ImportKeyMaterialInput
 		changed.State = kms.StateEnabled
 	}
 	r.response = append(r.response, audit.Text("keyId", k.arn), audit.Text("keyMaterialId", id.String()))
-	var made *newMaterial
+	var made *material.Plain
 	if !wasPresent {
-		made = &newMaterial{k.ID, id, bytes.Clone(secret)}
-		defer made.wipe()
+		made = &material.Plain{Key: k.ID, ID: id, Secret: bytes.Clone(secret)}
+		defer made.Wipe()
 	}
 	err := s.changeMaterial(r, made, func(tx *store.Tx) error { return cmp.Or(tx.PutKey(&changed), noteDue(tx, &changed)) }, k.ID)
 	if err != nil {

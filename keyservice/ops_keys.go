@@ -11,7 +11,9 @@ import (
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/keyspec"
 	"kmsfs/keyservice/kms"
+	"kmsfs/keyservice/material"
 	"kmsfs/keyservice/store"
+	"kmsfs/keyservice/token"
 )
 
 // millis is a time as it is stored: in UTC, with whole milliseconds.
@@ -152,13 +154,13 @@ func (s *Service) addKey(r *request, record *store.Key, policy string) (*key, er
 		return nil, err
 	}
 	record.ID, record.Created, record.State = id, millis(r.time), kms.StatePendingImport
-	var made *newMaterial
+	var made *material.Plain
 	if record.Origin == kms.OriginKMS {
 		record.State = kms.StateEnabled
 		if made, err = s.generateMaterial(r, record); err != nil {
 			return nil, err
 		}
-		defer made.wipe()
+		defer made.Wipe()
 	}
 	s.changes.Lock()
 	defer s.changes.Unlock()
@@ -193,7 +195,7 @@ func (s *Service) existing(id store.KeyID) (*key, error) {
 
 func (s *Service) describeKey(r *request, in *kms.DescribeKeyInput) (*kms.DescribeKeyOutput, error) {
 	r.textParam("keyId", in.KeyId)
-	if err := cmp.Or(kms.CheckIdentifier("keyId", in.KeyId), s.checkGrantTokens(in.GrantTokens)); err != nil {
+	if err := cmp.Or(kms.CheckIdentifier("keyId", in.KeyId), s.tokens.CheckGrants(in.GrantTokens)); err != nil {
 		return nil, err
 	}
 	k, err := s.anyKey(r, in.KeyId)
@@ -238,7 +240,7 @@ func given(t time.Time) *kms.Timestamp {
 }
 
 func (s *Service) listKeys(r *request, in *kms.ListKeysInput) (*kms.ListKeysOutput, error) {
-	limit, err := pageSize(in.Limit, 100, 1000)
+	limit, err := kms.PageSize(in.Limit, 100, 1000)
 	if err != nil {
 		return nil, err
 	}
@@ -269,7 +271,7 @@ func (s *Service) listKeys(r *request, in *kms.ListKeysInput) (*kms.ListKeysOutp
 		return cmp.Or(err, readErr)
 	})
 	if out.Truncated {
-		out.NextMarker = s.ring.marker("ListKeys", last[:])
+		out.NextMarker = s.tokens.Marker("ListKeys", last[:])
 	}
 	return out, err
 }
@@ -279,13 +281,13 @@ func (s *Service) readKeyMarker(operation, marker string) (*store.KeyID, error) 
 	if marker == "" {
 		return nil, nil
 	}
-	last, err := s.ring.readMarker(operation, marker)
+	last, err := s.tokens.ReadMarker(operation, marker)
 	if err != nil {
 		return nil, err
 	}
 	var id store.KeyID
 	if copy(id[:], last) != len(last) {
-		return nil, errInvalidMarker()
+		return nil, token.ErrInvalidMarker()
 	}
 	return &id, nil
 }

@@ -119,7 +119,7 @@ func (s *Service) policyText(k *key) (string, error) {
 }
 
 func (s *Service) listKeyPolicies(r *request, in *kms.ListKeyPoliciesInput) (*kms.ListKeyPoliciesOutput, error) {
-	if _, err := pageSize(in.Limit, 100, 1000); err != nil {
+	if _, err := kms.PageSize(in.Limit, 100, 1000); err != nil {
 		return nil, err
 	}
 	k, err := s.named(r, "kms:ListKeyPolicies", in.KeyId)

@@ -8,6 +8,7 @@ import (
 
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/kms"
+	"kmsfs/keyservice/material"
 	"kmsfs/keyservice/store"
 )
 
@@ -100,7 +101,7 @@ func (s *Service) rotateKeyOnDemand(r *request, in *kms.RotateKeyOnDemandInput) 
 // rotate makes a new material the current one; for imported material, the one that awaits it.
 func (s *Service) rotate(r *request, k *key, changed *store.Key, how string) error {
 	changed.Materials = slices.Clone(k.Materials)
-	var made *newMaterial
+	var made *material.Plain
 	if k.Origin == kms.OriginExternal {
 		next := slices.IndexFunc(changed.Materials, func(m store.Material) bool { return m.Pending && m.Present })
 		if next < 0 {
@@ -112,7 +113,7 @@ func (s *Service) rotate(r *request, k *key, changed *store.Key, how string) err
 		if made, err = s.generateMaterial(r, changed); err != nil {
 			return err
 		}
-		defer made.wipe()
+		defer made.Wipe()
 	}
 	current := &changed.Materials[changed.Current]
 	current.Rotated, current.Rotation = millis(r.time), how
@@ -135,7 +136,7 @@ func (s *Service) rotateDueKey(r *request, k *key) error {
 }
 
 func (s *Service) listKeyRotations(r *request, in *kms.ListKeyRotationsInput) (*kms.ListKeyRotationsOutput, error) {
-	limit, err := pageSize(in.Limit, 100, 1000)
+	limit, err := kms.PageSize(in.Limit, 100, 1000)
 	if err := cmp.Or(err, kms.CheckEnum("includeKeyMaterial", in.IncludeKeyMaterial, "ALL_KEY_MATERIAL", "ROTATIONS_ONLY")); err != nil {
 		return nil, err
 	}
@@ -161,7 +162,7 @@ func (s *Service) listKeyRotations(r *request, in *kms.ListKeyRotationsInput) (*
 		}
 		if len(out.Rotations) == limit {
 			out.Truncated = true
-			out.NextMarker = s.ring.marker("ListKeyRotations", binary.BigEndian.AppendUint32(k.ID[:], uint32(i)))
+			out.NextMarker = s.tokens.Marker("ListKeyRotations", binary.BigEndian.AppendUint32(k.ID[:], uint32(i)))
 			break
 		}
 		out.Rotations = append(out.Rotations, k.rotation(i))

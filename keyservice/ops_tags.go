@@ -8,6 +8,7 @@ import (
 
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
+	"kmsfs/keyservice/token"
 )
 
 // newTags checks tags, and sorts them.
@@ -94,7 +95,7 @@ func (s *Service) untagResource(r *request, in *kms.UntagResourceInput) (*kms.Un
 }
 
 func (s *Service) listResourceTags(r *request, in *kms.ListResourceTagsInput) (*kms.ListResourceTagsOutput, error) {
-	limit, err := pageSize(in.Limit, 50, 50)
+	limit, err := kms.PageSize(in.Limit, 50, 50)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +114,7 @@ func (s *Service) listResourceTags(r *request, in *kms.ListResourceTagsInput) (*
 		}
 		if len(out.Tags) == limit {
 			out.Truncated = true
-			out.NextMarker = s.ring.marker("ListResourceTags", append(k.ID[:], out.Tags[limit-1].TagKey...))
+			out.NextMarker = s.tokens.Marker("ListResourceTags", append(k.ID[:], out.Tags[limit-1].TagKey...))
 			break
 		}
 		out.Tags = append(out.Tags, kms.Tag{TagKey: t.Key, TagValue: t.Value})
@@ -126,12 +127,12 @@ func (s *Service) markedKey(operation, marker string, k *key) ([]byte, error) {
 	if marker == "" {
 		return nil, nil
 	}
-	last, err := s.ring.readMarker(operation, marker)
+	last, err := s.tokens.ReadMarker(operation, marker)
 	if err != nil {
 		return nil, err
 	}
 	if len(last) <= len(k.ID) || store.KeyID(last[:len(k.ID)]) != k.ID {
-		return nil, errInvalidMarker()
+		return nil, token.ErrInvalidMarker()
 	}
 	return last[len(k.ID):], nil
 }

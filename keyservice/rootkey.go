@@ -8,6 +8,7 @@ import (
 	"io"
 	"path/filepath"
 
+	"kmsfs/keyservice/material"
 	"kmsfs/keyservice/sealer"
 )
 
@@ -66,9 +67,9 @@ func (r *sealedRootKey) unseal(s sealer.Sealer) ([]byte, error) {
 	if err != nil {
 		return nil, homeError(err)
 	}
-	if len(rootKey) != rootKeySize {
+	if len(rootKey) != material.RootKeySize {
 		clear(rootKey)
-		return nil, fmt.Errorf("%w: root key of %d bytes: want %d", ErrDamagedHome, len(rootKey), rootKeySize)
+		return nil, fmt.Errorf("%w: root key of %d bytes: want %d", ErrDamagedHome, len(rootKey), material.RootKeySize)
 	}
 	return rootKey, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"kmsfs/keyservice/kms"
+	"kmsfs/keyservice/material"
 	"kmsfs/keyservice/sealer"
 	"kmsfs/keyservice/store"
 	"kmsfs/policy"
@@ -111,19 +112,18 @@ func largeKey(i uint32) (id store.KeyID) {
 }
 
 func addLargeKey(s *Service, tx *store.Tx, i uint32, slot []byte) error {
-	id, secret := largeKey(i), make([]byte, materialSize)
+	id, secret := largeKey(i), make([]byte, 32)
 	rand.Read(secret)
-	m := store.Material{ID: materialID(id, secret), Present: true}
-	aead, err := s.ring.slotCipher(slot)
+	m := store.Material{ID: material.NewID(id, secret), Present: true}
+	wrapped, err := s.ring.Wrap(i, slot, id, m.ID, secret)
 	if err != nil {
 		return err
 	}
-	name := newSecretName(id, m.ID)
 	record := &store.Key{
 		ID: id, Manager: kms.ManagerCustomer, Spec: kms.SpecSymmetric, Usage: kms.UsageEncryption, Origin: kms.OriginKMS, State: kms.StateEnabled,
 		Created: millis(time.Now()), Materials: []store.Material{m},
 	}
-	if err := cmp.Or(tx.AddKey(record), tx.PutSecret(id, m.ID, append(binary.BigEndian.AppendUint32(nil, i), sealWith(aead, name[:], secret)...))); err != nil {
+	if err := cmp.Or(tx.AddKey(record), tx.PutSecret(id, m.ID, wrapped)); err != nil {
 		return err
 	}
 	for n := range manyGrants / manyKeys {

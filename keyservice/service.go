@@ -6,7 +6,6 @@
 package keyservice
 
 import (
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,8 +16,10 @@ import (
 
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/kms"
+	"kmsfs/keyservice/material"
 	"kmsfs/keyservice/sealer"
 	"kmsfs/keyservice/store"
+	"kmsfs/keyservice/token"
 	"kmsfs/policy"
 )
 
@@ -30,7 +31,7 @@ type Service struct {
 	names         kms.ARNs
 	users         *Users
 	rootKey       *lockedKey
-	ring          *keyring
+	ring          *material.Keyring
 	store         *store.Store
 	slots         *store.Slots
 	log           *audit.Log
@@ -44,11 +45,11 @@ type Service struct {
 	exporter      errand
 	sender        sender
 	// readings is the key to the MACs of sessions in which the audit log is read.
-	readings [32]byte
-	refusals refusals
-	requests sync.Pool // of *request, for use again
-	// generating has as many places as key pairs may be made at a time.
-	generating chan struct{}
+	readings  [32]byte
+	refusals  refusals
+	requests  sync.Pool // of *request, for use again
+	generator material.Generator
+	tokens    token.Maker
 
 	life   sync.RWMutex // held by every call, and for writing by Close; guards closed
 	closed bool
@@ -64,8 +65,7 @@ var _ kms.Service = (*Service)(nil)
 // Open opens a home, and makes up for what has fallen due meanwhile. Its errors wrap ErrNoHome, ErrLocked, ErrWrongSecret, ErrSealerMismatch,
 // ErrDamagedHome or ErrUnsafeHome where one of them applies, and nothing is changed then.
 func Open(dir string, s sealer.Sealer) (*Service, error) {
-	service := &Service{users: NewUsers(), operations: newOperations(), generating: newGenerating(), exporter: newErrand(), sender: sender{errand: newErrand()}}
-	rand.Read(service.readings[:])
+	service := &Service{users: NewUsers(), operations: newOperations(), generator: material.NewGenerator(), exporter: newErrand(), sender: sender{errand: newErrand()}}
 	if err := service.open(dir, s); err != nil {
 		return nil, errors.Join(err, service.release())
 	}
@@ -96,9 +96,10 @@ func (s *Service) open(dir string, secret sealer.Sealer) (err error) {
 	if s.rootKey, err = lockKey(rootKey); err != nil {
 		return err
 	}
-	if s.ring, err = newKeyring(s.rootKey.bytes()); err != nil {
+	if s.ring, err = material.NewKeyring(s.rootKey.bytes()); err != nil {
 		return err
 	}
+	s.tokens = token.NewMaker(s.ring)
 	if err := s.openStore(); err != nil {
 		return err
 	}
@@ -189,7 +190,7 @@ func (s *Service) release() error {
 		errs = append(errs, s.store.Close())
 	}
 	if s.ring != nil {
-		s.ring.wipe()
+		s.ring.Wipe()
 	}
 	if s.rootKey != nil {
 		errs = append(errs, s.rootKey.close())

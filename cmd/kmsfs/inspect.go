@@ -15,8 +15,8 @@ import (
 
 	"kmsfs/fs/control"
 	disk "kmsfs/fs/volume"
-	"kmsfs/keyservice"
 	"kmsfs/keyservice/kms"
+	"kmsfs/keyservice/material"
 )
 
 var errNotInVolume = errors.New("lies neither in a mountpoint of kmsfs nor in a volume")
@@ -107,8 +107,8 @@ func (o *inspectOptions) inspect(service kms.Invoker, args []string, places []pl
 // show prints a report.
 func (o *inspectOptions) show(report *disk.Report) error {
 	shown := inspection{Report: report}
-	if blob, err := keyservice.ParseBlob(report.WrappedKey); err == nil {
-		shown.KeyMaterialID = blob.MaterialID
+	if blob, err := material.ParseBlob(report.WrappedKey); err == nil {
+		shown.KeyMaterialID = blob.Material.String()
 	}
 	if o.json {
 		return json.NewEncoder(os.Stdout).Encode(shown)

@@ -90,3 +90,11 @@ func CheckAliasName(name string) error {
 	}
 	return nil
 }
+
+// PageSize is the number of items that a list is asked for.
+func PageSize(limit *int32, standard, most int32) (int, error) {
+	if limit == nil {
+		return int(standard), nil
+	}
+	return int(*limit), CheckNumber("limit", limit, 1, most)
+}

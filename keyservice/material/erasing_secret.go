@@ -1,6 +1,6 @@
 //go:build goexperiment.runtimesecret
 
-package keyservice
+package material
 
 import "runtime/secret"
 

@@ -1,4 +1,4 @@
-package keyservice
+package material
 
 import (
 	"bytes"
@@ -50,12 +50,12 @@ func TestVectors(t *testing.T) {
 }
 
 func checkVector(t *testing.T, v *vector) {
-	material, keyID := fromHex(t, v.Material), uuid.MustParse(v.KeyID)
+	secret, keyID := fromHex(t, v.Material), uuid.MustParse(v.KeyID)
 	context := map[string]string{}
 	for _, pair := range v.Context {
 		context[string(fromHex(t, pair[0]))] = string(fromHex(t, pair[1]))
 	}
-	id := materialID(keyID, material)
+	id := NewID(keyID, secret)
 	if got := id.String(); got != v.MaterialID {
 		t.Errorf("material ID: got %s, want %s", got, v.MaterialID)
 	}
@@ -64,15 +64,15 @@ func checkVector(t *testing.T, v *vector) {
 	}
 	var fresh [blobHeader - blobSalt]byte
 	copy(fresh[:], fromHex(t, v.Salt+v.IV))
-	sealed, err := sealBlobWith(fresh, material, keyID, id, fromHex(t, v.Plaintext), context)
+	sealed, err := sealBlobWith(fresh, secret, keyID, id, fromHex(t, v.Plaintext), context)
 	if err != nil || hex.EncodeToString(sealed) != v.Blob {
 		t.Errorf("blob: got %x, %v, want %s", sealed, err, v.Blob)
 	}
-	parsed, err := parseBlob(fromHex(t, v.Blob))
+	parsed, err := ParseBlob(fromHex(t, v.Blob))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := parsed.open(material, context); err != nil || hex.EncodeToString(got) != v.Plaintext {
+	if got, err := parsed.Open(secret, context); err != nil || hex.EncodeToString(got) != v.Plaintext {
 		t.Errorf("plaintext: got %x, %v, want %s", got, err, v.Plaintext)
 	}
 }
@@ -88,30 +88,22 @@ func fromHex(t *testing.T, digits string) []byte {
 
 // Key material opens with its own slot, in its own place, and not once the slot is erased; its bytes lie nowhere.
 func TestWrappedMaterial(t *testing.T) {
-	ring, err := newKeyring(bytes.Repeat([]byte{7}, rootKeySize))
+	ring, err := NewKeyring(bytes.Repeat([]byte{7}, RootKeySize))
 	if err != nil {
 		t.Fatal(err)
 	}
-	file, err := os.Create(filepath.Join(t.TempDir(), "slots"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	slots, err := store.OpenSlots(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = slots.Close() }()
+	slot := bytes.Repeat([]byte{5}, store.SlotSize)
 	key, other, secret := uuid.New(), uuid.New(), bytes.Repeat([]byte{9}, materialSize)
-	m := store.Material{ID: materialID(key, secret)}
-	wrapped, slot, err := ring.wrapSecret(slots, key, m.ID, secret)
+	m := store.Material{ID: NewID(key, secret)}
+	wrapped, err := ring.Wrap(3, slot, key, m.ID, secret)
 	if err != nil {
 		t.Fatal(err)
 	}
-	loaded, err := ring.load(slots, key, m, wrapped)
+	loaded, err := ring.Load(slot, key, m, wrapped)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := ring.use(loaded, func(got []byte) error {
+	if err := ring.Use(loaded, func(got []byte) error {
 		if !bytes.Equal(got, secret) {
 			t.Errorf("got %x, want %x", got, secret)
 		}
@@ -124,30 +116,17 @@ func TestWrappedMaterial(t *testing.T) {
 	}
 	wrong := m
 	wrong.ID[31] ^= 1
-	if _, err := ring.load(slots, other, m, wrapped); err == nil {
+	if _, err := ring.Load(slot, other, m, wrapped); err == nil {
 		t.Error("it opens as another key's")
 	}
-	if _, err := ring.load(slots, key, wrong, wrapped); err == nil {
+	if _, err := ring.Load(slot, key, wrong, wrapped); err == nil {
 		t.Error("it opens as another material")
 	}
-	if err := slots.Erase(slot); err != nil {
-		t.Fatal(err)
+	if number, _, err := Slot(wrapped); number != 3 || err != nil {
+		t.Errorf("slot %d, %v: want 3", number, err)
 	}
-	if _, err := ring.load(slots, key, m, wrapped); err == nil {
+	clear(slot)
+	if _, err := ring.Load(slot, key, m, wrapped); err == nil {
 		t.Error("it opens without its slot")
-	}
-}
-
-func TestLockedKey(t *testing.T) {
-	original := bytes.Repeat([]byte{7}, 32)
-	k, err := lockKey(original)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(original, make([]byte, 32)) || !bytes.Equal(k.bytes(), bytes.Repeat([]byte{7}, 32)) {
-		t.Errorf("original %x, locked %x", original, k.bytes())
-	}
-	if err := k.close(); err != nil {
-		t.Fatal(err)
 	}
 }

@@ -1,7 +1,6 @@
-package keyservice
+package material
 
 import (
-	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hmac"
 	"crypto/rand"
@@ -31,48 +30,34 @@ const (
 
 const blobLabel = "kmsfs ciphertext blob key"
 
-// BlobInfo is what a ciphertext blob says of itself in the clear. It is to be believed only once the blob is decrypted.
-type BlobInfo struct {
-	// KeyID is the key's ID, and MaterialID that of its material, 64 hexadecimal digits.
-	KeyID, MaterialID string
+// Blob is a ciphertext blob in its parts. What it says is to be believed only once it is decrypted.
+type Blob struct {
+	Material store.MaterialID
+	Key      store.KeyID
+	// Header is authenticated, and sealed is ciphertext || tag; both lie in what was parsed.
+	Header, sealed []byte
 }
+
+func (b *Blob) iv() []byte { return b.Header[blobIV:blobHeader] }
 
 // ParseBlob reads a ciphertext blob's header.
-func ParseBlob(b []byte) (BlobInfo, error) {
-	parsed, err := parseBlob(b)
-	if err != nil {
-		return BlobInfo{}, err
-	}
-	return BlobInfo{parsed.key.String(), parsed.material.String()}, nil
-}
-
-// blob is a ciphertext blob in its parts.
-type blob struct {
-	material store.MaterialID
-	key      store.KeyID
-	// header is authenticated, and sealed is ciphertext || tag; both lie in what was parsed.
-	header, sealed []byte
-}
-
-func (b *blob) iv() []byte { return b.header[blobIV:blobHeader] }
-
-func parseBlob(b []byte) (blob, error) {
+func ParseBlob(b []byte) (Blob, error) {
 	switch {
 	case len(b) <= blobHeader+blobTag || len(b) > blobHeader+kms.MaxPlaintext+blobTag:
-		return blob{}, fmt.Errorf("ciphertext blob of %d bytes: want %d to %d", len(b), blobHeader+blobTag+1, blobHeader+kms.MaxPlaintext+blobTag)
+		return Blob{}, fmt.Errorf("ciphertext blob of %d bytes: want %d to %d", len(b), blobHeader+blobTag+1, blobHeader+kms.MaxPlaintext+blobTag)
 	case b[0] != blobVersion:
-		return blob{}, fmt.Errorf("ciphertext blob of version %d: want %d", b[0], blobVersion)
+		return Blob{}, fmt.Errorf("ciphertext blob of version %d: want %d", b[0], blobVersion)
 	case b[1] != blobAlgorithm:
-		return blob{}, fmt.Errorf("ciphertext blob of algorithm %d: want %d", b[1], blobAlgorithm)
+		return Blob{}, fmt.Errorf("ciphertext blob of algorithm %d: want %d", b[1], blobAlgorithm)
 	}
-	parsed := blob{header: b[:blobHeader:blobHeader], sealed: b[blobHeader:]}
-	copy(parsed.material[:], b[blobMaterial:])
-	copy(parsed.key[:], b[blobKey:])
+	parsed := Blob{Header: b[:blobHeader:blobHeader], sealed: b[blobHeader:]}
+	copy(parsed.Material[:], b[blobMaterial:])
+	copy(parsed.Key[:], b[blobKey:])
 	return parsed, nil
 }
 
-// sealBlob encrypts plaintext in the context. The material is one of the key's.
-func sealBlob(material []byte, key store.KeyID, id store.MaterialID, plaintext []byte, context map[string]string) ([]byte, error) {
+// SealBlob encrypts plaintext in the context. The material is one of the key's.
+func SealBlob(material []byte, key store.KeyID, id store.MaterialID, plaintext []byte, context map[string]string) ([]byte, error) {
 	var fresh [blobHeader - blobSalt]byte
 	rand.Read(fresh[:])
 	return sealBlobWith(fresh, material, key, id, plaintext, context)
@@ -85,7 +70,7 @@ func sealBlobWith(fresh [blobHeader - blobSalt]byte, material []byte, key store.
 	b = append(b, id[:]...)
 	b = append(b, key[:]...)
 	b = append(b, fresh[:]...)
-	parts := blob{header: b, key: key, material: id}
+	parts := Blob{Header: b, Key: key, Material: id}
 	aead, err := parts.aead(material)
 	if err != nil {
 		return nil, err
@@ -93,8 +78,8 @@ func sealBlobWith(fresh [blobHeader - blobSalt]byte, material []byte, key store.
 	return aead.Seal(b, parts.iv(), plaintext, parts.additional(context)), nil
 }
 
-// open decrypts the blob in the context.
-func (b *blob) open(material []byte, context map[string]string) ([]byte, error) {
+// Open decrypts the blob in the context.
+func (b *Blob) Open(material []byte, context map[string]string) ([]byte, error) {
 	aead, err := b.aead(material)
 	if err != nil {
 		return nil, err
@@ -103,27 +88,19 @@ func (b *blob) open(material []byte, context map[string]string) ([]byte, error) 
 }
 
 // additional is what is authenticated besides the plaintext.
-func (b *blob) additional(context map[string]string) []byte {
+func (b *Blob) additional(context map[string]string) []byte {
 	data := make([]byte, 0, blobHeader+kms.ContextSize(context))
-	return kms.AppendContext(append(data, b.header...), context)
+	return kms.AppendContext(append(data, b.Header...), context)
 }
 
 // aead derives the blob's own key from the material, so that no number of blobs wears the material out. The material is uniformly random
 // already, so HKDF's second half is enough (RFC 5869, section 3.3).
-func (b *blob) aead(material []byte) (cipher.AEAD, error) {
+func (b *Blob) aead(material []byte) (cipher.AEAD, error) {
 	mac := hmac.New(sha256.New, material)
 	mac.Write([]byte(blobLabel))
-	mac.Write(b.header[blobMaterial:blobIV])
+	mac.Write(b.Header[blobMaterial:blobIV])
 	mac.Write([]byte{1}) // HKDF's counter: it ends with its first block
 	var key [sha256.Size]byte
 	defer clear(key[:])
 	return newGCM(mac.Sum(key[:0]))
-}
-
-func newGCM(key []byte) (cipher.AEAD, error) {
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, err
-	}
-	return cipher.NewGCM(block)
 }
