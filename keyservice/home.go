@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/store"
 )
 
@@ -20,8 +21,8 @@ const (
 	slotsFile   = "slots"
 	lockFile    = "lock"
 	socketFile  = "socket"
-	auditDir    = "audit"
-	auditFile   = "current.jsonl"
+	auditDir    = audit.Directory
+	auditFile   = audit.OpenName
 )
 
 // How large files of a home can be, in bytes; larger ones are not this program's.

@@ -5,30 +5,31 @@ import (
 	"runtime"
 	"runtime/debug"
 
-	"github.com/spf13/pflag"
+	"github.com/spf13/cobra"
+
+	"kmsfs/cmd/kmsfs/internal/cli"
 )
 
-func versionCommand() command {
-	return command{
-		name:    "version",
-		summary: "show the program's version",
-		details: `
-Shows the version of the program, the Go release that it was built with, and the platform.
-
-Example:
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", GroupID: cli.Program, Short: "Show the program's version",
+		Long: `
+Shows the version of the program, the Go release that it was built with, and the
+platform.`,
+		Example: `
   kmsfs version`,
-		prepare: func(*pflag.FlagSet) func([]string) error { return showVersion },
+		Args: cli.None,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Println(version())
+			return err
+		},
 	}
 }
 
-func showVersion(args []string) error {
-	if len(args) != 0 {
-		return usagef("version", "takes no arguments")
-	}
+func version() string {
 	version := "(unknown)"
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		version = info.Main.Version
 	}
-	fmt.Printf("kmsfs %s %s %s/%s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	return nil
+	return fmt.Sprintf("kmsfs %s %s %s/%s", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

@@ -40,6 +40,12 @@ var (
 	errClosed  = errors.New("audit log closed")
 )
 
+// Where a key service home has its audit log: the directory, and the file of the open segment in it.
+const (
+	Directory = "audit"
+	OpenName  = "current.jsonl"
+)
+
 // Options say what log is opened.
 type Options struct {
 	// Dir is the log's directory, which stays the caller's and open, and Name the open segment's.

@@ -11,11 +11,9 @@ import (
 	"iter"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
-	"unicode"
 )
 
 // Filter says which records are asked for: those that all of its fields that are not empty apply to.
@@ -82,14 +80,6 @@ func (e *Entry) Paths() (paths []string) {
 
 // ServiceEvent is the EventType of what the service, or the file system, found or did of itself.
 const ServiceEvent = "AwsServiceEvent"
-
-// Shown is a text of a record as a terminal or a page can take it: callers choose paths, and may have put commands or what hides others in them.
-func Shown(text string) string {
-	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return strconv.Quote(text)
-	}
-	return text
-}
 
 // Principal is the name of who is behind the record, and the program of his process.
 func (e *Entry) Principal() (name, executable string) {

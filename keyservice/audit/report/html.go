@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/printable"
 )
 
 //go:embed page.gohtml
@@ -16,7 +16,7 @@ var pageText string
 // page escapes whatever it is given for the place where it stands. The page allows nothing to be loaded or run.
 var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"number": number,
-	"text":   audit.Shown,
+	"text":   printable.Text,
 	"time":   func(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") },
 	"day":    func(t time.Time) string { return t.Local().Format("2 January 2006, 15:04") },
 	"key":    shortKey,

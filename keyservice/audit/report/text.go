@@ -7,7 +7,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/printable"
 )
 
 // heights are what small charts are made of.
@@ -18,7 +18,7 @@ func (r *Report) WriteText(w io.Writer) error {
 	t := &text{w: w}
 	t.print("Audit report, %s to %s\n", stamp(r.From), stamp(r.To))
 	if r.Whole != "" {
-		t.print("%s\n", audit.Shown(r.Whole))
+		t.print("%s\n", printable.Text(r.Whole))
 	}
 	t.print("\n%s uses of keys, %s calls refused, %s failed; %s principals, %s keys, %s files; %s records\n\n",
 		plain(r.Totals.Uses), plain(r.Totals.Refused), plain(r.Totals.Failed), plain(r.PrincipalCount), plain(r.KeyCount), plain(r.FileCount), plain(r.Totals.Records))
@@ -98,7 +98,7 @@ func (t *text) table(title, heads string, rows int, row func(i int) []string) {
 	for i := range rows {
 		cells := row(i)
 		for j, cell := range cells {
-			cells[j] = audit.Shown(cell)
+			cells[j] = printable.Text(cell)
 		}
 		if err == nil {
 			_, err = fmt.Fprintf(w, "  %s\n", strings.Join(cells, "\t"))

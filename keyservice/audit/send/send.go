@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/printable"
 )
 
 // The places that records can be sent to; Collector is followed by the URL of an OTLP/HTTP endpoint.
@@ -89,7 +90,7 @@ func summary(e *audit.Entry) string {
 		what = append(what, "for", path)
 	}
 	for i, word := range what {
-		what[i] = audit.Shown(word)
+		what[i] = printable.Text(word)
 	}
 	return strings.Join(what, " ")
 }
