@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"kmsfs/keyservice"
+	"kmsfs/keyservice/home"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/sealer"
 )
@@ -36,7 +37,7 @@ func TestBackup(t *testing.T) {
 	parent := t.TempDir()
 	place := filepath.Join(parent, "home")
 	restore := func(backup []byte, secret sealer.Sealer) error {
-		return keyservice.Restore(bytes.NewReader(backup), place, secret, owner)
+		return home.Restore(bytes.NewReader(backup), place, secret, owner)
 	}
 	for at := 0; at < len(whole); at += 1 + len(whole)/60 {
 		tampered := bytes.Clone(whole)
@@ -50,7 +51,7 @@ func TestBackup(t *testing.T) {
 	if err := restore(append(bytes.Clone(whole), 0), secret); err == nil {
 		t.Error("something behind it: no error")
 	}
-	if err := restore(whole, newKeyFile(t)); !errors.Is(err, keyservice.ErrWrongSecret) {
+	if err := restore(whole, newKeyFile(t)); !errors.Is(err, home.ErrWrongSecret) {
 		t.Errorf("another secret: %v", err)
 	}
 	if left, err := os.ReadDir(parent); err != nil || len(left) > 0 {
@@ -59,7 +60,7 @@ func TestBackup(t *testing.T) {
 	if err := restore(whole, secret); err != nil {
 		t.Fatal(err)
 	}
-	if err := restore(whole, secret); !errors.Is(err, keyservice.ErrHomeExists) {
+	if err := restore(whole, secret); !errors.Is(err, home.ErrExists) {
 		t.Errorf("over a home: %v", err)
 	}
 	restored := openHome(t, place, secret)
@@ -80,7 +81,7 @@ func TestChangeSealer(t *testing.T) {
 	}
 	s := openHome(t, dir, first)
 	made := generate(t, s, newKey(t, s), nil)
-	if err := keyservice.ChangeSealer(dir, first, second); !errors.Is(err, keyservice.ErrLocked) {
+	if err := home.ChangeSealer(dir, first, second); !errors.Is(err, home.ErrLocked) {
 		t.Errorf("while it is open: %v", err)
 	}
 	if err := s.Close(); err != nil {
@@ -89,11 +90,11 @@ func TestChangeSealer(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "rootkey.new"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := keyservice.ChangeSealer(dir, second, third); !errors.Is(err, keyservice.ErrWrongSecret) {
+	if err := home.ChangeSealer(dir, second, third); !errors.Is(err, home.ErrWrongSecret) {
 		t.Errorf("with a wrong secret: %v", err)
 	}
 	for _, change := range [][2]sealer.Sealer{{first, second}, {second, third}, {third, first}} {
-		if err := keyservice.ChangeSealer(dir, change[0], change[1]); err != nil {
+		if err := home.ChangeSealer(dir, change[0], change[1]); err != nil {
 			t.Fatal(err)
 		}
 		if s, err := keyservice.Open(dir, change[0]); err == nil {

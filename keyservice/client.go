@@ -2,11 +2,11 @@ package keyservice
 
 import (
 	"context"
-	"errors"
 	"net"
 	"os"
 	"path/filepath"
 
+	"kmsfs/keyservice/home"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/wire"
 )
@@ -17,9 +17,6 @@ type client struct {
 }
 
 var _ kms.Service = (*client)(nil)
-
-// ErrNotServed says that no process serves a home.
-var ErrNotServed = errors.New("no process serves the key service home")
 
 // DialHome returns the key service of the process that has the home open and serves it. That process knows its callers from the kernel:
 // it takes every call for this process's own, unless this is a process of root and calls for another (ViaFileSystem). Closing it is not needed for it to be garbage.
@@ -47,14 +44,14 @@ func dialHome(dir string) (*wire.Client, error) {
 		return nil, err
 	}
 	// Whether somebody is there is found out now, and not at the first call.
-	conn, err := dialSocket(context.Background(), dir)
+	conn, err := home.Dial(context.Background(), dir)
 	if err != nil {
 		return nil, err
 	}
 	if err := conn.Close(); err != nil {
 		return nil, err
 	}
-	return wire.NewClient(func(ctx context.Context) (net.Conn, error) { return dialSocket(ctx, dir) }), nil
+	return wire.NewClient(func(ctx context.Context) (net.Conn, error) { return home.Dial(ctx, dir) }), nil
 }
 
 // Invoke performs an operation. It tells the service for whom a mount calls, which the service believes

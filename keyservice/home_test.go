@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/keyservice"
+	"kmsfs/keyservice/home"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/sealer"
 )
@@ -57,28 +58,28 @@ func TestHomeKinds(t *testing.T) {
 	for i, secret := range sealers {
 		t.Run(secret.Kind(), func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "home")
-			if exists, err := keyservice.Exists(dir); exists || err != nil {
+			if exists, err := home.Exists(dir); exists || err != nil {
 				t.Errorf("before: %t, %v", exists, err)
 			}
-			if err := keyservice.Init(keyservice.InitOptions{Dir: dir, Sealer: secret}); err != nil {
+			if err := home.Init(home.InitOptions{Dir: dir, Sealer: secret}); err != nil {
 				t.Fatal(err)
 			}
-			if exists, err := keyservice.Exists(dir); !exists || err != nil {
+			if exists, err := home.Exists(dir); !exists || err != nil {
 				t.Errorf("after: %t, %v", exists, err)
 			}
-			if kind, err := keyservice.SealerKind(dir); kind != secret.Kind() || err != nil {
+			if kind, err := home.SealerKind(dir); kind != secret.Kind() || err != nil {
 				t.Errorf("kind %s, %v", kind, err)
 			}
 			if err := openHome(t, dir, secret).Close(); err != nil {
 				t.Error(err)
 			}
 			if wrong[i] != nil {
-				expectOpen(t, dir, wrong[i], keyservice.ErrWrongSecret)
+				expectOpen(t, dir, wrong[i], home.ErrWrongSecret)
 			}
-			expectOpen(t, dir, sealers[(i+1)%len(sealers)], keyservice.ErrSealerMismatch)
-			expectOpen(t, dir, nil, keyservice.ErrSealerMismatch)
+			expectOpen(t, dir, sealers[(i+1)%len(sealers)], home.ErrSealerMismatch)
+			expectOpen(t, dir, nil, home.ErrSealerMismatch)
 			openHome(t, dir, secret)
-			expectOpen(t, dir, secret, keyservice.ErrLocked)
+			expectOpen(t, dir, secret, home.ErrLocked)
 		})
 	}
 }
@@ -142,14 +143,14 @@ func TestInitRefuses(t *testing.T) {
 	file := filepath.Join(occupied, "thesis.tex")
 	for _, place := range []string{dir, occupied, file} {
 		before := contents(t, filepath.Dir(place))
-		if err := keyservice.Init(keyservice.InitOptions{Dir: place, Sealer: secret}); !errors.Is(err, keyservice.ErrHomeExists) {
-			t.Errorf("%s: got %v, want %v", place, err, keyservice.ErrHomeExists)
+		if err := home.Init(home.InitOptions{Dir: place, Sealer: secret}); !errors.Is(err, home.ErrExists) {
+			t.Errorf("%s: got %v, want %v", place, err, home.ErrExists)
 		}
 		if contents(t, filepath.Dir(place)) != before {
 			t.Errorf("%s has changed", place)
 		}
 	}
-	if err := keyservice.Init(keyservice.InitOptions{Dir: filepath.Join(occupied, "new"), Sealer: secret, Name: "a:b"}); err == nil {
+	if err := home.Init(home.InitOptions{Dir: filepath.Join(occupied, "new"), Sealer: secret, Name: "a:b"}); err == nil {
 		t.Error("a name with a colon is accepted")
 	}
 }
@@ -163,7 +164,7 @@ func (noSealer) Open(b []byte) ([]byte, error) { return nil, errors.New("no secr
 
 func TestFailedInitLeavesNothing(t *testing.T) {
 	parent := t.TempDir()
-	if err := keyservice.Init(keyservice.InitOptions{Dir: filepath.Join(parent, "home"), Sealer: noSealer{}}); err == nil {
+	if err := home.Init(home.InitOptions{Dir: filepath.Join(parent, "home"), Sealer: noSealer{}}); err == nil {
 		t.Fatal("it succeeds")
 	}
 	if entries, err := os.ReadDir(parent); err != nil || len(entries) > 0 {
@@ -176,11 +177,11 @@ func TestInitInEmptyDirectory(t *testing.T) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if exists, err := keyservice.Exists(dir); exists || err != nil {
+	if exists, err := home.Exists(dir); exists || err != nil {
 		t.Errorf("before: %t, %v", exists, err)
 	}
 	secret := newKeyFile(t)
-	if err := keyservice.Init(keyservice.InitOptions{Dir: dir, Sealer: secret, Owner: uint32(os.Geteuid())}); err != nil {
+	if err := home.Init(home.InitOptions{Dir: dir, Sealer: secret, Owner: uint32(os.Geteuid())}); err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
@@ -191,8 +192,8 @@ func TestInitInEmptyDirectory(t *testing.T) {
 
 func TestDamagedHomes(t *testing.T) {
 	none := filepath.Join(t.TempDir(), "none")
-	expectOpen(t, filepath.Dir(none), newKeyFile(t), keyservice.ErrNoHome)
-	if _, err := keyservice.Open(none, newKeyFile(t)); !errors.Is(err, keyservice.ErrNoHome) {
+	expectOpen(t, filepath.Dir(none), newKeyFile(t), home.ErrMissing)
+	if _, err := keyservice.Open(none, newKeyFile(t)); !errors.Is(err, home.ErrMissing) {
 		t.Errorf("missing directory: %v", err)
 	}
 	for _, test := range []struct {
@@ -200,40 +201,40 @@ func TestDamagedHomes(t *testing.T) {
 		damage func(t *testing.T, dir string) error
 		want   error
 	}{
-		{"no root key", remove("rootkey"), keyservice.ErrDamagedHome},
-		{"no store", remove("keys.db"), keyservice.ErrDamagedHome},
-		{"no lock", remove("lock"), keyservice.ErrDamagedHome},
-		{"no audit directory", remove("audit"), keyservice.ErrDamagedHome},
-		{"empty root key", write("rootkey", ""), keyservice.ErrDamagedHome},
-		{"root key of garbage", write("rootkey", "\x00\xff"), keyservice.ErrDamagedHome},
-		{"root key of a later version", write("rootkey", `{"version":2,"sealer":"key-file","sealed":"AA=="}`), keyservice.ErrDamagedHome},
-		{"unknown sealer", write("rootkey", `{"version":1,"sealer":"magic","sealed":"AA=="}`), keyservice.ErrDamagedHome},
-		{"unknown field", write("rootkey", `{"version":1,"sealer":"key-file","sealed":"AA==","x":1}`), keyservice.ErrDamagedHome},
-		{"two root keys", write("rootkey", `{"version":1,"sealer":"key-file","sealed":"AA=="}{}`), keyservice.ErrDamagedHome},
-		{"short sealed root key", write("rootkey", `{"version":1,"sealer":"key-file","sealed":"AQ=="}`), keyservice.ErrDamagedHome},
-		{"huge root key", write("rootkey", strings.Repeat(" ", 5000)), keyservice.ErrDamagedHome},
-		{"empty store", write("keys.db", ""), keyservice.ErrDamagedHome},
-		{"store of garbage", write("keys.db", strings.Repeat("garbage ", 10_000)), keyservice.ErrDamagedHome},
-		{"store cut off", func(_ *testing.T, dir string) error { return os.Truncate(filepath.Join(dir, "keys.db"), 8192) }, keyservice.ErrDamagedHome},
+		{"no root key", remove("rootkey"), home.ErrDamaged},
+		{"no store", remove("keys.db"), home.ErrDamaged},
+		{"no lock", remove("lock"), home.ErrDamaged},
+		{"no audit directory", remove("audit"), home.ErrDamaged},
+		{"empty root key", write("rootkey", ""), home.ErrDamaged},
+		{"root key of garbage", write("rootkey", "\x00\xff"), home.ErrDamaged},
+		{"root key of a later version", write("rootkey", `{"version":2,"sealer":"key-file","sealed":"AA=="}`), home.ErrDamaged},
+		{"unknown sealer", write("rootkey", `{"version":1,"sealer":"magic","sealed":"AA=="}`), home.ErrDamaged},
+		{"unknown field", write("rootkey", `{"version":1,"sealer":"key-file","sealed":"AA==","x":1}`), home.ErrDamaged},
+		{"two root keys", write("rootkey", `{"version":1,"sealer":"key-file","sealed":"AA=="}{}`), home.ErrDamaged},
+		{"short sealed root key", write("rootkey", `{"version":1,"sealer":"key-file","sealed":"AQ=="}`), home.ErrDamaged},
+		{"huge root key", write("rootkey", strings.Repeat(" ", 5000)), home.ErrDamaged},
+		{"empty store", write("keys.db", ""), home.ErrDamaged},
+		{"store of garbage", write("keys.db", strings.Repeat("garbage ", 10_000)), home.ErrDamaged},
+		{"store cut off", func(_ *testing.T, dir string) error { return os.Truncate(filepath.Join(dir, "keys.db"), 8192) }, home.ErrDamaged},
 		{"another home's store", func(t *testing.T, dir string) error {
 			other, _ := newHome(t)
 			return os.Rename(filepath.Join(other, "keys.db"), filepath.Join(dir, "keys.db"))
-		}, keyservice.ErrDamagedHome},
-		{"linked store", link("keys.db"), keyservice.ErrDamagedHome},
-		{"linked root key", link("rootkey"), keyservice.ErrDamagedHome},
-		{"linked audit log", link("audit/current.jsonl"), keyservice.ErrDamagedHome},
-		{"linked audit directory", link("audit"), keyservice.ErrDamagedHome},
+		}, home.ErrDamaged},
+		{"linked store", link("keys.db"), home.ErrDamaged},
+		{"linked root key", link("rootkey"), home.ErrDamaged},
+		{"linked audit log", link("audit/current.jsonl"), home.ErrDamaged},
+		{"linked audit directory", link("audit"), home.ErrDamaged},
 		{"pipe for a root key", func(_ *testing.T, dir string) error {
 			path := filepath.Join(dir, "rootkey")
 			return errors.Join(os.Remove(path), unix.Mkfifo(path, 0o600))
-		}, keyservice.ErrDamagedHome},
+		}, home.ErrDamaged},
 		{"directory for a store", func(_ *testing.T, dir string) error {
 			path := filepath.Join(dir, "keys.db")
 			return errors.Join(os.Remove(path), os.Mkdir(path, 0o700))
-		}, keyservice.ErrDamagedHome},
-		{"store that others can change", chmod("keys.db", 0o602), keyservice.ErrUnsafeHome},
-		{"home that others can change", chmod(".", 0o770), keyservice.ErrUnsafeHome},
-		{"audit directory that others can change", chmod("audit", 0o722), keyservice.ErrUnsafeHome},
+		}, home.ErrDamaged},
+		{"store that others can change", chmod("keys.db", 0o602), home.ErrUnsafe},
+		{"home that others can change", chmod(".", 0o770), home.ErrUnsafe},
+		{"audit directory that others can change", chmod("audit", 0o722), home.ErrUnsafe},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir, secret := newHome(t)
@@ -282,7 +283,7 @@ func TestForeignHome(t *testing.T) {
 	if err := os.Chown(filepath.Join(dir, "keys.db"), 4711, -1); err != nil {
 		t.Fatal(err)
 	}
-	expectOpen(t, dir, secret, keyservice.ErrUnsafeHome)
+	expectOpen(t, dir, secret, home.ErrUnsafe)
 }
 
 // Damage anywhere in the store is an error or, where nothing is, none: never a crash, and never another key.

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"kmsfs/keyservice/home"
 	"kmsfs/keyservice/keyspec"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/material"
@@ -38,7 +39,7 @@ func (s *Service) load(tx *store.Tx, id store.KeyID) (*key, error) {
 	}
 	spec, ok := keyspec.Find(record.Spec)
 	if !ok {
-		return nil, fmt.Errorf("%w: key %s: unknown key spec %q", ErrDamagedHome, id, record.Spec)
+		return nil, fmt.Errorf("%w: key %s: unknown key spec %q", home.ErrDamaged, id, record.Spec)
 	}
 	k := &key{Key: *record, spec: spec, arn: s.names.Key(id), materials: map[store.MaterialID]*material.Material{}, hasGrants: tx.GrantCount(id) > 0}
 	if spec.Symmetric() && k.Current >= 0 {
@@ -66,7 +67,7 @@ func (s *Service) loadMaterials(tx *store.Tx, k *key) error {
 			return err
 		}
 		if k.materials[m.ID], err = s.loadMaterial(k.ID, m, wrapped); err != nil {
-			return fmt.Errorf("%w: key %s: material %s: %w", ErrDamagedHome, k.ID, m.ID, err)
+			return fmt.Errorf("%w: key %s: material %s: %w", home.ErrDamaged, k.ID, m.ID, err)
 		}
 	}
 	return nil
@@ -95,7 +96,7 @@ func (s *Service) loadPolicy(tx *store.Tx, k *key) (*policy.Document, error) {
 	}
 	document, err := policy.Parse(string(text), s.facts.Account)
 	if err != nil {
-		return nil, fmt.Errorf("%w: key %s: policy: %w", ErrDamagedHome, k.ID, err)
+		return nil, fmt.Errorf("%w: key %s: policy: %w", home.ErrDamaged, k.ID, err)
 	}
 	return document, nil
 }

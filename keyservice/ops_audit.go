@@ -5,12 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/home"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 )
@@ -46,7 +46,7 @@ func (s *Service) auditSettings() (*kms.AuditSettings, error) {
 	if err == nil && text != nil {
 		err = json.Unmarshal(text, a)
 	}
-	return a, homeError(err)
+	return a, home.AsError(err)
 }
 
 func (s *Service) getAuditSettings(r *request, _ *kms.GetAuditSettingsInput) (*kms.AuditSettings, error) {
@@ -131,7 +131,7 @@ func (s *Service) readAudit(r *request, in *kms.ReadAuditInput) (*kms.ReadAuditO
 		}
 		return out, err
 	}
-	if in.File != auditFile && !audit.IsFile(in.File) || in.Offset < 0 {
+	if in.File != audit.OpenName && !audit.IsFile(in.File) || in.Offset < 0 {
 		return nil, kms.Invalid("file", in.File, "Member must be the name of a file of the audit log, and the offset not negative")
 	}
 	out, err := s.readAuditFile(in)
@@ -152,13 +152,13 @@ const readingLife = time.Hour
 
 // readAuditFile reads a part of a file. Its errors have unix.ENOENT for one that isn't there.
 func (s *Service) readAuditFile(in *kms.ReadAuditInput) (out *kms.ReadAuditOutput, err error) {
-	f, err := s.auditDir.open(in.File, os.O_RDONLY, maxAuditFile)
+	f, err := s.home.OpenAudit(in.File)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	out = &kms.ReadAuditOutput{}
-	if in.File == auditFile {
+	if in.File == audit.OpenName {
 		if out.Segment, err = audit.FirstSequence(f); err != nil {
 			return nil, err
 		}
@@ -167,7 +167,7 @@ func (s *Service) readAuditFile(in *kms.ReadAuditInput) (out *kms.ReadAuditOutpu
 		}
 	}
 	read := f.ReadAt
-	if by := s.log.StandingIn(); in.File == auditFile && by.Path != "" {
+	if by := s.log.StandingIn(); in.File == audit.OpenName && by.Path != "" {
 		whole, rest, err := by.Open(f)
 		if err != nil {
 			return nil, err
@@ -192,7 +192,7 @@ func (s *Service) auditFiles() (*kms.ReadAuditOutput, error) {
 	}
 	head := s.log.Head()
 	out := &kms.ReadAuditOutput{
-		Log: s.names.AuditLog(), PublicKey: k.PublicKey, Open: auditFile,
+		Log: s.names.AuditLog(), PublicKey: k.PublicKey, Open: audit.OpenName,
 		LastSequence: head.Sequence, LastHash: head.Hash[:],
 	}
 	by := s.log.StandingIn()

@@ -18,6 +18,7 @@ import (
 
 	"kmsfs/keyservice"
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/home"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/sealer"
 	"kmsfs/policy/caller"
@@ -129,7 +130,7 @@ func TestKilledWhileUsed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := keyservice.Init(keyservice.InitOptions{Dir: dir, Sealer: secret, Owner: uint32(os.Geteuid())}); err != nil {
+	if err := home.Init(home.InitOptions{Dir: dir, Sealer: secret, Owner: uint32(os.Geteuid())}); err != nil {
 		t.Fatal(err)
 	}
 	s := openHome(t, dir, secret)
@@ -185,7 +186,7 @@ func TestKilledWhileChanging(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := keyservice.Init(keyservice.InitOptions{Dir: dir, Sealer: secret, Owner: uint32(os.Geteuid())}); err != nil {
+	if err := home.Init(home.InitOptions{Dir: dir, Sealer: secret, Owner: uint32(os.Geteuid())}); err != nil {
 		t.Fatal(err)
 	}
 	wanted := 200
@@ -341,7 +342,7 @@ func TestTwoProcesses(t *testing.T) {
 	long := filepath.Join(t.TempDir(), strings.Repeat("long", 40))
 	for _, parent := range []string{t.TempDir(), long} {
 		dir, secret := filepath.Join(parent, "home"), newKeyFile(t)
-		if err := keyservice.Init(keyservice.InitOptions{Dir: dir, Sealer: secret, Owner: uint32(os.Geteuid())}); err != nil {
+		if err := home.Init(home.InitOptions{Dir: dir, Sealer: secret, Owner: uint32(os.Geteuid())}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := keyservice.DialHome(dir); err == nil {
@@ -391,7 +392,7 @@ func TestStaleSocket(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(other, "socket"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := openHome(t, other, secret).Serve(); !errors.Is(err, keyservice.ErrDamagedHome) {
+	if err := openHome(t, other, secret).Serve(); !errors.Is(err, home.ErrDamaged) {
 		t.Errorf("a file in the socket's place: %v", err)
 	}
 }
@@ -495,7 +496,7 @@ func TestFullDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := keyservice.Init(keyservice.InitOptions{Dir: dir, Sealer: secret, Owner: uint32(os.Geteuid())}); err != nil {
+	if err := home.Init(home.InitOptions{Dir: dir, Sealer: secret, Owner: uint32(os.Geteuid())}); err != nil {
 		t.Fatal(err)
 	}
 	if err := child(t, "full", dir, keyFile).Run(); err != nil {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"kmsfs/keyservice"
+	"kmsfs/keyservice/home"
 	"kmsfs/keyservice/kms"
 	"kmsfs/policy/caller"
 )
@@ -132,7 +133,7 @@ func TestRootIsNobodySpecial(t *testing.T) {
 		t.Skip("only root makes homes for others")
 	}
 	dir, secret := filepath.Join(t.TempDir(), "home"), newKeyFile(t)
-	if err := keyservice.Init(keyservice.InitOptions{Dir: dir, Sealer: secret, Owner: 4711}); err != nil {
+	if err := home.Init(home.InitOptions{Dir: dir, Sealer: secret, Owner: 4711}); err != nil {
 		t.Fatal(err)
 	}
 	s := openHome(t, dir, secret)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"kmsfs/keyservice/home"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/material"
 	"kmsfs/keyservice/sealer"
@@ -70,12 +71,12 @@ func largeHome(b *testing.B) (dir string, secret sealer.Sealer, key string, blob
 		b.Fatal(err)
 	}
 	dir = filepath.Join(b.TempDir(), "home")
-	if err := Init(InitOptions{Dir: dir, Sealer: secret, Owner: uint32(os.Geteuid())}); err != nil {
+	if err := home.Init(home.InitOptions{Dir: dir, Sealer: secret, Owner: uint32(os.Geteuid())}); err != nil {
 		b.Fatal(err)
 	}
 	slots := make([]byte, manyKeys*store.SlotSize)
 	rand.Read(slots)
-	if err := os.WriteFile(filepath.Join(dir, slotsFile), slots, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "slots"), slots, 0o600); err != nil {
 		b.Fatal(err)
 	}
 	s, err := Open(dir, secret)

@@ -75,8 +75,8 @@ type outbox struct {
 }
 
 func (o *outbox) run(ctx context.Context) error {
-	dir := os.DirFS(fmt.Sprintf("/proc/self/fd/%d", o.s.auditDir.Fd()))
-	tail := audit.NewTailBehind(dir, auditFile, o.sent)
+	dir := os.DirFS(fmt.Sprintf("/proc/self/fd/%d", o.s.home.AuditDir().Fd()))
+	tail := audit.NewTailBehind(dir, audit.OpenName, o.sent)
 	defer func() { _ = tail.Close() }()
 	ticker := time.NewTicker(sendInterval)
 	defer ticker.Stop()

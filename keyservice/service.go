@@ -6,15 +6,13 @@
 package keyservice
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/home"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/material"
 	"kmsfs/keyservice/sealer"
@@ -25,18 +23,16 @@ import (
 
 // Service is an open home. It is safe for concurrent use.
 type Service struct {
-	dir, auditDir *homeDir
-	lock          *os.File
-	facts         facts
-	names         kms.ARNs
-	users         *Users
-	rootKey       *lockedKey
-	ring          *material.Keyring
-	store         *store.Store
-	slots         *store.Slots
-	log           *audit.Log
-	policies      *policies
-	operations    map[string]operation
+	home       *home.Home
+	facts      *home.Facts
+	names      kms.ARNs
+	users      *Users
+	ring       *material.Keyring
+	store      *store.Store
+	slots      *store.Slots
+	log        *audit.Log
+	policies   *policies
+	operations map[string]operation
 	// servicePolicy is what decides where no key policy does.
 	servicePolicy atomic.Pointer[policy.Document]
 	cache         cache
@@ -76,68 +72,27 @@ func Open(dir string, s sealer.Sealer) (*Service, error) {
 }
 
 func (s *Service) open(dir string, secret sealer.Sealer) (err error) {
-	if dir, err = filepath.Abs(dir); err != nil {
+	if s.home, err = home.Open(dir, secret); err != nil {
 		return err
 	}
-	if s.dir, err = openHomeDir(dir); err != nil {
-		return err
-	}
-	sealed, err := s.dir.readRootKey()
-	if err != nil {
-		return err
-	}
-	if s.lock, err = s.dir.lock(); err != nil {
-		return err
-	}
-	rootKey, err := sealed.unseal(secret)
-	if err != nil {
-		return err
-	}
-	if s.rootKey, err = lockKey(rootKey); err != nil {
-		return err
-	}
-	if s.ring, err = material.NewKeyring(s.rootKey.bytes()); err != nil {
-		return err
-	}
+	s.facts, s.ring, s.store, s.slots = &s.home.Facts, s.home.Ring, s.home.Store, s.home.Slots
 	s.tokens = token.NewMaker(s.ring)
-	if err := s.openStore(); err != nil {
+	s.names = kms.NewARNs(s.facts.Name, s.facts.Account)
+	s.users.arn = s.names.User
+	if err := s.openPolicies(); err != nil {
 		return err
 	}
 	return s.openLog()
 }
 
-func (s *Service) openStore() (err error) {
-	s.store, err = store.Open(filepath.Join(s.dir.Name(), storeFile), s.ring, func(flag int) (*os.File, error) {
-		return s.dir.open(storeFile, flag, maxStoreFile)
-	})
-	if err != nil {
-		return homeError(err)
-	}
-	file, err := s.dir.open(slotsFile, os.O_RDWR, maxSlotsFile)
-	if err != nil {
-		return err
-	}
-	if s.slots, err = store.OpenSlots(file); err != nil {
-		return errors.Join(err, file.Close())
-	}
-	var facts, servicePolicy []byte
+func (s *Service) openPolicies() (err error) {
+	var servicePolicy []byte
 	if err := s.store.View(func(tx *store.Tx) (err error) {
-		if facts, err = tx.Facts(); err == nil {
-			servicePolicy, err = tx.ServicePolicy()
-		}
+		servicePolicy, err = tx.ServicePolicy()
 		return err
 	}); err != nil {
-		return homeError(err)
+		return home.AsError(err)
 	}
-	if err := json.Unmarshal(facts, &s.facts); err != nil {
-		return fmt.Errorf("%w: %w", ErrDamagedHome, err)
-	}
-	s.names = kms.NewARNs(s.facts.Name, s.facts.Account)
-	s.users.arn = s.names.User
-	return s.openPolicies(servicePolicy)
-}
-
-func (s *Service) openPolicies(servicePolicy []byte) (err error) {
 	if s.policies, err = newPolicies(s.names); err != nil {
 		return err
 	}
@@ -146,7 +101,7 @@ func (s *Service) openPolicies(servicePolicy []byte) (err error) {
 	}
 	document, err := policy.Parse(string(servicePolicy), s.facts.Account)
 	if err != nil {
-		return fmt.Errorf("%w: service policy: %w", ErrDamagedHome, err)
+		return fmt.Errorf("%w: service policy: %w", home.ErrDamaged, err)
 	}
 	s.servicePolicy.Store(document)
 	return nil
@@ -156,7 +111,7 @@ func (s *Service) openPolicies(servicePolicy []byte) (err error) {
 func (s *Service) OwnerUID() uint32 { return s.facts.Owner }
 
 // MemoryLocked says whether the root key can't be swapped; the limit on locked memory may forbid that.
-func (s *Service) MemoryLocked() bool { return s.rootKey.locked }
+func (s *Service) MemoryLocked() bool { return s.home.MemoryLocked() }
 
 // Close ends the service after the calls that are under way, and wipes the root key. Closing twice is no error.
 func (s *Service) Close() error {
@@ -174,32 +129,14 @@ func (s *Service) Close() error {
 	return errors.Join(s.stopServing(), s.flushUsage(), s.release())
 }
 
-// release gives back what has been opened, the lock last.
+// release gives back what has been opened.
 func (s *Service) release() error {
 	var errs []error
 	if s.log != nil {
 		errs = append(errs, s.log.Close())
 	}
-	if s.auditDir != nil {
-		errs = append(errs, s.auditDir.Close())
-	}
-	if s.slots != nil {
-		errs = append(errs, s.slots.Close())
-	}
-	if s.store != nil {
-		errs = append(errs, s.store.Close())
-	}
-	if s.ring != nil {
-		s.ring.Wipe()
-	}
-	if s.rootKey != nil {
-		errs = append(errs, s.rootKey.close())
-	}
-	if s.lock != nil {
-		errs = append(errs, s.lock.Close())
-	}
-	if s.dir != nil {
-		errs = append(errs, s.dir.Close())
+	if s.home != nil {
+		errs = append(errs, s.home.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"kmsfs/keyservice"
+	"kmsfs/keyservice/home"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/sealer"
 	"kmsfs/policy/caller"
@@ -30,7 +31,7 @@ func newKeyFile(t testing.TB) sealer.Sealer {
 func newHome(t testing.TB) (dir string, s sealer.Sealer) {
 	t.Helper()
 	dir, s = filepath.Join(t.TempDir(), "home"), newKeyFile(t)
-	if err := keyservice.Init(keyservice.InitOptions{Dir: dir, Sealer: s, Owner: uint32(os.Geteuid())}); err != nil {
+	if err := home.Init(home.InitOptions{Dir: dir, Sealer: s, Owner: uint32(os.Geteuid())}); err != nil {
 		t.Fatal(err)
 	}
 	return dir, s

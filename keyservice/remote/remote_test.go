@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"kmsfs/keyservice"
+	"kmsfs/keyservice/home"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/remote"
 	"kmsfs/keyservice/sealer"
@@ -31,7 +32,7 @@ func self() kms.Caller {
 func serve(t *testing.T) (service *keyservice.Service, url string, keys [2]string) {
 	t.Helper()
 	dir := t.TempDir()
-	home, keyFile, socket := filepath.Join(dir, "home"), filepath.Join(dir, "key"), filepath.Join(dir, "socket")
+	place, keyFile, socket := filepath.Join(dir, "home"), filepath.Join(dir, "key"), filepath.Join(dir, "socket")
 	if err := sealer.CreateKeyFile(keyFile); err != nil {
 		t.Fatal(err)
 	}
@@ -39,10 +40,10 @@ func serve(t *testing.T) (service *keyservice.Service, url string, keys [2]strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := keyservice.Init(keyservice.InitOptions{Dir: home, Sealer: secret, Owner: uint32(os.Geteuid())}); err != nil {
+	if err := home.Init(home.InitOptions{Dir: place, Sealer: secret, Owner: uint32(os.Geteuid())}); err != nil {
 		t.Fatal(err)
 	}
-	if service, err = keyservice.Open(home, secret); err != nil {
+	if service, err = keyservice.Open(place, secret); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -9,7 +9,7 @@ import (
 	"kmsfs/fs/fsck"
 	"kmsfs/fs/keys"
 	disk "kmsfs/fs/volume"
-	"kmsfs/keyservice"
+	keyhome "kmsfs/keyservice/home"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/printable"
 	"kmsfs/keyservice/sealer"
@@ -27,14 +27,14 @@ func (e *hinted) Error() string { return e.text }
 // causes come before their effects.
 func hints() []hint {
 	return []hint{
-		{is(keyservice.ErrNoHome), "make one with kmsfs init, or name another with --home or KMSFS_HOME"},
-		{is(keyservice.ErrLocked), "unmount what that process serves, or wait until it has ended"},
-		{is(keyservice.ErrDamagedBackup), "take another backup"},
-		{is(keyservice.ErrWrongSecret), "give the one that the home was made with, or name another home with --home"},
-		{is(keyservice.ErrSealerMismatch), "open it with what it was made with: a passphrase, a key file or a systemd credential"},
-		{is(keyservice.ErrDamagedHome), "restore it from a backup, or name another home with --home"},
-		{is(keyservice.ErrHomeExists), "name an empty directory, or one that doesn't exist yet, with --home or KMSFS_HOME"},
-		{is(keyservice.ErrUnsafeHome), "if you trust its content, take it from all other users with chown and chmod"},
+		{is(keyhome.ErrMissing), "make one with kmsfs init, or name another with --home or KMSFS_HOME"},
+		{is(keyhome.ErrLocked), "unmount what that process serves, or wait until it has ended"},
+		{is(keyhome.ErrDamagedBackup), "take another backup"},
+		{is(keyhome.ErrWrongSecret), "give the one that the home was made with, or name another home with --home"},
+		{is(keyhome.ErrSealerMismatch), "open it with what it was made with: a passphrase, a key file or a systemd credential"},
+		{is(keyhome.ErrDamaged), "restore it from a backup, or name another home with --home"},
+		{is(keyhome.ErrExists), "name an empty directory, or one that doesn't exist yet, with --home or KMSFS_HOME"},
+		{is(keyhome.ErrUnsafe), "if you trust its content, take it from all other users with chown and chmod"},
 		{is(sealer.ErrBadSecret), "give one that fits, or make a new home with another"},
 		{is(disk.ErrNotVolume), "make one with kmsfs init"},
 		{is(disk.ErrInUse), "unmount it there first; or mount it with --shared everywhere"},

@@ -9,7 +9,7 @@ import (
 
 	"kmsfs/cmd/kmsfs/internal/cli"
 	"kmsfs/cmd/kmsfs/internal/session"
-	"kmsfs/keyservice"
+	keyhome "kmsfs/keyservice/home"
 )
 
 var errHomeServed = cli.Hinted("another process has the key service home open", "unmount what it serves, and try again")
@@ -76,7 +76,7 @@ func restore(o *session.Options, path string) error {
 		return err
 	}
 	session.FinishOnSignals()
-	return keyservice.Restore(backup, dir, opener, session.Self().UID)
+	return keyhome.Restore(backup, dir, opener, session.Self().UID)
 }
 
 type passwdOptions struct {
@@ -150,5 +150,5 @@ func reseal(dir string, old, fresh *session.Secret) error {
 	if err != nil {
 		return err
 	}
-	return keyservice.ChangeSealer(dir, from, to)
+	return keyhome.ChangeSealer(dir, from, to)
 }

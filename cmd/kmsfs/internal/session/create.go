@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"kmsfs/keyservice"
+	keyhome "kmsfs/keyservice/home"
 	"kmsfs/keyservice/sealer"
 )
 
@@ -51,7 +51,7 @@ func (c *Created) Home(dir string, s *Secret) error {
 	// The directories above it stay. The home itself may have existed, empty.
 	_, err = os.Lstat(dir)
 	fresh := errors.Is(err, fs.ErrNotExist)
-	if err := keyservice.Init(keyservice.InitOptions{Dir: dir, Sealer: sealer, Owner: Self().UID}); err != nil {
+	if err := keyhome.Init(keyhome.InitOptions{Dir: dir, Sealer: sealer, Owner: Self().UID}); err != nil {
 		return err
 	}
 	*c = append(*c, func() error {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/keyservice"
+	keyhome "kmsfs/keyservice/home"
 	"kmsfs/keyservice/kms"
 	"kmsfs/policy/caller"
 )
@@ -84,10 +85,10 @@ func Open(dir string, secret *Secret) (*Home, error) {
 		if err == nil {
 			return &Home{Service: service, Dir: dir, Own: service}, nil
 		}
-		if errors.Is(err, keyservice.ErrWrongSecret) {
+		if errors.Is(err, keyhome.ErrWrongSecret) {
 			return nil, fmt.Errorf("%s for the key service home %s: %w", secret, dir, err)
 		}
-		if !errors.Is(err, keyservice.ErrLocked) {
+		if !errors.Is(err, keyhome.ErrLocked) {
 			return nil, err
 		}
 		if h, dialErr := Dial(dir); dialErr == nil {

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"kmsfs/cmd/kmsfs/internal/cli"
-	"kmsfs/keyservice"
+	keyhome "kmsfs/keyservice/home"
 	"kmsfs/keyservice/sealer"
 )
 
@@ -131,7 +131,7 @@ func (o SecretOptions) Read(home string) (*Secret, error) {
 	if err := Harden(); err != nil {
 		return nil, err
 	}
-	kind, err := keyservice.SealerKind(home)
+	kind, err := keyhome.SealerKind(home)
 	if err != nil {
 		return nil, err
 	}

@@ -20,7 +20,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
-	"kmsfs/keyservice"
+	keyhome "kmsfs/keyservice/home"
 	"kmsfs/keyservice/kms"
 )
 
@@ -121,7 +121,7 @@ func IsNotFound(err error) bool {
 
 // Harden keeps secrets out of core dumps. It is called before a secret enters the process.
 func Harden() error {
-	if err := keyservice.Harden(); err != nil {
+	if err := keyhome.Harden(); err != nil {
 		return fmt.Errorf("keep secrets out of core dumps: %w", err)
 	}
 	return nil

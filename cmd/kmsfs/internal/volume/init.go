@@ -15,7 +15,7 @@ import (
 	"kmsfs/cmd/kmsfs/internal/session"
 	"kmsfs/fs/control"
 	disk "kmsfs/fs/volume"
-	"kmsfs/keyservice"
+	keyhome "kmsfs/keyservice/home"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/printable"
 	"kmsfs/keyservice/remote"
@@ -175,7 +175,7 @@ func checkNewVolume(volume, home string) error {
 
 // homeToUse opens the home. If there is none, it makes one, and its key file.
 func (o *initOptions) homeToUse(created *session.Created) (*session.Home, error) {
-	exists, err := keyservice.Exists(o.home)
+	exists, err := keyhome.Exists(o.home)
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"kmsfs/cmd/kmsfs/internal/session"
 	"kmsfs/fs/control"
 	"kmsfs/keyservice"
+	keyhome "kmsfs/keyservice/home"
 )
 
 // healthTimeout is how long a key service may take to say how it is.
@@ -91,7 +92,7 @@ func findStatus(home string) (s status, err error) {
 	health, err := keyservice.Health(ctx, s.Home)
 	s.Failing, s.Warnings = health.Reason, health.Warnings
 	s.Served = err == nil
-	if errors.Is(err, keyservice.ErrNotServed) {
+	if errors.Is(err, keyhome.ErrNotServed) {
 		err = nil
 	}
 	return s, err

@@ -1,9 +1,8 @@
-package keyservice
+package home
 
 import (
 	"archive/tar"
 	"bytes"
-	"cmp"
 	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/binary"
@@ -13,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/tink-crypto/tink-go/v2/streamingaead/subtle"
 	"golang.org/x/sys/unix"
@@ -37,17 +37,10 @@ func backupStream(rootKey []byte) (*subtle.AESGCMHKDF, error) {
 	return subtle.NewAESGCMHKDF(key, "SHA256", material.RootKeySize, backupSegment, 0)
 }
 
-// Backup writes all of the home into a file, as it is at one moment: sealed under the root key, whose own sealed form stands in front. The file must not
-// be there; it appears when it is complete and on disk.
-func (s *Service) Backup(path string) error {
-	s.life.RLock()
-	defer s.life.RUnlock()
-	if s.closed {
-		return errors.New("the key service is closed")
-	}
-	if err := s.flushUsage(); err != nil {
-		return err
-	}
+// Backup writes all of the home into a file, as it is at one moment: sealed under the root key, whose
+// own sealed form stands in front. The file must not be there; it appears when it is complete and on
+// disk. changes is held while the store and the slots are copied.
+func (h *Home) Backup(path string, log *audit.Log, changes sync.Locker) error {
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return err
@@ -58,7 +51,8 @@ func (s *Service) Backup(path string) error {
 		return err
 	}
 	defer f.Close()
-	err = s.writeBackup(f)
+	b := backup{h, log, changes}
+	err = b.write(f)
 	if err == nil {
 		err = f.Sync()
 	}
@@ -71,8 +65,15 @@ func (s *Service) Backup(path string) error {
 	return dir.Sync()
 }
 
-func (s *Service) writeBackup(w io.Writer) error {
-	sealed, err := s.dir.readFile(rootKeyFile, maxRootKeyFile)
+// backup is a backup under way.
+type backup struct {
+	home    *Home
+	log     *audit.Log
+	changes sync.Locker
+}
+
+func (b *backup) write(w io.Writer) error {
+	sealed, err := b.home.dir.readFile(rootKeyFile, maxRootKeyFile)
 	if err != nil {
 		return err
 	}
@@ -81,7 +82,7 @@ func (s *Service) writeBackup(w io.Writer) error {
 	if _, err := w.Write(head); err != nil {
 		return err
 	}
-	cipher, err := backupStream(s.rootKey.bytes())
+	cipher, err := backupStream(b.home.rootKey.bytes())
 	if err != nil {
 		return err
 	}
@@ -90,13 +91,19 @@ func (s *Service) writeBackup(w io.Writer) error {
 		return err
 	}
 	archive := tar.NewWriter(stream)
-	if err := cmp.Or(s.archiveStore(archive), s.archiveLog(archive), archive.Close()); err != nil {
+	if err := b.archiveStore(archive); err != nil {
+		return err
+	}
+	if err := b.archiveLog(archive); err != nil {
+		return err
+	}
+	if err := archive.Close(); err != nil {
 		return err
 	}
 	return stream.Close()
 }
 
-func (d *homeDir) readFile(name string, most int64) ([]byte, error) {
+func (d *Dir) readFile(name string, most int64) ([]byte, error) {
 	f, err := d.open(name, os.O_RDONLY, most)
 	if err != nil {
 		return nil, err
@@ -106,33 +113,39 @@ func (d *homeDir) readFile(name string, most int64) ([]byte, error) {
 }
 
 // archiveStore adds the store and the slots.
-func (s *Service) archiveStore(archive *tar.Writer) error {
+func (b *backup) archiveStore(archive *tar.Writer) error {
 	copied, err := os.CreateTemp("", "kmsfs-backup-") // the store's size is not known before, and its records are sealed
 	if err != nil {
 		return err
 	}
 	defer copied.Close()
-	s.changes.Lock() // so that the store and the slots belong together
-	defer s.changes.Unlock()
-	if err := cmp.Or(os.Remove(copied.Name()), s.store.WriteTo(copied)); err != nil {
+	b.changes.Lock() // so that the store and the slots belong together
+	defer b.changes.Unlock()
+	if err := os.Remove(copied.Name()); err != nil {
+		return err
+	}
+	if err := b.home.Store.WriteTo(copied); err != nil {
 		return err
 	}
 	var slots bytes.Buffer
-	if _, err := s.slots.WriteTo(&slots); err != nil {
+	if _, err := b.home.Slots.WriteTo(&slots); err != nil {
 		return err
 	}
 	defer clear(slots.Bytes())
-	return cmp.Or(archiveFile(archive, storeFile, copied), archiveText(archive, slotsFile, slots.Bytes()))
+	if err := archiveFile(archive, storeFile, copied); err != nil {
+		return err
+	}
+	return archiveText(archive, slotsFile, slots.Bytes())
 }
 
 // archiveLog adds the audit log as far as it has been written: behind what the store knows of it.
-func (s *Service) archiveLog(archive *tar.Writer) error {
-	if by := s.log.StandingIn(); by.Path != "" {
+func (b *backup) archiveLog(archive *tar.Writer) error {
+	if by := b.log.StandingIn(); by.Path != "" {
 		return fmt.Errorf("the audit log can't be written, and its last records are in %s: make room for it first", by.Path)
 	}
-	return s.log.WithFiles(func(names []string) error {
+	return b.log.WithFiles(func(names []string) error {
 		for _, name := range names {
-			f, err := s.auditDir.open(name, os.O_RDONLY, maxAuditFile)
+			f, err := b.home.audit.open(name, os.O_RDONLY, maxAuditFile)
 			if err != nil {
 				return err
 			}
@@ -245,10 +258,13 @@ func restoreFiles(dir string, sealedRootKey []byte, stream io.Reader) error {
 	if _, err := io.Copy(io.Discard, stream); err != nil {
 		return fmt.Errorf("%w: %w", ErrDamagedBackup, err)
 	}
-	return cmp.Or(
-		writeFile(filepath.Join(dir, rootKeyFile), sealedRootKey),
-		writeFile(filepath.Join(dir, lockFile), nil),
-		syncPath(filepath.Join(dir, auditDir)), syncPath(dir))
+	if err := writeFile(filepath.Join(dir, rootKeyFile), sealedRootKey); err != nil {
+		return err
+	}
+	if err := writeFile(filepath.Join(dir, lockFile), nil); err != nil {
+		return err
+	}
+	return syncDirs(dir)
 }
 
 // writeFrom makes a file that is on disk when it returns.

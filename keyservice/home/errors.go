@@ -1,4 +1,4 @@
-package keyservice
+package home
 
 import (
 	"errors"
@@ -11,9 +11,9 @@ import (
 // Why a home can't be opened or made. Errors wrap one of these and say more.
 var (
 	// ErrNoHome says that there is no home: the directory is missing or empty.
-	ErrNoHome = errors.New("no key service home")
+	ErrMissing = errors.New("no key service home")
 	// ErrHomeExists says that a home can't be made where something is already.
-	ErrHomeExists = errors.New("something is there already")
+	ErrExists = errors.New("something is there already")
 	// ErrLocked says that another process has the home open.
 	ErrLocked = errors.New("another process has the key service home open")
 	// ErrWrongSecret says that the passphrase or key is not the home's.
@@ -21,15 +21,17 @@ var (
 	// ErrSealerMismatch says that the home needs another kind of secret than was given.
 	ErrSealerMismatch = errors.New("the key service home is sealed by something else")
 	// ErrDamagedHome says that the directory is no home, or not one that is whole.
-	ErrDamagedHome = errors.New("not an intact key service home")
+	ErrDamaged = errors.New("not an intact key service home")
+	// ErrNotServed says that no process serves a home.
+	ErrNotServed = errors.New("no process serves the key service home")
 	// ErrUnsafeHome says that users other than the home's owner could have changed it.
-	ErrUnsafeHome = errors.New("unsafe key service home")
+	ErrUnsafe = errors.New("unsafe key service home")
 )
 
 // homeError has errors of what lies in a home say what they mean for the home.
-func homeError(err error) error {
+func AsError(err error) error {
 	if errors.Is(err, store.ErrDamaged) || errors.Is(err, sealer.ErrMalformed) {
-		return fmt.Errorf("%w: %w", ErrDamagedHome, err)
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return err
 }

@@ -1,4 +1,4 @@
-package keyservice
+package home
 
 import (
 	"bytes"
@@ -23,14 +23,14 @@ type sealedRootKey struct {
 	Sealed []byte `json:"sealed"`
 }
 
-func (d *homeDir) readRootKey() (*sealedRootKey, error) {
+func (d *Dir) readRootKey() (*sealedRootKey, error) {
 	text, err := d.readFile(rootKeyFile, maxRootKeyFile)
 	if err != nil {
 		return nil, err
 	}
 	root, err := parseRootKey(text)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrDamagedHome, filepath.Join(d.Name(), rootKeyFile), err)
+		return nil, fmt.Errorf("%w: %s: %w", ErrDamaged, filepath.Join(d.Name(), rootKeyFile), err)
 	}
 	return root, nil
 }
@@ -65,11 +65,11 @@ func (r *sealedRootKey) unseal(s sealer.Sealer) ([]byte, error) {
 	}
 	rootKey, err := s.Open(r.Sealed)
 	if err != nil {
-		return nil, homeError(err)
+		return nil, AsError(err)
 	}
 	if len(rootKey) != material.RootKeySize {
 		clear(rootKey)
-		return nil, fmt.Errorf("%w: root key of %d bytes: want %d", ErrDamagedHome, len(rootKey), material.RootKeySize)
+		return nil, fmt.Errorf("%w: root key of %d bytes: want %d", ErrDamaged, len(rootKey), material.RootKeySize)
 	}
 	return rootKey, nil
 }

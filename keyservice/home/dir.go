@@ -1,4 +1,4 @@
-package keyservice
+package home
 
 import (
 	"errors"
@@ -35,43 +35,43 @@ const (
 )
 
 // homeDir is an open directory of a home: what lies in it is reached through the descriptor, wherever its name leads by then.
-type homeDir struct {
+type Dir struct {
 	*os.File
 	owner uint32
 }
 
 // openHomeDir opens a home's directory; the error is ErrNoHome if it is missing or empty.
-func openHomeDir(path string) (*homeDir, error) {
+func openDirectory(path string) (*Dir, error) {
 	dir, err := openDir(unix.AT_FDCWD, path, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w in %s", ErrNoHome, path)
+		return nil, fmt.Errorf("%w in %s", ErrMissing, path)
 	}
 	if err != nil {
 		return nil, err
 	}
 	if _, err := dir.Readdirnames(1); errors.Is(err, io.EOF) {
-		return nil, errors.Join(fmt.Errorf("%w in %s: the directory is empty", ErrNoHome, path), dir.Close())
+		return nil, errors.Join(fmt.Errorf("%w in %s: the directory is empty", ErrMissing, path), dir.Close())
 	}
 	if euid := os.Geteuid(); euid != 0 && dir.owner != uint32(euid) {
-		return nil, errors.Join(fmt.Errorf("%w: %s belongs to uid %d, and not to uid %d", ErrUnsafeHome, path, dir.owner, euid), dir.Close())
+		return nil, errors.Join(fmt.Errorf("%w: %s belongs to uid %d, and not to uid %d", ErrUnsafe, path, dir.owner, euid), dir.Close())
 	}
 	return dir, nil
 }
 
 // openDir opens a directory that its owner alone can change.
-func openDir(at int, path string, flags int) (*homeDir, error) {
+func openDir(at int, path string, flags int) (*Dir, error) {
 	fd, err := openat(at, path, unix.O_RDONLY|unix.O_DIRECTORY|flags, 0)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	dir := &homeDir{File: os.NewFile(uintptr(fd), path)}
+	dir := &Dir{File: os.NewFile(uintptr(fd), path)}
 	var stat unix.Stat_t
 	if err := unix.Fstat(fd, &stat); err != nil {
 		return nil, errors.Join(err, dir.Close())
 	}
 	dir.owner = stat.Uid
 	if stat.Mode&0o022 != 0 {
-		return nil, errors.Join(fmt.Errorf("%w: mode %04o of %s lets others change it", ErrUnsafeHome, stat.Mode&0o7777, path), dir.Close())
+		return nil, errors.Join(fmt.Errorf("%w: mode %04o of %s lets others change it", ErrUnsafe, stat.Mode&0o7777, path), dir.Close())
 	}
 	return dir, nil
 }
@@ -87,10 +87,10 @@ func openat(at int, path string, flags int, mode uint32) (int, error) {
 }
 
 // sub opens a directory in it.
-func (d *homeDir) sub(name string) (*homeDir, error) {
+func (d *Dir) sub(name string) (*Dir, error) {
 	sub, err := openDir(int(d.Fd()), name, unix.O_NOFOLLOW)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-		return nil, fmt.Errorf("%w: %s: %w", ErrDamagedHome, filepath.Join(d.Name(), name), err)
+		return nil, fmt.Errorf("%w: %s: %w", ErrDamaged, filepath.Join(d.Name(), name), err)
 	}
 	if err != nil {
 		return nil, err
@@ -102,12 +102,12 @@ func (d *homeDir) sub(name string) (*homeDir, error) {
 }
 
 // open opens a file in it after checking that it can be one of a home's: regular, of at most maxSize bytes, and nobody else's to change.
-func (d *homeDir) open(name string, flags int, maxSize int64) (*os.File, error) {
+func (d *Dir) open(name string, flags int, maxSize int64) (*os.File, error) {
 	path := filepath.Join(d.Name(), name)
 	fd, err := openat(int(d.Fd()), name, flags|unix.O_NOFOLLOW, 0)
 	switch {
 	case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.EISDIR):
-		return nil, fmt.Errorf("%w: %s: %w", ErrDamagedHome, path, err)
+		return nil, fmt.Errorf("%w: %s: %w", ErrDamaged, path, err)
 	case err != nil:
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
@@ -118,7 +118,7 @@ func (d *homeDir) open(name string, flags int, maxSize int64) (*os.File, error) 
 	return f, nil
 }
 
-func (d *homeDir) check(name string, fd int, maxSize int64) error {
+func (d *Dir) check(name string, fd int, maxSize int64) error {
 	var stat unix.Stat_t
 	if err := unix.Fstat(fd, &stat); err != nil {
 		return err
@@ -126,25 +126,25 @@ func (d *homeDir) check(name string, fd int, maxSize int64) error {
 	path := filepath.Join(d.Name(), name)
 	switch {
 	case stat.Mode&unix.S_IFMT != unix.S_IFREG:
-		return fmt.Errorf("%w: %s is not a regular file", ErrDamagedHome, path)
+		return fmt.Errorf("%w: %s is not a regular file", ErrDamaged, path)
 	case stat.Size > maxSize:
-		return fmt.Errorf("%w: %s has %d bytes: want at most %d", ErrDamagedHome, path, stat.Size, maxSize)
+		return fmt.Errorf("%w: %s has %d bytes: want at most %d", ErrDamaged, path, stat.Size, maxSize)
 	case stat.Mode&0o022 != 0:
-		return fmt.Errorf("%w: mode %04o of %s lets others change it", ErrUnsafeHome, stat.Mode&0o7777, path)
+		return fmt.Errorf("%w: mode %04o of %s lets others change it", ErrUnsafe, stat.Mode&0o7777, path)
 	}
 	return d.checkOwner(name, stat.Uid)
 }
 
 // checkOwner lets files belong to the directory's owner, and to root.
-func (d *homeDir) checkOwner(name string, uid uint32) error {
+func (d *Dir) checkOwner(name string, uid uint32) error {
 	if uid != d.owner && uid != 0 {
-		return fmt.Errorf("%w: %s belongs to uid %d, and its directory to uid %d", ErrUnsafeHome, filepath.Join(d.Name(), name), uid, d.owner)
+		return fmt.Errorf("%w: %s belongs to uid %d, and its directory to uid %d", ErrUnsafe, filepath.Join(d.Name(), name), uid, d.owner)
 	}
 	return nil
 }
 
 // lock locks the home for this process until the file is closed.
-func (d *homeDir) lock() (*os.File, error) {
+func (d *Dir) lock() (*os.File, error) {
 	f, err := d.open(lockFile, os.O_RDWR, maxLockFile)
 	if err != nil {
 		return nil, err
@@ -162,7 +162,7 @@ func (d *homeDir) lock() (*os.File, error) {
 // Exists says whether the directory is a home. A missing or empty one is none; any other content gives ErrDamagedHome.
 func Exists(dir string) (bool, error) {
 	_, err := SealerKind(dir)
-	if errors.Is(err, ErrNoHome) {
+	if errors.Is(err, ErrMissing) {
 		return false, nil
 	}
 	return err == nil, err
@@ -170,7 +170,7 @@ func Exists(dir string) (bool, error) {
 
 // SealerKind says what the home's root key is sealed by: a Kind constant of package sealer.
 func SealerKind(dir string) (string, error) {
-	home, err := openHomeDir(dir)
+	home, err := openDirectory(dir)
 	if err != nil {
 		return "", err
 	}

@@ -1,7 +1,6 @@
-package keyservice
+package home
 
 import (
-	"cmp"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -32,8 +31,8 @@ type InitOptions struct {
 	Owner uint32
 }
 
-// facts are what a home is, for good. The store has them, sealed.
-type facts struct {
+// Facts are what a home is, for good. The store has them, sealed.
+type Facts struct {
 	Name string `json:"name"`
 	// Account has twelve digits.
 	Account string    `json:"account"`
@@ -74,7 +73,7 @@ func makeHome(dir string, f func(made string) error) error {
 	}
 	if err := unix.Rename(made, dir); err != nil {
 		if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
-			err = ErrHomeExists
+			err = ErrExists
 		}
 		return errors.Join(fmt.Errorf("make %s: %w", dir, err), os.RemoveAll(made))
 	}
@@ -95,11 +94,11 @@ func homePlace(dir string) (string, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return dir, os.MkdirAll(filepath.Dir(dir), 0o700)
 	case errors.Is(err, unix.ENOTDIR):
-		return "", fmt.Errorf("make %s: %w", dir, ErrHomeExists)
+		return "", fmt.Errorf("make %s: %w", dir, ErrExists)
 	case err != nil:
 		return "", err
 	case len(entries) > 0:
-		return "", fmt.Errorf("make %s: %w", dir, ErrHomeExists)
+		return "", fmt.Errorf("make %s: %w", dir, ErrExists)
 	}
 	return dir, nil
 }
@@ -119,17 +118,18 @@ func fill(dir string, o InitOptions) error {
 	if err := os.Mkdir(filepath.Join(dir, auditDir), 0o700); err != nil {
 		return err
 	}
-	if err := cmp.Or(
-		writeFile(filepath.Join(dir, rootKeyFile), sealed),
-		writeFile(filepath.Join(dir, slotsFile), nil),
-		writeFile(filepath.Join(dir, lockFile), nil),
-		writeFile(filepath.Join(dir, auditDir, auditFile), nil)); err != nil {
+	if err := writeFile(filepath.Join(dir, rootKeyFile), sealed); err != nil {
 		return err
+	}
+	for _, name := range []string{slotsFile, lockFile, filepath.Join(auditDir, auditFile)} {
+		if err := writeFile(filepath.Join(dir, name), nil); err != nil {
+			return err
+		}
 	}
 	if err := give(dir, o.Owner); err != nil {
 		return err
 	}
-	return cmp.Or(syncPath(filepath.Join(dir, auditDir)), syncPath(dir))
+	return syncDirs(dir)
 }
 
 func createStore(path string, rootKey []byte, o InitOptions) error {
@@ -142,7 +142,7 @@ func createStore(path string, rootKey []byte, o InitOptions) error {
 	if err != nil {
 		return err
 	}
-	text, err := json.Marshal(facts{o.Name, fmt.Sprintf("%012d", account), o.Owner, time.Now().UTC()})
+	text, err := json.Marshal(Facts{o.Name, fmt.Sprintf("%012d", account), o.Owner, time.Now().UTC()})
 	if err != nil {
 		return err
 	}
@@ -182,4 +182,12 @@ func syncPath(path string) error {
 	}
 	defer f.Close()
 	return f.Sync()
+}
+
+// syncDirs puts the names of a home's files on disk.
+func syncDirs(dir string) error {
+	if err := syncPath(filepath.Join(dir, auditDir)); err != nil {
+		return err
+	}
+	return syncPath(dir)
 }

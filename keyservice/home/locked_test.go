@@ -1,4 +1,4 @@
-package keyservice
+package home
 
 import (
 	"bytes"

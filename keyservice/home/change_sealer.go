@@ -1,7 +1,6 @@
-package keyservice
+package home
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -17,7 +16,7 @@ const newRootKeyFile = rootKeyFile + ".new"
 // ChangeSealer seals a home's root key with another secret. A crash at any point leaves it sealed with one of the two. The errors are Open's.
 // Whoever has a copy of the home from before, and the old secret, can still open that copy.
 func ChangeSealer(dir string, old, secret sealer.Sealer) error {
-	home, err := openHomeDir(dir)
+	home, err := openDirectory(dir)
 	if err != nil {
 		return err
 	}
@@ -47,7 +46,7 @@ func ChangeSealer(dir string, old, secret sealer.Sealer) error {
 }
 
 // replace writes a file beside another one's place, and then puts it there, durably.
-func (d *homeDir) replace(beside, name string, content []byte) error {
+func (d *Dir) replace(beside, name string, content []byte) error {
 	if err := unix.Unlinkat(int(d.Fd()), beside, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 		return err
 	}
@@ -60,7 +59,10 @@ func (d *homeDir) replace(beside, name string, content []byte) error {
 	if _, err := f.Write(content); err != nil {
 		return err
 	}
-	if err := cmp.Or(f.Chown(int(d.owner), -1), f.Sync()); err != nil {
+	if err := f.Chown(int(d.owner), -1); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
 		return err
 	}
 	if err := unix.Renameat(int(d.Fd()), beside, int(d.Fd()), name); err != nil {
