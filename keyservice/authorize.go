@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"kmsfs/keyservice/authz"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 	"kmsfs/policy"
@@ -35,10 +36,10 @@ func newPolicies(n kms.ARNs) (*policies, error) {
 			`"Action":["kms:Describe*","kms:Get*","kms:List*","kms:RevokeGrant"],"Resource":"*"}]}`,
 	}
 	var err error
-	if p.standard, err = policy.Parse(p.standardText, n.Account); err != nil {
+	if p.standard, err = authz.Scope(n, nil).Parse(p.standardText); err != nil {
 		return nil, err
 	}
-	p.managed, err = policy.Parse(p.managedText, n.Account)
+	p.managed, err = authz.Scope(n, nil).Parse(p.managedText)
 	return p, err
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"kmsfs/keyservice/authz"
 	"kmsfs/keyservice/home"
 	"kmsfs/keyservice/keyspec"
 	"kmsfs/keyservice/kms"
@@ -94,7 +95,7 @@ func (s *Service) loadPolicy(tx *store.Tx, k *key) (*policy.Document, error) {
 	if err != nil || text == nil {
 		return s.policies.standard, err
 	}
-	document, err := policy.Parse(string(text), s.facts.Account)
+	document, err := authz.Scope(s.names, nil).Parse(string(text))
 	if err != nil {
 		return nil, fmt.Errorf("%w: key %s: policy: %w", home.ErrDamaged, k.ID, err)
 	}

@@ -1,6 +1,7 @@
 package keyservice
 
 import (
+	"kmsfs/keyservice/authz"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 	"kmsfs/policy"
@@ -19,7 +20,7 @@ func (s *Service) parsePolicy(text string) (*policy.Document, error) {
 	if len(text) > kms.MaxPolicy {
 		return nil, kms.Errorf(kms.CodeLimitExceeded, "The policy has %d bytes: the limit is %d.", len(text), kms.MaxPolicy)
 	}
-	document, err := policy.Parse(text, s.facts.Account)
+	document, err := authz.Scope(s.names, s.users.exists).Parse(text)
 	if err != nil {
 		return nil, kms.Errorf(kms.CodeMalformedPolicy, "%v", err)
 	}

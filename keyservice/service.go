@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/authz"
 	"kmsfs/keyservice/home"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/material"
@@ -99,7 +100,7 @@ func (s *Service) openPolicies() (err error) {
 	if servicePolicy == nil {
 		servicePolicy = []byte(standardServicePolicy(s.names))
 	}
-	document, err := policy.Parse(string(servicePolicy), s.facts.Account)
+	document, err := authz.Scope(s.names, nil).Parse(string(servicePolicy))
 	if err != nil {
 		return fmt.Errorf("%w: service policy: %w", home.ErrDamaged, err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/kms"
+	"kmsfs/policy"
 	"kmsfs/policy/caller"
 )
 
@@ -94,6 +95,18 @@ type knownName struct {
 func (u *Users) user(uid uint32, now time.Time) knownName { return u.users.find(uid, now, u.lookUser) }
 
 func (u *Users) group(gid uint32, now time.Time) knownName { return u.groups.find(gid, now, lookGroup) }
+
+// exists says whether the system has a user or a group of the principal's name now.
+func (u *Users) exists(p policy.Principal) bool {
+	var err error
+	switch p.Kind {
+	case policy.User:
+		_, err = user.Lookup(p.Name)
+	case policy.Group:
+		_, err = user.LookupGroup(p.Name)
+	}
+	return err == nil
+}
 
 func (u *Users) lookUser(uid uint32) knownName {
 	known := knownName{shown: "uid:" + decimal(uid)}

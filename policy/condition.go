@@ -11,19 +11,23 @@ import (
 type condition struct {
 	// key is in lower case.
 	key string
-	// compare says whether a value of the request fits one of the policy's; nil for Null.
+	// compare compares a value of the request with an operand; nil for Null.
 	compare  comparison
 	operands []operand
-	// negated says that no operand may fit.
+	// negated says that the condition holds for values that match no operand.
 	negated bool
 	// ifExists says that the condition holds if the key is absent.
 	ifExists bool
 	set      setOperator
 	// wantNull is the operand of Null.
 	wantNull bool
+	// deny says that the statement is a Deny.
+	deny bool
+	// spellings says that the key's values are spellings of one value.
+	spellings bool
 }
 
-// setOperator says how many of a key's values have to fit.
+// setOperator says how many of a key's values the condition has to hold for.
 type setOperator uint8
 
 const (
@@ -32,7 +36,7 @@ const (
 	forAll
 )
 
-// operand is a value in a policy, read as its operator wants it.
+// operand is a value in a policy, read for its operator.
 type operand struct {
 	text    pattern
 	number  float64
@@ -42,36 +46,46 @@ type operand struct {
 	arn     []pattern
 }
 
-// comparison says whether a request's value fits an operand. A value that is not of the operator's type fits none.
+// comparison says whether a request's value matches an operand. A value that is not of the
+// operator's type matches none.
 type comparison func(o *operand, value string, a Attributes) bool
 
 // holds says whether the condition holds for a request.
 //
-// A key of several values under an operator without ForAnyValue or ForAllValues holds if all of them fit, or, negated, if none fits: so an Allow
-// is not had by adding values to a request.
+// If a key has several values under an operator without ForAnyValue or ForAllValues, a condition of
+// an Allow has to hold for all of them, and that of a Deny for one: adding values to a request
+// gains nothing.
 func (c *condition) holds(a Attributes) bool {
 	var room [4]string
 	values := a.Append(room[:0], c.key)
-	if c.compare == nil {
+	switch {
+	case c.compare == nil:
 		return (len(values) == 0) == c.wantNull
-	}
-	if len(values) == 0 {
+	case len(values) == 0:
 		return c.ifExists || c.set == forAll || c.set == single && c.negated
+	case c.spellings:
+		return c.matchesAny(values, a) != c.negated
 	}
+	one := c.set == forAny || c.set == single && c.deny
 	for _, value := range values {
-		fits := c.fits(value, a) != c.negated
-		if fits && c.set == forAny {
-			return true
-		}
-		if !fits && c.set != forAny {
-			return false
+		if (c.matches(value, a) != c.negated) == one {
+			return one
 		}
 	}
-	return c.set != forAny
+	return !one
 }
 
-// fits says whether a value fits one of the operands.
-func (c *condition) fits(value string, a Attributes) bool {
+func (c *condition) matchesAny(values []string, a Attributes) bool {
+	for _, value := range values {
+		if c.matches(value, a) {
+			return true
+		}
+	}
+	return false
+}
+
+// matches says whether a value matches one of the operands.
+func (c *condition) matches(value string, a Attributes) bool {
 	for i := range c.operands {
 		if c.compare(&c.operands[i], value, a) {
 			return true
@@ -98,7 +112,7 @@ func textEqualFold(o *operand, value string, a Attributes) bool {
 	return strings.EqualFold(whole.String(), value)
 }
 
-// arnMatches compares ARNs part by part: a wildcard doesn't reach over a colon of the first five.
+// arnMatches compares ARNs field by field: no wildcard spans one of the first five colons.
 func arnMatches(o *operand, value string, a Attributes) bool {
 	for i := range o.arn {
 		text, rest, more := strings.Cut(value, ":")
@@ -133,7 +147,7 @@ func parseTruth(text string) (bool, error) {
 	return false, strconv.ErrSyntax
 }
 
-// number makes a comparison of numbers of what is wanted of their order: below 0, 0, or above 0.
+// number makes a comparison of numbers. wanted gets their order: below 0, 0, or above 0.
 func number(wanted func(order int) bool) comparison {
 	return func(o *operand, value string, _ Attributes) bool {
 		n, err := parseNumber(value)
@@ -150,7 +164,7 @@ func number(wanted func(order int) bool) comparison {
 	}
 }
 
-// date is the same for times.
+// date makes a comparison of times, like number.
 func date(wanted func(order int) bool) comparison {
 	return func(o *operand, value string, _ Attributes) bool {
 		t, err := parseDate(value)
@@ -166,7 +180,7 @@ func parseNumber(text string) (float64, error) {
 	return n, err
 }
 
-// parseDate reads the forms of ISO 8601 that AWS does, and seconds since 1970.
+// parseDate reads the forms of ISO 8601 that AWS reads, and seconds since 1970.
 func parseDate(text string) (time.Time, error) {
 	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04Z07:00", "2006-01-02T15:04:05", "2006-01-02"} {
 		if t, err := time.Parse(layout, text); err == nil {

@@ -1,21 +1,28 @@
 // Package policy reads and evaluates policies in the AWS policy language.
+//
+// A Scope says what policies can speak of: the account, its actions, resources and condition keys.
+// Scope.Parse reads a policy strictly, and Document.Decide answers requests. A Deny never fails
+// open: what can match no request is refused when the policy is read.
 package policy
 
-// Subject is who asks.
+// Subject is the caller as policies see it.
 type Subject interface {
-	// Is says whether p is the subject's user or UID, or a group or GID of its. It is not asked about Anyone and Account.
+	// Is says whether the subject is the principal: its user or UID, or one of its groups or GIDs.
+	// It is not asked about Anyone and Account.
 	Is(p Principal) bool
-	// IsRoot says that the subject is the account's root principal: the home's owner.
+	// IsRoot says whether the subject is the account's root principal: the home's owner.
 	IsRoot() bool
 }
 
 // Attributes are a request's values for condition keys.
 type Attributes interface {
-	// Append appends the values of a condition key, given in lower case, to values; nothing if it is absent.
+	// Append appends the values of a condition key, given in lower case, to values, and nothing if
+	// the key is absent. For a key of the type PrincipalARN it appends all spellings of the one
+	// principal, the canonical one first.
 	Append(values []string, key string) []string
 }
 
-// Request is what is to be decided on.
+// Request is what a policy decides on.
 type Request struct {
 	Subject Subject
 	// Action is such as "kms:Decrypt", and Resource an ARN or "*".
@@ -23,11 +30,11 @@ type Request struct {
 	Attributes       Attributes
 }
 
-// Effect is what a policy says to a request.
+// Effect is a policy's answer to a request.
 type Effect uint8
 
-// The effects, each stronger than those before it. Delegate is an Allow to the account, for a subject that is not its root: the account's own
-// policy decides.
+// The effects, each stronger than those before it. Delegate is an Allow to the account, for a
+// subject that is not its root: the account's own policy decides.
 const (
 	None Effect = iota
 	Delegate
@@ -39,10 +46,11 @@ func (e Effect) String() string {
 	return [...]string{"None", "Delegate", "Allow", "Deny"}[e]
 }
 
-// Decision is a policy's answer.
+// Decision is an effect, and the statement that has it.
 type Decision struct {
 	Effect Effect
-	// Statement is the place of the first statement with that effect, from 0; -1 if there is none. Sid is its name, which may be empty.
+	// Statement is the index of the first statement with that effect; -1 if there is none. Sid is
+	// its name, which may be empty.
 	Statement int
 	Sid       string
 }
@@ -56,7 +64,8 @@ type Document struct {
 type statement struct {
 	sid  string
 	deny bool
-	// principals are those meant, or, if notPrincipals is set, those not meant.
+	// principals are those that the statement applies to or, if notPrincipals is set, those that it
+	// does not apply to.
 	principals    []Principal
 	notPrincipals bool
 	// actions fold case.
@@ -64,7 +73,8 @@ type statement struct {
 	conditions         []condition
 }
 
-// matcher is a list of patterns, or of patterns that must not match. Without patterns nothing matches: the statement has no effect.
+// matcher is a list of patterns or, if not is set, of patterns that must not match. Without
+// patterns nothing matches, and the statement has no effect.
 type matcher struct {
 	patterns []pattern
 	not      bool
@@ -84,43 +94,35 @@ func (d *Document) Decide(r *Request) Decision {
 	return decision
 }
 
-// effect is what the statement says to a subject, if it applies.
+// effect is the statement's effect on a subject, if the rest of the statement applies.
 func (s *statement) effect(subject Subject) Effect {
-	matched := s.concerns(subject)
-	switch {
-	case matched == None:
-		return None
-	case s.deny:
+	named := None
+	for _, p := range s.principals {
+		named = max(named, s.names(p, subject))
+	}
+	if s.notPrincipals {
+		if named != None {
+			return None
+		}
+		named = Allow
+	}
+	if named != None && s.deny {
 		return Deny
 	}
-	return matched
+	return named
 }
 
-// concerns says whether the statement means a subject: None for no, Delegate if it means its account only.
-func (s *statement) concerns(subject Subject) Effect {
-	best := None
-	for _, p := range s.principals {
-		if e := means(p, subject); e > best {
-			best = e
-		}
-	}
-	if !s.notPrincipals {
-		return best
-	}
-	// As an exception from everybody, naming the account excepts all that belong to it.
-	if best == None {
-		return Allow
-	}
-	return None
-}
-
-func means(p Principal, subject Subject) Effect {
+// names says whether a principal of the statement is the subject: None for no. Principal names
+// everybody in the account with the account's root, NotPrincipal excepts the root alone.
+func (s *statement) names(p Principal, subject Subject) Effect {
 	switch {
 	case p.Kind == Anyone:
 		return Allow
-	case p.Kind == Account && !subject.IsRoot():
+	case p.Kind == Account && subject.IsRoot():
+		return Allow
+	case p.Kind == Account && !s.notPrincipals:
 		return Delegate
-	case p.Kind == Account || subject.Is(p):
+	case p.Kind != Account && subject.Is(p):
 		return Allow
 	}
 	return None

@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,6 +13,33 @@ const (
 	account = "123456789012"
 	keyARN  = "arn:kmsfs:kms:local:123456789012:key/0d5b7a3e-0000-4000-8000-000000000000"
 )
+
+// scope has the keys that the tests use, of each type, and two users and a group.
+var scope = &policy.Scope{
+	Account:   account,
+	Resources: []string{"arn:kmsfs:kms:local:" + account + ":key/*", "arn:kmsfs:kms:local:" + account + ":alias/*"},
+	Actions:   []string{"kms:Decrypt", "kms:Encrypt", "kms:ReEncryptFrom", "kmsfs:ReadAudit"},
+	Keys: []policy.Key{
+		{Name: "aws:Tested"},
+		{Name: "aws:Absent"},
+		{Name: "aws:Account"},
+		{Name: "aws:username"},
+		{Name: "aws:Several", Type: policy.Texts},
+		{Name: "aws:Flag", Type: policy.Bool},
+		{Name: "aws:Count", Type: policy.Number},
+		{Name: "aws:Time", Type: policy.Date},
+		{Name: "aws:Address", Type: policy.Address},
+		{Name: "aws:ARN", Type: policy.ARN},
+		{Name: "aws:PrincipalArn", Type: policy.PrincipalARN},
+		{Name: "kms:ViaService"},
+		{Name: "kms:RequestAlias", Form: "alias/*"},
+		{Name: "kms:EncryptionContext:"},
+		{Name: "aws:RequestTag/"},
+	},
+	Exists: func(p policy.Principal) bool {
+		return slices.Contains([]string{"alice", "bob", "a.b-c_d", "finance"}, p.Name)
+	},
+}
 
 // person is a subject.
 type person struct {
@@ -55,7 +83,7 @@ func (a attributes) Append(values []string, key string) []string {
 
 func parse(t testing.TB, text string) *policy.Document {
 	t.Helper()
-	d, err := policy.Parse(text, account)
+	d, err := scope.Parse(text)
 	if err != nil {
 		t.Fatalf("%v in %s", err, text)
 	}
@@ -75,7 +103,8 @@ func document(t testing.TB, statements ...statement) *policy.Document {
 	return parse(t, string(text))
 }
 
-// allow is a statement that allows everything to everybody, but for what the changes say. A nil takes a member out.
+// allow is a statement that allows everything to everybody, but for what the changes say. A nil
+// takes a member out.
 func allow(changes statement) statement {
 	s := statement{"Effect": "Allow", "Principal": "*", "Action": "kms:*", "Resource": "*"}
 	for name, value := range changes {

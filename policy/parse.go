@@ -1,9 +1,9 @@
 package policy
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"kmsfs/policy/strictjson"
@@ -11,7 +11,8 @@ import (
 
 // MalformedError says what is wrong with a policy document.
 type MalformedError struct {
-	// Place is where, such as "Statement[2].Condition.StringEquals.kms:ViaService", or a line and column.
+	// Place is where, such as "Statement[2].Condition.StringEquals.kms:ViaService", or a line and
+	// column.
 	Place, Reason string
 }
 
@@ -28,12 +29,12 @@ const (
 )
 
 // Parse reads a policy document of the account. The error is a *MalformedError.
-func Parse(text, account string) (*Document, error) {
+func (s *Scope) Parse(text string) (*Document, error) {
 	root, err := strictjson.Parse(text)
 	if malformed, ok := errors.AsType[*strictjson.Error](err); ok {
 		return nil, &MalformedError{fmt.Sprintf("line %d, column %d", malformed.Line, malformed.Column), malformed.Reason}
 	}
-	p := parser{account: account}
+	p := parser{scope: s, sids: map[string]string{}}
 	d := p.document(root)
 	if p.err != nil {
 		return nil, p.err
@@ -43,9 +44,12 @@ func Parse(text, account string) (*Document, error) {
 
 // parser makes a document of JSON values. It notes the first error, and goes on.
 type parser struct {
-	account   string
-	variables bool
-	err       error
+	scope *Scope
+	// variables is the scope too, or nil in documents of the version that has no variables.
+	variables *Scope
+	// sids are the places of statements by their names.
+	sids map[string]string
+	err  error
 }
 
 func (p *parser) fail(place, format string, args ...any) {
@@ -60,27 +64,36 @@ func (p *parser) document(root any) *Document {
 		p.fail("", "it is not a JSON object")
 		return nil
 	}
-	d := &Document{}
 	var statements any
 	for _, m := range top {
 		switch m.Name {
 		case "Version":
-			version := p.text(m.Name, m.Value)
-			p.variables = version == version2012
-			if version != version2008 && version != version2012 {
-				p.fail(m.Name, "unknown version %q: want %s or %s", version, version2012, version2008)
-			}
+			p.version(m)
 		case "Id":
 			p.text(m.Name, m.Value)
 		case "Statement":
 			statements = m.Value
 		default:
-			p.fail(m.Name, "there is no such element")
+			p.fail(m.Name, "there is no such element%s", suggestion(m.Name, []string{"Version", "Id", "Statement"}))
 		}
 	}
-	switch s := statements.(type) {
+	return &Document{p.statements(statements)}
+}
+
+func (p *parser) version(m strictjson.Member) {
+	switch version := p.text(m.Name, m.Value); version {
+	case version2012:
+		p.variables = p.scope
+	case version2008:
+	default:
+		p.fail(m.Name, "unknown version %q: want %s or %s", version, version2012, version2008)
+	}
+}
+
+func (p *parser) statements(value any) (all []statement) {
+	switch s := value.(type) {
 	case strictjson.Object:
-		d.statements = append(d.statements, p.statement("Statement", s))
+		all = append(all, p.statement("Statement", s))
 	case []any:
 		for i, value := range s {
 			place := fmt.Sprintf("Statement[%d]", i)
@@ -88,50 +101,87 @@ func (p *parser) document(root any) *Document {
 			if !ok {
 				p.fail(place, "it is not an object")
 			}
-			d.statements = append(d.statements, p.statement(place, o))
+			all = append(all, p.statement(place, o))
 		}
 	default:
 		p.fail("Statement", "want a statement or a list of them")
 	}
-	return d
+	return all
+}
+
+// elements are the names of a statement's members.
+var elements = []string{
+	"Sid", "Effect", "Principal", "NotPrincipal", "Action", "NotAction", "Resource", "NotResource", "Condition",
 }
 
 func (p *parser) statement(place string, o strictjson.Object) statement {
 	var s statement
 	var effect string
-	named := 0
 	for _, m := range o {
 		at := place + "." + m.Name
 		switch m.Name {
 		case "Sid":
-			s.sid = p.text(at, m.Value)
+			s.sid = p.sid(at, place, m.Value)
 		case "Effect":
 			effect = p.text(at, m.Value)
 		case "Principal", "NotPrincipal":
-			named++
+			if s.principals != nil {
+				p.fail(place, "want either Principal or NotPrincipal")
+			}
 			s.principals, s.notPrincipals = p.principals(at, m.Value), m.Name == "NotPrincipal"
 		case "Action", "NotAction":
 			p.once(at, &s.actions)
-			s.actions = matcher{p.patterns(at, m.Value, true), m.Name == "NotAction"}
+			s.actions = matcher{p.actions(at, m.Value), m.Name == "NotAction"}
 		case "Resource", "NotResource":
 			p.once(at, &s.resources)
-			s.resources = matcher{p.patterns(at, m.Value, false), m.Name == "NotResource"}
+			s.resources = matcher{p.resources(at, m.Value), m.Name == "NotResource"}
 		case "Condition":
 			s.conditions = p.conditions(at, m.Value)
 		default:
-			p.fail(at, "there is no such element")
+			p.fail(at, "there is no such element%s", suggestion(m.Name, elements))
 		}
 	}
-	s.deny = effect == "Deny"
-	switch {
-	case effect != "Allow" && effect != "Deny":
+	if effect != "Allow" && effect != "Deny" {
 		p.fail(place+".Effect", "want Allow or Deny")
-	case named == 0:
-		p.fail(place, "Policy contains a statement with no principal.")
-	case named > 1:
-		p.fail(place, "want either Principal or NotPrincipal")
 	}
+	s.deny = effect == "Deny"
+	for i := range s.conditions {
+		s.conditions[i].deny = s.deny
+	}
+	p.matchable(place, &s)
 	return s
+}
+
+// matchable refuses a statement that applies to nobody, and a Deny that applies to nothing. AWS
+// lets an Allow stand that has no effect.
+func (p *parser) matchable(place string, s *statement) {
+	switch {
+	case s.principals == nil:
+		p.fail(place, "Policy contains a statement with no principal.")
+	case s.notPrincipals && slices.Contains(s.principals, Principal{Kind: Anyone}):
+		p.fail(place+".NotPrincipal", "it excepts everybody")
+	case s.deny && s.actions.patterns == nil:
+		p.fail(place, "a Deny without Action denies nothing")
+	case s.deny && s.resources.patterns == nil:
+		p.fail(place, "a Deny without Resource denies nothing")
+	}
+}
+
+// sid reads a statement's name, which no other statement has.
+func (p *parser) sid(place, statement string, value any) string {
+	sid := p.text(place, value)
+	if other, ok := p.sids[sid]; ok && sid != "" {
+		p.fail(place, "%s has the name %q too", other, sid)
+	}
+	p.sids[sid] = statement
+	return sid
+}
+
+// plain refuses variables in a document that has none: they would be compared as they stand.
+func (p *parser) plain(place, text string) {
+	if p.variables == nil && strings.Contains(text, "${") {
+		p.fail(place, "%q has a variable: want the Version %s", text, version2012)
+	}
 }
 
 // once refuses an element and its opposite together.
@@ -166,48 +216,64 @@ func (p *parser) texts(place string, value any) []string {
 }
 
 func (p *parser) principals(place string, value any) []Principal {
-	var texts []string
+	var principals []Principal
 	switch v := value.(type) {
 	case string:
-		if v != "*" {
-			p.fail(place, `want "*" or an object with the member AWS`)
+		if v == "*" {
+			return []Principal{{Kind: Anyone}}
 		}
-		texts = []string{v}
 	case strictjson.Object:
 		for _, m := range v {
+			at := place + "." + m.Name
 			if m.Name != "AWS" {
-				p.fail(place+"."+m.Name, "there are no such principals: want AWS")
+				p.fail(at, "%s", otherPrincipals(m.Name))
+				continue
 			}
-			texts = p.texts(place+"."+m.Name, m.Value)
+			for i, text := range p.texts(at, m.Value) {
+				principals = append(principals, p.principal(at, i, m.Value, text))
+			}
 		}
 	}
-	if len(texts) == 0 {
+	if len(principals) == 0 {
 		p.fail(place, `want "*" or an object with the member AWS`)
-	}
-	principals := make([]Principal, len(texts))
-	for i, text := range texts {
-		parsed, err := ParsePrincipal(text, p.account)
-		if err != nil {
-			p.fail(place, "%v", err)
-		}
-		principals[i] = parsed
 	}
 	return principals
 }
 
-// patterns reads actions, which are the same in any case and have no variables, or resources.
-func (p *parser) patterns(place string, value any, actions bool) []pattern {
+// principal reads the principal at an index of a value, which is a list or the text alone.
+func (p *parser) principal(place string, i int, value any, text string) Principal {
+	if _, isList := value.([]any); isList {
+		place = fmt.Sprintf("%s[%d]", place, i)
+	}
+	principal, err := ParsePrincipal(text, p.scope.Account)
+	if err == nil {
+		err = p.scope.checkExists(principal)
+	}
+	if err != nil {
+		p.fail(place, "%v", err)
+	}
+	return principal
+}
+
+// otherPrincipals says what to write in place of AWS's other kinds of principals.
+func otherPrincipals(kind string) string {
+	if kind == "Service" {
+		return `there are no such principals: for calls of the file system, want the callers under AWS, such as {"AWS":"*"}, ` +
+			`and the condition {"StringEquals":{"kms:ViaService":"fs.kmsfs"}}`
+	}
+	return "there are no such principals: want AWS"
+}
+
+// actions reads patterns of actions, which are the same in any case and have no variables.
+func (p *parser) actions(place string, value any) []pattern {
 	texts := p.texts(place, value)
 	patterns := make([]pattern, len(texts))
 	for i, text := range texts {
-		if actions {
-			text = strings.ToLower(text)
-			if text != "*" && !strings.Contains(text, ":") {
-				p.fail(place, "%q is no action: want such as kms:Decrypt", text)
-			}
+		parsed, err := parsePattern(strings.ToLower(text), true, nil)
+		parsed.fold = true
+		if err == nil {
+			err = p.scope.checkAction(&parsed, text)
 		}
-		parsed, err := parsePattern(text, true, p.variables && !actions)
-		parsed.fold = actions
 		if err != nil {
 			p.fail(place, "%v", err)
 		}
@@ -216,95 +282,19 @@ func (p *parser) patterns(place string, value any, actions bool) []pattern {
 	return patterns
 }
 
-func (p *parser) conditions(place string, value any) []condition {
-	block, ok := value.(strictjson.Object)
-	if !ok {
-		p.fail(place, "want an object")
-	}
-	var all []condition
-	for _, m := range block {
-		at := place + "." + m.Name
-		keys, ok := m.Value.(strictjson.Object)
-		if !ok || len(keys) == 0 {
-			p.fail(at, "want an object of condition keys")
+func (p *parser) resources(place string, value any) []pattern {
+	texts := p.texts(place, value)
+	patterns := make([]pattern, len(texts))
+	for i, text := range texts {
+		p.plain(place, text)
+		parsed, err := parsePattern(text, true, p.variables)
+		if err == nil {
+			err = p.scope.checkResource(&parsed, text)
 		}
-		for _, k := range keys {
-			all = append(all, p.condition(at, m.Name, k))
-		}
-	}
-	return all
-}
-
-func (p *parser) condition(place, name string, m strictjson.Member) condition {
-	c := condition{key: strings.ToLower(m.Name)}
-	at := place + "." + m.Name
-	if !isKey(m.Name) {
-		p.fail(at, "it is no condition key: want such as kms:ViaService")
-	}
-	if rest, ok := strings.CutPrefix(name, "ForAnyValue:"); ok {
-		name, c.set = rest, forAny
-	} else if rest, ok := strings.CutPrefix(name, "ForAllValues:"); ok {
-		name, c.set = rest, forAll
-		if strings.HasPrefix(c.key, "kms:encryptioncontext:") || strings.HasPrefix(c.key, "aws:requesttag/") {
-			p.fail(at, "OverlyPermissiveCondition: ForAllValues holds for a key that is absent")
-		}
-	}
-	if name == "Null" {
-		return p.null(at, c, m.Value)
-	}
-	name, c.ifExists = strings.CutSuffix(name, "IfExists")
-	op, ok := findOperator(name)
-	if !ok {
-		p.fail(place, "there is no such operator")
-		return c
-	}
-	c.compare, c.negated = op.compare, op.negated
-	for _, text := range p.values(at, m.Value) {
-		o, err := op.read(text, p.variables)
 		if err != nil {
-			p.fail(at, "%v", err)
+			p.fail(place, "%v", err)
 		}
-		c.operands = append(c.operands, o)
+		patterns[i] = parsed
 	}
-	return c
-}
-
-// null reads the operand of Null: whether the key is to be absent.
-func (p *parser) null(place string, c condition, value any) condition {
-	values := p.values(place, value)
-	if len(values) != 1 || c.set != single {
-		p.fail(place, "want one value, true or false")
-		return c
-	}
-	truth, err := parseTruth(values[0])
-	if err != nil {
-		p.fail(place, "want true or false")
-	}
-	c.wantNull = truth
-	return c
-}
-
-// values reads a condition's values: strings, numbers, booleans, or a list of them.
-func (p *parser) values(place string, value any) []string {
-	list, ok := value.([]any)
-	if !ok {
-		list = []any{value}
-	}
-	if len(list) == 0 {
-		p.fail(place, "want at least one value")
-	}
-	texts := make([]string, len(list))
-	for i, item := range list {
-		switch v := item.(type) {
-		case string:
-			texts[i] = v
-		case json.Number:
-			texts[i] = v.String()
-		case bool:
-			texts[i] = fmt.Sprint(v)
-		default:
-			p.fail(place, "want a string, a number, true or false")
-		}
-	}
-	return texts
+	return patterns
 }

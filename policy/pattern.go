@@ -21,9 +21,12 @@ type pattern struct {
 // part is a piece of a pattern.
 type part struct {
 	kind partKind
-	// text is a literal, or a variable's condition key in lower case; fallback is a variable's default.
+	// text is a literal, or a variable's condition key in lower case; fallback is a variable's
+	// default.
 	text, fallback string
 	hasFallback    bool
+	// spellings says that a variable's values are spellings of one value.
+	spellings bool
 }
 
 type partKind uint8
@@ -37,17 +40,18 @@ const (
 
 var errVariable = errors.New("malformed policy variable")
 
-// parsePattern reads a pattern. Wildcards and variables are only seen if they are asked for.
-func parsePattern(text string, wildcards, variables bool) (pattern, error) {
+// parsePattern reads a pattern. It may have wildcards if they are asked for, and the scope's
+// condition keys as variables if there is one.
+func parsePattern(text string, wildcards bool, variables *Scope) (pattern, error) {
 	var p pattern
 	for rest := text; rest != ""; {
 		switch {
-		case variables && strings.HasPrefix(rest, "${"):
+		case variables != nil && strings.HasPrefix(rest, "${"):
 			end := strings.IndexByte(rest, '}')
 			if end < 0 {
 				return p, fmt.Errorf("%w: no } behind %q", errVariable, rest)
 			}
-			v, err := parseVariable(rest[2:end])
+			v, err := parseVariable(rest[2:end], variables)
 			if err != nil {
 				return p, err
 			}
@@ -62,7 +66,7 @@ func parsePattern(text string, wildcards, variables bool) (pattern, error) {
 			rest = rest[1:]
 		default:
 			end := 1
-			for end < len(rest) && (!wildcards || rest[end] != '*' && rest[end] != '?') && (!variables || !strings.HasPrefix(rest[end:], "${")) {
+			for end < len(rest) && (!wildcards || rest[end] != '*' && rest[end] != '?') && (variables == nil || !strings.HasPrefix(rest[end:], "${")) {
 				end++
 			}
 			p.add(part{kind: literal, text: rest[:end]})
@@ -94,15 +98,19 @@ func (p *pattern) add(next part) {
 }
 
 // parseVariable reads what stands between ${ and }.
-func parseVariable(text string) (part, error) {
+func parseVariable(text string, scope *Scope) (part, error) {
 	switch text {
 	case "*", "?", "$":
 		return part{kind: literal, text: text}, nil
 	}
 	key, fallback, hasFallback := strings.Cut(text, ",")
 	key = strings.TrimSpace(key)
-	if !isKey(key) {
-		return part{}, fmt.Errorf("%w ${%s}", errVariable, text)
+	known, ok := scope.key(key)
+	switch {
+	case !ok:
+		return part{}, fmt.Errorf("%w ${%s}: no request has such a condition key%s", errVariable, text, scope.suggestKey(key))
+	case known.Type == Texts:
+		return part{}, fmt.Errorf("%w ${%s}: the key has several values", errVariable, text)
 	}
 	if hasFallback {
 		fallback = strings.TrimSpace(fallback)
@@ -111,16 +119,11 @@ func parseVariable(text string) (part, error) {
 		}
 		fallback = fallback[1 : len(fallback)-1]
 	}
-	return part{variable, strings.ToLower(key), fallback, hasFallback}, nil
+	return part{variable, strings.ToLower(key), fallback, hasFallback, known.Type == PrincipalARN}, nil
 }
 
-// isKey says whether a text has the form of a condition key: a prefix, a colon and a name.
-func isKey(text string) bool {
-	prefix, name, ok := strings.Cut(text, ":")
-	return ok && prefix != "" && name != "" && !strings.ContainsAny(prefix, "${} \t")
-}
-
-// matches says whether the text is one of those that the pattern means. A variable that is absent and has no default means none.
+// matches says whether the text is one of those that the pattern means. A variable that is absent
+// and has no default means none.
 func (p *pattern) matches(text string, attributes Attributes) bool {
 	switch {
 	case p.isPlain && p.fold:
@@ -154,14 +157,15 @@ func (p *pattern) resolve(parts []part, attributes Attributes) ([]part, bool) {
 func (v *part) value(attributes Attributes) (string, bool) {
 	if attributes != nil {
 		var room [2]string
-		if values := attributes.Append(room[:0], v.text); len(values) == 1 {
+		if values := attributes.Append(room[:0], v.text); len(values) == 1 || v.spellings && len(values) > 0 {
 			return values[0], true
 		}
 	}
 	return v.fallback, v.hasFallback
 }
 
-// match matches without going back further than to the last star, so in time proportional to the two lengths' product at most.
+// match matches without going back further than to the last star, so in time proportional to the
+// two lengths' product at most.
 func match(parts []part, text string, fold bool) bool {
 	at, starAt, starText := 0, -1, ""
 	for {
@@ -213,8 +217,9 @@ func firstRune(text string) int {
 	return len(text)
 }
 
-// Wildcard returns what says whether a text is like a pattern of policies without variables: * stands for any characters, ? for one.
+// Wildcard returns what says whether a text is like a pattern of policies without variables: *
+// stands for any characters, ? for one.
 func Wildcard(text string) func(string) bool {
-	p, _ := parsePattern(text, true, false) // only variables can be malformed
+	p, _ := parsePattern(text, true, nil) // only variables can be malformed
 	return func(text string) bool { return p.matches(text, nil) }
 }

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// PrincipalKind says what a Principal names.
+// PrincipalKind is the kind of a Principal.
 type PrincipalKind uint8
 
 // The kinds of principals.
@@ -23,26 +23,30 @@ const (
 	GID
 )
 
-// Principal is somebody whom policies and grants name. It can be compared, and be the key of a map.
+// Principal is a user, a group or the account, as policies and grants name it. Values are
+// comparable.
 type Principal struct {
 	Kind PrincipalKind
-	// Name is for User and Group, ID for UID and GID.
+	// Name is set for User and Group, ID for UID and GID.
 	Name string
 	ID   uint32
 }
 
 const (
-	uidPrefix, gidPrefix     = "uid:", "gid:"
-	userPrefix, groupPrefix  = "user:", "group:"
-	userResource, groupOwner = "user/", "group/"
+	partition = "kmsfs"
+
+	uidPrefix, gidPrefix        = "uid:", "gid:"
+	userPrefix, groupPrefix     = "user:", "group:"
+	userResource, groupResource = "user/", "group/"
 
 	maxPrincipalName = 128 // characters, far above what systems allow
 )
 
-func arnPrefix(account string) string { return "arn:kmsfs:iam::" + account + ":" }
+func arnPrefix(account string) string { return "arn:" + partition + ":iam::" + account + ":" }
 
-// ParsePrincipal reads a principal: uid:1000, user:alice, gid:100, group:finance, "*", the account's twelve digits, or an ARN of the account:
-// arn:kmsfs:iam::ACCOUNT:root, :user/alice, :user/uid:1000, :group/finance, :group/gid:100.
+// ParsePrincipal reads a principal: uid:1000, user:alice, gid:100, group:finance, "*", the
+// account's twelve digits, or an ARN of the account: arn:kmsfs:iam::ACCOUNT:root, :user/alice,
+// :user/uid:1000, :group/finance, :group/gid:100.
 func ParsePrincipal(text, account string) (Principal, error) {
 	resource, isARN := strings.CutPrefix(text, arnPrefix(account))
 	switch {
@@ -50,31 +54,37 @@ func ParsePrincipal(text, account string) (Principal, error) {
 		return Principal{Kind: Anyone}, nil
 	case text == account, isARN && resource == "root":
 		return Principal{Kind: Account}, nil
-	}
-	if !isARN {
-		return parseShort(text, text)
+	case !isARN:
+		return parseShort(text, text, account)
 	}
 	if name, ok := strings.CutPrefix(resource, userResource); ok {
 		if strings.HasPrefix(name, uidPrefix) {
-			return parseShort(name, text)
+			return parseShort(name, text, account)
 		}
-		return parseShort(userPrefix+name, text)
+		return parseShort(userPrefix+name, text, account)
 	}
-	if name, ok := strings.CutPrefix(resource, groupOwner); ok {
+	if name, ok := strings.CutPrefix(resource, groupResource); ok {
 		if strings.HasPrefix(name, gidPrefix) {
-			return parseShort(name, text)
+			return parseShort(name, text, account)
 		}
-		return parseShort(groupPrefix+name, text)
+		return parseShort(groupPrefix+name, text, account)
 	}
-	return Principal{}, invalidPrincipal(text)
+	return Principal{}, invalidPrincipal(text, account)
 }
 
-func parseShort(short, text string) (Principal, error) {
+// principalForms are patterns of the ARNs that callers have.
+func principalForms(account string) []string {
+	prefix := arnPrefix(account)
+	return []string{prefix + "root", prefix + userResource + "*", prefix + userResource + uidPrefix + "*"}
+}
+
+// parseShort reads the short form of a principal that was written as text.
+func parseShort(short, text, account string) (Principal, error) {
 	for prefix, kind := range map[string]PrincipalKind{uidPrefix: UID, gidPrefix: GID} {
 		if number, ok := strings.CutPrefix(short, prefix); ok {
 			id, err := strconv.ParseUint(number, 10, 32)
 			if err != nil || strconv.FormatUint(id, 10) != number {
-				return Principal{}, invalidPrincipal(text)
+				return Principal{}, invalidPrincipal(text, account)
 			}
 			return Principal{Kind: kind, ID: uint32(id)}, nil
 		}
@@ -84,17 +94,38 @@ func parseShort(short, text string) (Principal, error) {
 			return Principal{Kind: kind, Name: name}, nil
 		}
 	}
-	return Principal{}, invalidPrincipal(text)
+	return Principal{}, invalidPrincipal(text, account)
 }
 
-func invalidPrincipal(text string) error {
-	if len(text) > 256 {
-		text = text[:256] + "..."
+func invalidPrincipal(text, account string) error {
+	shown := text
+	if len(shown) > 256 {
+		shown = shown[:256] + "..."
 	}
-	return fmt.Errorf("invalid principal %q: want uid:N, user:NAME, gid:N, group:NAME, or an ARN of this account", text)
+	return fmt.Errorf("invalid principal %q: %s", shown, principalHint(text, account))
 }
 
-// isName says whether a name is one that the system, and AWS's pattern of principals, can have.
+// principalHint says what to write in place of an invalid principal.
+func principalHint(text, account string) string {
+	fields := strings.SplitN(text, ":", 6)
+	if len(fields) != 6 || fields[0] != "arn" {
+		return "want uid:N, user:NAME, gid:N, group:NAME, or an ARN of this account"
+	}
+	kind, _, _ := strings.Cut(fields[5], "/")
+	if kind == "role" || kind == "assumed-role" {
+		return "there are no roles: want a user or a group, such as " + arnPrefix(account) + "user/NAME"
+	}
+	here := arnPrefix(account) + fields[5]
+	if here == text {
+		return "want such as " + arnPrefix(account) + "user/NAME or group/NAME"
+	}
+	if _, err := ParsePrincipal(here, account); err != nil {
+		return "want an ARN of this account, such as " + arnPrefix(account) + "user/NAME"
+	}
+	return "it is of another partition or account: want " + here
+}
+
+// isName says whether the system, and AWS's pattern of principals, can have a name.
 func isName(name string) bool {
 	if name == "" || len(name) > maxPrincipalName {
 		return false
@@ -120,7 +151,7 @@ func (p Principal) ARN(account string) string {
 	case UID:
 		return arnPrefix(account) + userResource + uidPrefix + strconv.FormatUint(uint64(p.ID), 10)
 	case Group:
-		return arnPrefix(account) + groupOwner + p.Name
+		return arnPrefix(account) + groupResource + p.Name
 	}
-	return arnPrefix(account) + groupOwner + gidPrefix + strconv.FormatUint(uint64(p.ID), 10)
+	return arnPrefix(account) + groupResource + gidPrefix + strconv.FormatUint(uint64(p.ID), 10)
 }

@@ -23,15 +23,18 @@ import (
 	"kmsfs/keyservice/kms"
 )
 
-// The layout of a data key that a branch key wraps, which keyservice/FORMAT.md specifies: magic, length and wrapped branch key, nonce, ciphertext and tag.
+// The layout of a data key that a branch key wraps, which keyservice/FORMAT.md specifies: magic,
+// length and wrapped branch key, nonce, ciphertext and tag.
 const (
 	branchMagic = "KBK\x01"
 	branchNonce = 12 // bytes, GCM's
 	branchSize  = 32 // bytes of a branch key, and of a data key
-	// maxWrappedBranch bounds what the service makes of a branch key, in bytes, so that a header has room for it.
+	// maxWrappedBranch bounds what the service makes of a branch key, in bytes, so that a header
+	// has room for it.
 	maxWrappedBranch = 400
 
-	// maxBranchUses bounds what one branch key wraps. Random nonces would allow 2^32 (NIST SP 800-38D, 8.3).
+	// maxBranchUses bounds what one branch key wraps. Random nonces would allow 2^32 (NIST SP
+	// 800-38D, 8.3).
 	maxBranchUses = 1 << 20
 	// maxBranches bounds the branch keys that are kept.
 	maxBranches = 1000
@@ -40,8 +43,8 @@ const (
 	branchPair = "kmsfs:branch"
 )
 
-// branches are the branch keys in memory: data keys of the service under which files' data keys are wrapped here. None is used longer than age after
-// the service gave it out.
+// branches are the branch keys in memory: data keys of the service under which files' data keys are
+// wrapped here. None is used longer than age after the service gave it out.
 type branches struct {
 	age time.Duration
 
@@ -117,8 +120,8 @@ func (b *branch) use(f func(aead cipher.AEAD) error) (there bool, err error) {
 	return true, f(aead)
 }
 
-// keep holds the branch key in memory until its time is over. It returns the one that is there already,
-// if there is one.
+// keep holds the branch key in memory until its time is over. It returns the one that is there
+// already, if there is one.
 func (s *branches) keep(b *branch) *branch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -201,8 +204,8 @@ func (s *branches) find(id branchID) *branch {
 	return s.known[id]
 }
 
-// fetch gets a branch key from the service, by f. Callers that want the same one at the same time share
-// the call, which outlives those of them that are interrupted.
+// fetch gets a branch key from the service, by f. Callers that want the same one at the same time
+// share the call, which outlives those of them that are interrupted.
 func (s *branches) fetch(ctx context.Context, name string, f func(context.Context) (*branch, error)) (*branch, error) {
 	fetched := s.calls.DoChan(name, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
@@ -257,8 +260,8 @@ func (s *Service) newBranch(ctx context.Context, of branchOf) (*branch, error) {
 	return s.branches.keepCurrent(of, b), nil
 }
 
-// openBranch returns the branch key of that wrapped form, from the service if need be. Without a cache, the
-// caller wipes it.
+// openBranch returns the branch key of that wrapped form, from the service if need be. Without a
+// cache, the caller wipes it.
 func (s *Service) openBranch(ctx context.Context, of branchOf, wrapped []byte) (*branch, error) {
 	if s.branches.age == 0 {
 		return s.decryptBranch(ctx, of, wrapped)
@@ -292,7 +295,8 @@ const attempts = 3
 // errShortLived says that branch keys don't live long enough to be used.
 var errShortLived = errors.New("branch keys end before they are used: the cache's time is too short")
 
-// wrap seals a data key in its encryption context, and returns the branch key. The key may be an alias.
+// wrap seals a data key in its encryption context, and returns the branch key. The key may be an
+// alias.
 func (s *Service) wrap(ctx context.Context, key string, dataKey []byte, encryptionContext map[string]string) (wrapped []byte, under *branch, err error) {
 	for range attempts {
 		b, err := s.currentBranch(ctx, branchOf{key, encryptionContext[volumePair]})

@@ -16,7 +16,8 @@ import (
 )
 
 const (
-	// uncachedCheck is how long an answer holds where no branch keys are used, whose age sets it otherwise.
+	// uncachedCheck is how long an answer holds where no branch keys are used, whose age sets it
+	// otherwise.
 	uncachedCheck = time.Minute
 	// checksAtOnce bounds the calls to the service that one CheckUses has under way.
 	checksAtOnce = 8
@@ -28,8 +29,8 @@ type checks struct {
 	known map[question]answer
 }
 
-// question identifies a call of Decrypt by the digest of its key, ciphertext and encryption context. The
-// service may decide on each of them, so that an answer holds for no other call.
+// question identifies a call of Decrypt by the digest of its key, ciphertext and encryption
+// context. The service may decide on each of them, so that an answer holds for no other call.
 type question [sha256.Size]byte
 
 // answer is what the service said. denied is nil if the KMS key may be used.
@@ -38,9 +39,9 @@ type answer struct {
 	denied *kms.Error
 }
 
-// CheckUses says whether open files' KMS keys may still be used by this host. It has the service unwrap
-// what the files have: the branch key, or else each file's own data key. An answer holds as long as branch
-// keys are used. The service can't tell this host's users apart.
+// CheckUses says whether open files' KMS keys may still be used by this host. It has the service
+// unwrap what the files have: the branch key, or else each file's own data key. An answer holds as
+// long as branch keys are used. The service can't tell this host's users apart.
 func (s *Service) CheckUses(ctx context.Context, _ kms.Caller, in *kms.CheckUsesInput) (*kms.CheckUsesOutput, error) {
 	questions := make([]question, len(in.Uses))
 	open := map[question]*awskms.DecryptInput{}
@@ -121,8 +122,8 @@ func (s *Service) ask(ctx context.Context, calls map[question]*awskms.DecryptInp
 	return answers, nil
 }
 
-// unwrapAnew calls Decrypt, and returns why the service denies it. A ciphertext that does not open is no
-// denial: the file may have been renamed, and not been wrapped in its new context yet.
+// unwrapAnew calls Decrypt, and returns why the service denies it. A ciphertext that does not open
+// is no denial: the file may have been renamed, and not been wrapped in its new context yet.
 func (s *Service) unwrapAnew(ctx context.Context, call *awskms.DecryptInput) (denied *kms.Error, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -141,7 +142,8 @@ func (s *Service) unwrapAnew(ctx context.Context, call *awskms.DecryptInput) (de
 	return fault, nil
 }
 
-// unwrapCall is the call of the service by which a file's data key, or its branch key, is unwrapped.
+// unwrapCall is the call of the service by which a file's data key, or its branch key, is
+// unwrapped.
 func unwrapCall(u *kms.KeyUse) (*awskms.DecryptInput, error) {
 	blob, encryptionContext := u.CiphertextBlob, u.EncryptionContext
 	if isBranched(blob) {

@@ -57,7 +57,8 @@ func (s *Service) Decrypt(ctx context.Context, c kms.Caller, in *kms.DecryptInpu
 	return &kms.DecryptOutput{KeyId: *out.KeyId, Plaintext: out.Plaintext}, nil
 }
 
-// ReEncrypt wraps a data key anew. Of the input, both keys and contexts and CiphertextBlob are used.
+// ReEncrypt wraps a data key anew. Of the input, both keys and contexts and CiphertextBlob are
+// used.
 func (s *Service) ReEncrypt(ctx context.Context, c kms.Caller, in *kms.ReEncryptInput) (*kms.ReEncryptOutput, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -92,7 +93,8 @@ func (s *Service) generateUnderBranch(ctx context.Context, c kms.Caller, in *kms
 	return &kms.GenerateDataKeyOutput{KeyId: u.key, Plaintext: dataKey, CiphertextBlob: wrapped}, nil
 }
 
-// reEncryptUnderBranch wraps a data key anew that a branch key wraps. Without a cache, the service wraps it from then on.
+// reEncryptUnderBranch wraps a data key anew that a branch key wraps. Without a cache, the service
+// wraps it from then on.
 func (s *Service) reEncryptUnderBranch(ctx context.Context, c kms.Caller, in *kms.ReEncryptInput) (*kms.ReEncryptOutput, error) {
 	dataKey, name, err := s.unwrap(ctx, in.SourceKeyId, in.CiphertextBlob, in.SourceEncryptionContext)
 	defer clear(dataKey)
@@ -130,7 +132,8 @@ func (s *Service) encrypt(ctx context.Context, key string, dataKey []byte, encry
 	return out.CiphertextBlob, *out.KeyId, nil
 }
 
-// finish writes a use's record, and returns what came of it. complete says whether the answer has all that it should.
+// finish writes a use's record, and returns what came of it. complete says whether the answer has
+// all that it should.
 func (s *Service) finish(c kms.Caller, u use, err error, complete bool) error {
 	switch {
 	case err != nil:

@@ -34,7 +34,8 @@ type use struct {
 	branch string
 }
 
-// openJournal opens or makes the file of that name in a directory, which is made if need be, for its owner alone. Nobody else may have it open.
+// openJournal opens or makes the file of that name in a directory, which is made if need be, for
+// its owner alone. Nobody else may have it open.
 func openJournal(path, name string) (*journal, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, err

@@ -1,7 +1,9 @@
-// Package remote uses a key service elsewhere: AWS KMS, kmsfs serve, or any other that speaks AWS KMS's protocol.
+// Package remote uses a key service elsewhere: AWS KMS, kmsfs serve, or any other that speaks AWS
+// KMS's protocol.
 //
-// The service elsewhere authorises and logs the calls of this host's credentials. Who on this host was behind each call stands in a journal here,
-// which has a record of every use: a use whose record can't be written is refused.
+// The service elsewhere authorises and logs the calls of this host's credentials. Who on this host
+// was behind each call stands in a journal here, which has a record of every use: a use whose
+// record can't be written is refused.
 package remote
 
 import (
@@ -27,7 +29,8 @@ import (
 )
 
 const (
-	// callTimeout bounds a call with all its repetitions, so that nobody waits longer for a service that can't be reached.
+	// callTimeout bounds a call with all its repetitions, so that nobody waits longer for a service
+	// that can't be reached.
 	callTimeout = 15 * time.Second
 	// attemptTimeout bounds connecting, TLS and the wait for an answer, each.
 	attemptTimeout = 4 * time.Second
@@ -52,13 +55,14 @@ type Service struct {
 
 // Options say which key service to use, and how.
 type Options struct {
-	// URL is aws:REGION for AWS KMS, https://HOST[:PORT] (or http:// on a loopback address) with AWS's usual settings and credentials, or unix:PATH, where
-	// the kernel says who calls.
+	// URL is aws:REGION for AWS KMS, https://HOST[:PORT] (or http:// on a loopback address) with
+	// AWS's usual settings and credentials, or unix:PATH, where the kernel says who calls.
 	URL string
-	// JournalDir is the directory of the journal, which is made if need be, and JournalName its file's name.
+	// JournalDir is the directory of the journal, which is made if need be, and JournalName its
+	// file's name.
 	JournalDir, JournalName string
-	// Cache is how long branch keys are used: data keys of the service, under which this host wraps files' data keys. With 0 there are none, and each use
-	// of a data key is a call to the service.
+	// Cache is how long branch keys are used: data keys of the service, under which this host wraps
+	// files' data keys. With 0 there are none, and each use of a data key is a call to the service.
 	Cache time.Duration
 }
 
@@ -192,7 +196,8 @@ func (s *Service) DescribeKey(ctx context.Context, key string) (arn string, err 
 // errAnswer says that the service's answer is not one that AWS KMS gives.
 var errAnswer = errors.New("the key service gives an incomplete answer")
 
-// asError makes the service's exceptions of package keyservice's form. Other errors say that the service was not reached, or did not answer in time.
+// asError makes the service's exceptions of package keyservice's form. Other errors say that the
+// service was not reached, or did not answer in time.
 func asError(err error) error {
 	if _, done := errors.AsType[*kms.Error](err); done {
 		return err

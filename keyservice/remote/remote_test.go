@@ -104,7 +104,8 @@ func decrypt(t *testing.T, s *remote.Service, key string, wrapped []byte, contex
 	return out.Plaintext, nil
 }
 
-// A data key opens in its own context under its own key only, with a cache and without, whoever wraps it.
+// A data key opens in its own context under its own key only, with a cache and without, whoever
+// wraps it.
 func TestBinding(t *testing.T) {
 	_, url, keys := serve(t)
 	services := map[string]*remote.Service{"branch keys": open(t, url, time.Hour), "no cache": open(t, url, 0), "another host": open(t, url, time.Minute)}
@@ -217,7 +218,8 @@ func TestManyVolumes(t *testing.T) {
 	}
 }
 
-// Whether an open file may still be used is asked for that file: another file's answer doesn't decide, in whatever order.
+// Whether an open file may still be used is asked for that file: another file's answer doesn't
+// decide, in whatever order.
 func TestCheckUsesByFile(t *testing.T) {
 	service, url, keys := serve(t)
 	var uses []kms.KeyUse
@@ -254,7 +256,8 @@ func TestCheckUsesByFile(t *testing.T) {
 	}
 }
 
-// heldBack is a socket before a service's, which passes nothing on before the channel is closed. Each connection is announced.
+// heldBack is a socket before a service's, which passes nothing on before the channel is closed.
+// Each connection is announced.
 func heldBack(t *testing.T, url string) (held string, connected chan struct{}, release chan struct{}) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "socket")
@@ -288,7 +291,8 @@ func heldBack(t *testing.T, url string) (held string, connected chan struct{}, r
 	return "unix:" + path, connected, release
 }
 
-// Several callers wait for one branch key. One that is interrupted stops waiting, and the others get it.
+// Several callers wait for one branch key. One that is interrupted stops waiting, and the others
+// get it.
 func TestInterruptedCaller(t *testing.T) {
 	_, url, keys := serve(t)
 	held, connected, release := heldBack(t, url)

@@ -15,7 +15,8 @@ func (t *Tx) PutAccessKey(k *AccessKey) error { return t.put(accessKeyBucket, []
 // DeleteAccessKey removes an access key, if there is one of the ID.
 func (t *Tx) DeleteAccessKey(id string) error { return t.bucket(accessKeyBucket).Delete([]byte(id)) }
 
-// AccessKeys calls f with all access keys whose IDs come behind after, in their order, as long as it returns true.
+// AccessKeys calls f with all access keys whose IDs come behind after, in their order, as long as
+// it returns true.
 func (t *Tx) AccessKeys(after string, f func(*AccessKey) bool) error {
 	return t.within(accessKeyBucket, nil, []byte(after), func(id, _ []byte) (bool, error) {
 		k, err := t.AccessKey(string(id))

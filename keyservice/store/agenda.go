@@ -14,7 +14,8 @@ const (
 	DueGrantExpiry
 )
 
-// Due is something that falls due. It only reminds: whether it still holds is to be seen from the key or grant.
+// Due is something that falls due. It only reminds: whether it still holds is to be seen from the
+// key or grant.
 type Due struct {
 	Time time.Time
 	Kind byte

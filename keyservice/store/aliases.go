@@ -44,7 +44,8 @@ func (t *Tx) DeleteAlias(name string) error {
 // AliasCount is the number of a key's aliases.
 func (t *Tx) AliasCount(key KeyID) int { return t.counted(aliasCounter(key)) }
 
-// Aliases calls f with the aliases whose names come behind after, in their order, as long as it returns true.
+// Aliases calls f with the aliases whose names come behind after, in their order, as long as it
+// returns true.
 func (t *Tx) Aliases(after string, f func(*Alias) bool) error {
 	return t.within(aliasBucket, nil, []byte(after), func(name, _ []byte) (bool, error) {
 		a, err := t.Alias(string(name))
@@ -55,7 +56,8 @@ func (t *Tx) Aliases(after string, f func(*Alias) bool) error {
 	})
 }
 
-// KeyAliases calls f with a key's aliases whose names come behind after, in their order, as long as it returns true.
+// KeyAliases calls f with a key's aliases whose names come behind after, in their order, as long as
+// it returns true.
 func (t *Tx) KeyAliases(key KeyID, after string, f func(*Alias) bool) error {
 	return t.within(keyAliasBucket, key[:], []byte(after), func(name, _ []byte) (bool, error) {
 		a, err := t.Alias(string(name))

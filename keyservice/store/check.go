@@ -10,19 +10,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What bbolt has in its file, in bytes, all numbers in the machine's own byte order. A page begins with its number 8, flags 2, count of elements 2,
-// number of further pages 4. The elements follow; a branch's: where its key begins, counted from the element's begin, 4, size of the key 4, page 8; a
-// leaf's: flags 4, where its key and then its value begin, counted so too, 4, size of the key 4, size of the value 4. The first two pages are
-// metas: behind the page's header magic 4, version 4, page size 4, flags 4, first page of the root bucket 8 and 8 that nobody uses here,
-// page of the freelist 8, number of pages 8, transaction 8, FNV-1a of what stands before it 8. The one with the later transaction holds.
+// What bbolt has in its file, in bytes, all numbers in the machine's own byte order. A page begins
+// with its number 8, flags 2, count of elements 2, number of further pages 4. The elements follow;
+// a branch's: where its key begins, counted from the element's begin, 4, size of the key 4, page 8;
+// a leaf's: flags 4, where its key and then its value begin, counted so too, 4, size of the key 4,
+// size of the value 4. The first two pages are metas: behind the page's header magic 4, version 4,
+// page size 4, flags 4, first page of the root bucket 8 and 8 that nobody uses here, page of the
+// freelist 8, number of pages 8, transaction 8, FNV-1a of what stands before it 8. The one with the
+// later transaction holds.
 const (
 	pageHeader   = 16
 	branchFlag   = 0x01
 	leafFlag     = 0x02
 	freelistFlag = 0x10
 	element      = 16
-	// bucketFlag is that of elements whose values are buckets: 8 bytes for the bucket's first page, 0 if that follows in the value, and 8 that nobody
-	// uses here.
+	// bucketFlag is that of elements whose values are buckets: 8 bytes for the bucket's first page,
+	// 0 if that follows in the value, and 8 that nobody uses here.
 	bucketFlag   = 0x01
 	bucketHeader = 16
 
@@ -33,12 +36,14 @@ const (
 	manyFree = 0xffff
 
 	leastPage, mostPage = 1 << 10, 1 << 16
-	// mostLevels is how deep a tree of pages may be; one of the 2^48 pages that there can be is less deep.
+	// mostLevels is how deep a tree of pages may be; one of the 2^48 pages that there can be is
+	// less deep.
 	mostLevels = 64
 )
 
-// structure is a file whose pages are looked at before bbolt does, which believes them: it would follow wrong ones out of its memory, in
-// circles, or into buffers of any size. Some of that ends the process, whatever it does against it.
+// structure is a file whose pages are looked at before bbolt does, which believes them: it would
+// follow wrong ones out of its memory, in circles, or into buffers of any size. Some of that ends
+// the process, whatever it does against it.
 type structure struct {
 	file     []byte
 	pageSize uint64
@@ -225,8 +230,9 @@ func leaf(page []byte, each func(flags uint32, value []byte) error) error {
 	})
 }
 
-// elements goes through a page's elements, each with its data, the size of which is known, and whose place stands at an offset in the element. The
-// data lie one behind the other, as bbolt writes them.
+// elements goes through a page's elements, each with its data, the size of which is known, and
+// whose place stands at an offset in the element. The data lie one behind the other, as bbolt
+// writes them.
 func elements(page []byte, count int, size func(e []byte) uint64, at int, each func(e, data []byte) error) error {
 	free := uint64(pageHeader + count*element)
 	if free > uint64(len(page)) {

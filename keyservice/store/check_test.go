@@ -42,7 +42,8 @@ func largeFile(t *testing.T) []byte {
 	return file
 }
 
-// try opens a file as a store and, where that is possible, reads and changes everything: whatever comes of it, the process is there afterwards.
+// try opens a file as a store and, where that is possible, reads and changes everything: whatever
+// comes of it, the process is there afterwards.
 func try(t *testing.T, file []byte) (opened bool) {
 	f := &fixture{T: t, path: t.TempDir() + "/keys.db"}
 	if err := os.WriteFile(f.path, file, 0o600); err != nil {
@@ -86,7 +87,8 @@ func pages(file []byte, flag uint16) (found []uint64) {
 	return found
 }
 
-// Trees that lead in circles, pages that are used twice, and elements of any size are refused; bbolt would follow them until the process ends.
+// Trees that lead in circles, pages that are used twice, and elements of any size are refused;
+// bbolt would follow them until the process ends.
 func TestImpossibleStructure(t *testing.T) {
 	whole := largeFile(t)
 	if !try(t, whole) {

@@ -14,7 +14,8 @@ func (t *Tx) Grant(key KeyID, id GrantID) (*Grant, error) {
 	return g, nil
 }
 
-// AddGrant stores a new grant. Of those with a name, parameters stand for what makes it the same grant.
+// AddGrant stores a new grant. Of those with a name, parameters stand for what makes it the same
+// grant.
 func (t *Tx) AddGrant(g *Grant, parameters string) error {
 	id := join(g.Key[:], g.ID[:])
 	if err := t.bucket(granteeBucket).Put(join(g.Key[:], digest(g.Grantee), g.ID[:]), nil); err != nil {
@@ -47,7 +48,8 @@ func (t *Tx) NamedGrant(key KeyID, parameters string) (*Grant, error) {
 	return t.Grant(key, id)
 }
 
-// DeleteGrant removes a grant, if it is there. What NamedGrant finds it by may stay: it finds nothing then.
+// DeleteGrant removes a grant, if it is there. What NamedGrant finds it by may stay: it finds
+// nothing then.
 func (t *Tx) DeleteGrant(key KeyID, id GrantID) error {
 	g, err := t.Grant(key, id)
 	if g == nil || err != nil {
@@ -70,12 +72,14 @@ func (t *Tx) DeleteGrant(key KeyID, id GrantID) error {
 // GrantCount is the number of a key's grants.
 func (t *Tx) GrantCount(key KeyID) int { return t.counted(grantCounter(key)) }
 
-// Grants calls f with a key's grants whose IDs come behind after, in their order, as long as it returns true.
+// Grants calls f with a key's grants whose IDs come behind after, in their order, as long as it
+// returns true.
 func (t *Tx) Grants(key KeyID, after *GrantID, f func(*Grant) bool) error {
 	return t.within(grantBucket, key[:], afterGrant(after), t.grants(key, f))
 }
 
-// GranteeGrants calls f with a grantee's grants for a key, behind after, as long as it returns true.
+// GranteeGrants calls f with a grantee's grants for a key, behind after, as long as it returns
+// true.
 func (t *Tx) GranteeGrants(key KeyID, grantee string, after *GrantID, f func(*Grant) bool) error {
 	return t.within(granteeBucket, join(key[:], digest(grantee)), afterGrant(after), t.grants(key, func(g *Grant) bool {
 		return g.Grantee != grantee || f(g) // the index is not sealed, and does not decide
@@ -105,7 +109,8 @@ func (t *Tx) grants(key KeyID, f func(*Grant) bool) func(rest, _ []byte) (bool, 
 	}
 }
 
-// RetirableGrants calls f with the grants of all keys that a principal may retire, behind the one of the key and ID, as long as it returns true.
+// RetirableGrants calls f with the grants of all keys that a principal may retire, behind the one
+// of the key and ID, as long as it returns true.
 func (t *Tx) RetirableGrants(retirer string, afterKey *KeyID, after *GrantID, f func(*Grant) bool) error {
 	var from []byte
 	if afterKey != nil {

@@ -47,7 +47,8 @@ func (t *Tx) Keys(after *KeyID, f func(KeyID) bool) error {
 	})
 }
 
-// DeleteKey removes a key with its policy, aliases, grants and all else that is its own; the materials' slots are to be erased before.
+// DeleteKey removes a key with its policy, aliases, grants and all else that is its own; the
+// materials' slots are to be erased before.
 func (t *Tx) DeleteKey(id KeyID) error {
 	if t.bucket(keyBucket).Get(id[:]) == nil {
 		return nil

@@ -34,7 +34,8 @@ func (id *MaterialID) UnmarshalText(text []byte) error {
 	return err
 }
 
-// Key is a KMS key without its material. Its text fields hold AWS's names, its times have whole milliseconds.
+// Key is a KMS key without its material. Its text fields hold AWS's names, its times have whole
+// milliseconds.
 type Key struct {
 	ID          KeyID     `json:"-"`
 	Description string    `json:"description,omitempty"`
@@ -44,9 +45,11 @@ type Key struct {
 	Origin      string    `json:"origin"`
 	State       string    `json:"state"`
 	Created     time.Time `json:"created"`
-	// Materials are all that the key ever had, the oldest first; those of imported material that awaits its rotation come last.
+	// Materials are all that the key ever had, the oldest first; those of imported material that
+	// awaits its rotation come last.
 	Materials []Material `json:"materials,omitempty"`
-	// Current is the place in Materials of the one that encrypts; the others only decrypt. -1 if there is none yet.
+	// Current is the place in Materials of the one that encrypts; the others only decrypt. -1 if
+	// there is none yet.
 	Current int `json:"current"`
 	// PublicKey is an asymmetric key's, as SubjectPublicKeyInfo in DER.
 	PublicKey []byte `json:"publicKey,omitempty"`
@@ -64,9 +67,11 @@ type Key struct {
 // Material says what there is to know of a key material but its secret.
 type Material struct {
 	ID MaterialID `json:"id"`
-	// Present says that the secret is there: it is not where imported material was deleted, or has expired.
+	// Present says that the secret is there: it is not where imported material was deleted, or has
+	// expired.
 	Present bool `json:"present"`
-	// Rotated is when it became current, and Rotation how; zero for the first material and for what awaits its rotation.
+	// Rotated is when it became current, and Rotation how; zero for the first material and for what
+	// awaits its rotation.
 	Rotated  time.Time `json:"rotated,omitzero"`
 	Rotation string    `json:"rotation,omitempty"`
 	// Pending says that it awaits its rotation.

@@ -14,9 +14,10 @@ import (
 // SlotSize is the size of a slot in bytes.
 const SlotSize = 32
 
-// Slots is a file of random numbers that key materials are wrapped with, besides the root key. A database leaves old pages in its file; a slot
-// lies in a place of its own and is overwritten there, so that what was wrapped with it can be destroyed. Its methods are
-// safe for concurrent use.
+// Slots is a file of random numbers that key materials are wrapped with, besides the root key. A
+// database leaves old pages in its file; a slot lies in a place of its own and is overwritten
+// there, so that what was wrapped with it can be destroyed. Its methods are safe for concurrent
+// use.
 type Slots struct {
 	file *os.File
 

@@ -1,6 +1,7 @@
-// Package store keeps a key service's keys, wrapped materials, aliases, policies and grants durably, in a bbolt file. Every record is sealed, so
-// that the file shows little and nothing in it can be made up, changed or put in another's place; only what is missing, or an
-// older whole file, is not noticed.
+// Package store keeps a key service's keys, wrapped materials, aliases, policies and grants
+// durably, in a bbolt file. Every record is sealed, so that the file shows little and nothing in it
+// can be made up, changed or put in another's place; only what is missing, or an older whole file,
+// is not noticed.
 //
 // keyservice/FORMAT.md specifies the file's contents.
 package store
@@ -23,7 +24,8 @@ var ErrDamaged = errors.New("damaged key store")
 // version is that of the layout.
 const version = 4
 
-// lockPatience is how long to wait for somebody who has the file open without holding the home's lock.
+// lockPatience is how long to wait for somebody who has the file open without holding the home's
+// lock.
 const lockPatience = time.Second
 
 // Sealer seals records. Table and ID are authenticated.
@@ -62,7 +64,8 @@ func Create(path string, sealer Sealer, facts []byte) error {
 	return errors.Join(err, db.Close())
 }
 
-// Open opens the store that Create made, by a function that opens its file. It changes nothing. It looks at all pages, but at no record.
+// Open opens the store that Create made, by a function that opens its file. It changes nothing. It
+// looks at all pages, but at no record.
 func Open(path string, sealer Sealer, open func(flag int) (*os.File, error)) (s *Store, err error) {
 	var file *os.File
 	err = guard(func() error {
@@ -85,7 +88,8 @@ func Open(path string, sealer Sealer, open func(flag int) (*os.File, error)) (s 
 	})
 	if err != nil {
 		if file != nil {
-			// If bbolt has panicked, the file is open, locked and mapped still, and the mapping would keep the lock.
+			// If bbolt has panicked, the file is open, locked and mapped still, and the mapping
+			// would keep the lock.
 			_ = unix.Flock(int(file.Fd()), unix.LOCK_UN) // fails if bbolt has closed it
 			file.Close()
 		}
@@ -94,7 +98,8 @@ func Open(path string, sealer Sealer, open func(flag int) (*os.File, error)) (s 
 	return s, nil
 }
 
-// openExisting opens a file that bbolt can be let loose on. It would make a new store of one that has nothing in it.
+// openExisting opens a file that bbolt can be let loose on. It would make a new store of one that
+// has nothing in it.
 func openExisting(open func(flag int) (*os.File, error), flag int) (*os.File, error) {
 	f, err := open(flag &^ os.O_CREATE)
 	if err != nil {

@@ -115,8 +115,8 @@ func (t *Tx) counted(id []byte) int {
 	return 0
 }
 
-// within calls f with what comes behind the prefix in the keys of a bucket that begin with it, from the first one behind after (which has no
-// prefix), as long as f returns true.
+// within calls f with what comes behind the prefix in the keys of a bucket that begin with it, from
+// the first one behind after (which has no prefix), as long as f returns true.
 func (t *Tx) within(bucket string, prefix, after []byte, f func(rest, value []byte) (bool, error)) error {
 	c := t.bucket(bucket).Cursor()
 	for k, v := c.Seek(join(prefix, after)); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {
@@ -163,7 +163,8 @@ func (t *Tx) AuditHead() ([]byte, error) { return t.unseal(metaBucket, []byte(au
 // PutAuditHead stores that.
 func (t *Tx) PutAuditHead(head []byte) error { return t.seal(metaBucket, []byte(auditKey), head) }
 
-// AuditExported is the number of the first record of the last segment whose digest was exported; 0 if none was.
+// AuditExported is the number of the first record of the last segment whose digest was exported; 0
+// if none was.
 func (t *Tx) AuditExported() (uint64, error) { return t.number(exportKey) }
 
 // AuditSent is the number of the last audit record that was sent; 0 if none was.

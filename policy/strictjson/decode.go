@@ -1,9 +1,9 @@
 // Package strictjson reads JSON that two readers can understand in one way only.
 //
-// Beyond what encoding/json refuses, it refuses duplicate member names, invalid UTF-8, lone surrogates,
-// values nested deeper than MaxDepth, and anything behind the value. A Decoder fills a struct, and also
-// refuses unknown and differently capitalised member names and nulls inside members. Parse returns values of
-// any shape.
+// Beyond what encoding/json refuses, it refuses duplicate member names, invalid UTF-8, lone
+// surrogates, values nested deeper than MaxDepth, and anything behind the value. A Decoder fills a
+// struct, and also refuses unknown and differently capitalised member names and nulls inside
+// members. Parse returns values of any shape.
 package strictjson
 
 import (
@@ -105,8 +105,8 @@ type Member struct {
 	Value any
 }
 
-// Parse reads one JSON value: a string, a json.Number, a bool, nil, a []any or an Object. The error is an
-// *Error.
+// Parse reads one JSON value: a string, a json.Number, a bool, nil, a []any or an Object. The error
+// is an *Error.
 func Parse(text string) (any, error) {
 	b := []byte(text)
 	if err := decode(b, new(json.RawMessage)); err != nil {

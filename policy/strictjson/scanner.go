@@ -151,8 +151,8 @@ func unquote(quoted []byte) (text string, err error) {
 	return text, err
 }
 
-// quoted skips a string, and returns it with its quotes. It refuses what encoding/json would silently
-// replace by U+FFFD.
+// quoted skips a string, and returns it with its quotes. It refuses what encoding/json would
+// silently replace by U+FFFD.
 func (s *scanner) quoted() ([]byte, error) {
 	start := s.pos
 	for s.pos++; ; {
@@ -173,7 +173,8 @@ func (s *scanner) quoted() ([]byte, error) {
 	}
 }
 
-// codeUnit is the value of the escape \uXXXX that text begins with, if it is one half of a surrogate pair.
+// codeUnit is the value of the escape \uXXXX that text begins with, if it is one half of a
+// surrogate pair.
 func codeUnit(text []byte) (unit uint64, surrogate bool) {
 	if len(text) < 6 || text[0] != '\\' || text[1] != 'u' {
 		return 0, false
