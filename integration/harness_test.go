@@ -73,6 +73,9 @@ func testMain(m *testing.M) (code int) {
 	if !isRoot {
 		return fail(errors.New("run them as root: they mount, and run as other users from there"))
 	}
+	if err := enterNamespace(); err != nil {
+		return fail(err)
+	}
 	if err := checkTools(); err != nil {
 		return fail(err)
 	}
@@ -113,6 +116,9 @@ func testMain(m *testing.M) (code int) {
 		}
 	}()
 	if err := os.Chmod(suite, 0o755); err != nil {
+		return fail(err)
+	}
+	if err := ownSettings(); err != nil {
 		return fail(err)
 	}
 	binary, testBinary = filepath.Join(suite, "kmsfs"), filepath.Join(suite, "integration.test")
@@ -461,35 +467,4 @@ func runScenariosOn(t *testing.T, v *volume, scenarios []scenario, once bool) {
 		v.remount(t)
 		compare(t, before, snapshot(t, v.point))
 	})
-}
-
-// TestAsUser runs the tests that need no privileges as nobody.
-func TestAsUser(t *testing.T) {
-	if !isRoot {
-		t.Fatal("already a user")
-	}
-	dir := filepath.Join(suite, "user")
-	must(t, os.Mkdir(dir, 0o755))
-	must(t, os.Chown(dir, nobody, nobody))
-	cmd := exec.CommandContext(t.Context(), testBinary, "-test.v", "-test.timeout=8m",
-		"-test.run=^(TestPOSIX|TestSuite|TestPrograms|TestAttacks|TestAttackWhileMounted|TestCrash|TestSecrets|TestNoDump|TestCommand|TestShape|TestFsckUncleanEnd|TestFsckLimits|TestKeyUsage)$")
-	cmd.Dir = dir
-	for _, variable := range os.Environ() {
-		name, _, _ := strings.Cut(variable, "=")
-		if !slices.Contains([]string{"HOME", "TMPDIR", "USER", "LOGNAME"}, name) && !strings.HasPrefix(name, "XDG_") && !strings.HasPrefix(name, "GO") {
-			cmd.Env = append(cmd.Env, variable)
-		}
-	}
-	cmd.Env = append(cmd.Env, "HOME="+dir, "TMPDIR="+dir, "USER=nobody", "LOGNAME=nobody", "GOFLAGS="+os.Getenv("GOFLAGS"),
-		roleVariable+"=user", suiteVariable+"="+dir, binaryVariable+"="+binary)
-	if os.Getenv("GORACE") != "" {
-		cmd.Env = append(cmd.Env, "GORACE=log_path="+filepath.Join(dir, "race"))
-	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}, Pdeathsig: syscall.SIGTERM}
-	output := t.Output()
-	cmd.Stdout, cmd.Stderr = output, output
-	cmd.WaitDelay = 10 * time.Second
-	if err := cmd.Run(); err != nil {
-		t.Errorf("as nobody: %v", err)
-	}
 }
