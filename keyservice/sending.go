@@ -95,6 +95,10 @@ func (o *outbox) run(ctx context.Context) error {
 		if errors.Is(err, fs.ErrNotExist) { // the segment is just being closed
 			err = nil
 		}
+		if unreadable, ok := errors.AsType[*audit.UnreadableError](err); ok {
+			o.s.announce(eventNotSent, audit.Text("reason", unreadable.First.Error()), audit.Number("records", int64(unreadable.Records)))
+			err = nil
+		}
 		if err == nil {
 			err = o.flush(ctx)
 		}

@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +21,8 @@ type Tail struct {
 	last uint64
 	// most is the number of the last one that may be read; 0 for any.
 	most uint64
+	// unreadable counts the records that can't be read.
+	unreadable unreadable
 }
 
 // NewTail begins with the open segment. That must be an io.Seeker, and fail with fs.ErrNotExist at its end when it isn't the open one any
@@ -57,25 +58,32 @@ func (t *Tail) Close() error {
 	return err
 }
 
-// Follow calls found with the records that are written, until stop is closed. It looks for them at intervals.
+// Follow calls found with the records that are written, until stop is closed. It looks for them at
+// intervals. If records can't be read, it goes on with the others and returns an *UnreadableError in
+// the end.
 func (t *Tail) Follow(interval time.Duration, stop <-chan struct{}, found func(*Entry) error) error {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
-		err := t.Next(found)
+		err := t.next(found)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) { // the segment is just being closed
-			return err
+			return errors.Join(err, t.unreadable.take())
 		}
 		select {
 		case <-ticker.C:
 		case <-stop:
-			return nil
+			return t.unreadable.take()
 		}
 	}
 }
 
-// Next calls found with the records that have been written since the last time.
-func (t *Tail) Next(found func(*Entry) error) (err error) {
+// Next calls found with the records that have been written since the last time. If records can't be
+// read, it goes on with the others and returns an *UnreadableError in the end.
+func (t *Tail) Next(found func(*Entry) error) error {
+	return errors.Join(t.next(found), t.unreadable.take())
+}
+
+func (t *Tail) next(found func(*Entry) error) (err error) {
 	for {
 		if t.file == nil {
 			if t.file, err = openSegment(t.dir, t.open, false); err != nil {
@@ -188,18 +196,22 @@ func (t *Tail) entries(r io.Reader, off *int64, each func(*Entry) error) error {
 		before, ok := parseLink(line)
 		switch {
 		case !ok:
-			return errors.New("a record is malformed")
+			t.unreadable.note(errNoRecord)
+			*off += int64(len(line))
+			continue
 		case before.Sequence < t.last:
 			*off += int64(len(line))
 			continue
 		case t.most != 0 && before.Sequence >= t.most:
 			return errLater
 		}
-		e := &Entry{Line: append([]byte(nil), line[:len(line)-1]...)}
-		if err := json.Unmarshal(e.Line, e); err != nil {
-			return fmt.Errorf("a record is malformed: %w", err)
-		}
 		*off += int64(len(line))
+		e, err := parseEntry(line)
+		if err != nil {
+			t.unreadable.note(err)
+			t.last = before.Sequence + 1
+			continue
+		}
 		if err := each(e); err != nil {
 			return err
 		}

@@ -33,6 +33,8 @@ type Filter struct {
 
 	// after is the number of a record before those asked for.
 	after uint64
+	// unreadable counts the records that can't be read.
+	unreadable *unreadable
 }
 
 // Entry is a record as a reader takes it.
@@ -52,7 +54,8 @@ type Entry struct {
 		Executable, FileOperation, FilePath string
 		// Behind is the process for which the caller calls, if that is another.
 		Behind *struct {
-			UID, PID             int32
+			UID                  uint32
+			PID                  int32
 			UserName, Executable string
 		}
 	}
@@ -89,13 +92,16 @@ func (e *Entry) Principal() (name, executable string) {
 	return cmp.Or(e.UserIdentity.UserName, "unknown"), e.AdditionalEventData.Executable
 }
 
-// Query calls found with the records asked for, in their order. It goes through the log as it lies there, and doesn't verify it.
+// Query calls found with the records asked for, in their order. It goes through the log as it lies
+// there, and doesn't verify it. If records can't be read, it goes on with the others and returns an
+// *UnreadableError in the end.
 func Query(dir fs.FS, open string, filter Filter, found func(*Entry) error) error {
 	// Opened first, it is still what it was when it is closed as a segment meanwhile; and is then not looked at twice.
 	last, err := openSegment(dir, open, false)
 	if err != nil {
 		return err
 	}
+	filter.unreadable = new(unreadable)
 	var passed uint64
 	each := func(e *Entry) error {
 		passed = e.Sequence
@@ -106,9 +112,10 @@ func Query(dir fs.FS, open string, filter Filter, found func(*Entry) error) erro
 		err = search(last, filter.behind(passed), each)
 	}
 	if errors.Is(err, fs.ErrNotExist) { // it was not kept for its readers when it was closed
+		filter.unreadable = new(unreadable) // as all closed segments are searched again
 		err = queryClosed(dir, filter.behind(passed), each)
 	}
-	return errors.Join(err, last.Close())
+	return errors.Join(err, last.Close(), filter.unreadable.take())
 }
 
 // queryClosed goes through all segments but the open one, several at a time.
@@ -231,13 +238,24 @@ func (f *Filter) search(lines []byte) (found []*Entry) {
 		if !containsAll(line, needles[1:]) {
 			continue
 		}
-		e := new(Entry)
-		if json.Unmarshal(line, e) == nil && f.applies(e) {
-			e.Line = bytes.Clone(bytes.TrimSuffix(line, []byte("\n")))
+		e, err := parseEntry(line)
+		switch {
+		case err != nil:
+			f.unreadable.note(err)
+		case f.applies(e):
 			found = append(found, e)
 		}
 	}
 	return found
+}
+
+// parseEntry reads a line with its newline.
+func parseEntry(line []byte) (*Entry, error) {
+	e := &Entry{Line: bytes.Clone(bytes.TrimSuffix(line, []byte("\n")))}
+	if err := json.Unmarshal(line, e); err != nil {
+		return nil, fmt.Errorf("%w: %w", errNoRecord, err)
+	}
+	return e, nil
 }
 
 // linesWith are the lines with a text in them.

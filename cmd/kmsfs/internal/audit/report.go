@@ -60,17 +60,18 @@ func (o *reportOptions) run(s *session.Session) error {
 	if since.IsZero() {
 		since = until.AddDate(0, 0, -reportDays)
 	}
-	r, err := makeReport(s, since, until)
-	if err != nil {
-		return err
+	r, unread := makeReport(s, since, until)
+	if r == nil {
+		return unread
 	}
 	r.Made = now
 	if o.page == "" {
-		return r.WriteText(os.Stdout)
+		return errors.Join(r.WriteText(os.Stdout), unread)
 	}
-	return writePage(o.page, r)
+	return errors.Join(writePage(o.page, r), unread)
 }
 
+// makeReport sums up the log. If records can't be read, it returns a report that says so, and an error.
 func makeReport(s *session.Session, since, until time.Time) (*report.Report, error) {
 	log, err := auditlog.Read(s)
 	if err != nil {
@@ -85,7 +86,8 @@ func makeReport(s *session.Session, since, until time.Time) (*report.Report, err
 		c.Add(e)
 		return nil
 	})
-	if err != nil {
+	unread, ok := errors.AsType[*audit.UnreadableError](err)
+	if err != nil && !ok {
 		return nil, err
 	}
 	r := c.Report()
@@ -93,7 +95,10 @@ func makeReport(s *session.Session, since, until time.Time) (*report.Report, err
 	if broken != nil {
 		r.Broken, r.Whole = true, "The log is not what was written: "+broken.Error()
 	}
-	return r, nil
+	if unread != nil {
+		r.Broken, r.Whole = true, r.Whole+"; "+unread.Error()
+	}
+	return r, err
 }
 
 // writePage writes a report that only its user can read. If that fails, an earlier file stays.

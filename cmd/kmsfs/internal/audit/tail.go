@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"errors"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -48,13 +49,14 @@ func tail(s *session.Session, lines int, follow bool, show func(*audit.Entry) er
 	tail := log.Tail()
 	defer func() { _ = tail.Close() }() // it has only read
 	var last []*audit.Entry
-	if err := tail.Next(func(e *audit.Entry) error {
+	unread := tail.Next(func(e *audit.Entry) error {
 		if last = append(last, e); len(last) > max(lines, 0) {
 			last = last[1:]
 		}
 		return nil
-	}); err != nil {
-		return err
+	})
+	if _, ok := errors.AsType[*audit.UnreadableError](unread); unread != nil && !ok {
+		return unread
 	}
 	for _, e := range last {
 		if err := show(e); err != nil {
@@ -62,9 +64,9 @@ func tail(s *session.Session, lines int, follow bool, show func(*audit.Entry) er
 		}
 	}
 	if !follow {
-		return nil
+		return unread
 	}
 	stopped, stop := session.InterruptibleContext()
 	defer stop()
-	return tail.Follow(followInterval, stopped.Done(), show)
+	return errors.Join(unread, tail.Follow(followInterval, stopped.Done(), show))
 }
