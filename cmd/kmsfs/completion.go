@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -18,8 +19,8 @@ func completionCommand(root *cobra.Command) *cobra.Command {
 	return &cobra.Command{
 		Use: "completion SHELL", GroupID: cli.Program, Short: "Print completion code for bash, zsh or fish",
 		Long: `
-The shell completes commands, options and their values, mountpoints, and, while a
-process serves the key service home, keys.`,
+The shell completes commands, options and their values, mountpoints, and, while
+a process serves the key service home, keys.`,
 		Example: `
   source <(kmsfs completion bash)
   kmsfs completion zsh > "${fpath[1]}/_kmsfs"
@@ -53,7 +54,7 @@ func helpCommand(root *cobra.Command) *cobra.Command {
 		RunE: func(_ *cobra.Command, args []string) error {
 			c, rest, err := root.Find(args)
 			if err != nil || len(rest) > 0 {
-				return cli.Usagef("unknown command %q", args)
+				return cli.Usagef("unknown command %q", strings.Join(args, " "))
 			}
 			return c.Help()
 		},

@@ -14,7 +14,8 @@ import (
 
 const passphrase = "correct horse battery staple"
 
-// volume has the program make a volume called vault, sealed with a passphrase, and a directory called clear.
+// volume has the program make a volume called vault, sealed with a passphrase, and a directory
+// called clear.
 func (p *program) volume() (volume, mountpoint string) {
 	p.t.Helper()
 	p.must("init", "--passphrase-file", p.write("passphrase", passphrase+"\n"), "vault")
@@ -77,7 +78,8 @@ func TestInitKeyFile(t *testing.T) {
 	}
 }
 
-// TestFailures runs what must fail with one line that says what is wrong and what to do, and change nothing.
+// TestFailures runs what must fail with one line that says what is wrong and what to do, and change
+// nothing.
 func TestFailures(t *testing.T) {
 	for _, test := range []struct {
 		name string
@@ -228,7 +230,8 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// state describes all that the program has made, but for the homes if they may have recorded something.
+// state describes all that the program has made, but for the homes if they may have recorded
+// something.
 func (p *program) state(recorded bool) string {
 	var kept []string
 	for line := range strings.Lines(snapshot(p.t, p.dir)) {
@@ -288,7 +291,8 @@ func TestMountpointInUse(t *testing.T) {
 	p.run("umount", mountpoint).wantError(t, 1, "clear", "fuser")
 }
 
-// TestNoFusermount takes fusermount3 away from a user who isn't root, in a mount namespace of its own.
+// TestNoFusermount takes fusermount3 away from a user who isn't root, in a mount namespace of its
+// own.
 func TestNoFusermount(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to make a mount namespace")

@@ -2,7 +2,8 @@
 // logic of its own: the commands read options, call the packages below, and print what comes of it.
 //
 //   - main.go: which command is called; version.go, completion.go: those about the program itself
-//   - internal/volume: init, mount, umount, status, inspect, fsck, policy, rewrap, adopt, lock, key usage
+//   - internal/volume: init, mount, umount, status, inspect, fsck, policy, rewrap, adopt, lock,
+//     key usage
 //   - internal/key: key, alias, grant, data-key, encrypt, decrypt
 //   - internal/audit: audit
 //   - internal/home: home, serve, credential
@@ -70,8 +71,8 @@ which a KMS key wraps. Every use of a key is authorized and logged.`,
   kmsfs mount ~/vault ~/clear
   kmsfs umount ~/clear
 
-The keys, and the log of their use, lie in the key service home: --home DIR, else
-$KMSFS_HOME, else $XDG_DATA_HOME/kmsfs (~/.local/share/kmsfs), and
+The keys, and the log of their use, lie in the key service home: --home DIR,
+else $KMSFS_HOME, else $XDG_DATA_HOME/kmsfs (~/.local/share/kmsfs), and
 /var/lib/kmsfs for root. Back it up: no volume can be opened without it.
 
 Exit status: 0 done, 1 failed, 2 called wrongly.`,

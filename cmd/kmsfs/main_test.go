@@ -47,7 +47,8 @@ type result struct {
 	code           int
 }
 
-// program runs the binary in an environment of its own: an empty directory to work in, a home, no terminal.
+// program runs the binary in an environment of its own: an empty directory to work in, a home, no
+// terminal.
 type program struct {
 	t           *testing.T
 	dir         string
@@ -118,7 +119,8 @@ func (p *program) must(args ...string) string {
 	return r.stdout
 }
 
-// wantError checks that a run failed with that exit status and one line on standard error that has all of the texts in it.
+// wantError checks that a run failed with that exit status and one line on standard error that has
+// all of the texts in it.
 func (r result) wantError(t *testing.T, code int, texts ...string) {
 	t.Helper()
 	t.Log(r.stderr)
@@ -165,30 +167,6 @@ func snapshot(t *testing.T, dir string) string {
 		t.Fatal(err)
 	}
 	return b.String()
-}
-
-func TestHelp(t *testing.T) {
-	p := newProgram(t)
-	overview := p.must("--help")
-	for _, name := range []string{"init", "mount", "umount", "inspect", "version"} {
-		if !strings.Contains(overview, "\n  "+name+" ") {
-			t.Errorf("kmsfs --help does not list %s", name)
-		}
-		help := p.must(name, "--help")
-		for _, text := range []string{"Usage: kmsfs " + name, "\nExample", "\n  kmsfs " + name, "\nOptions:\n"} {
-			if !strings.Contains(help, text) {
-				t.Errorf("kmsfs %s --help does not say %q:\n%s", name, text, help)
-			}
-		}
-		if other := p.must("help", name); other != help {
-			t.Errorf("kmsfs help %s is not kmsfs %[1]s --help", name)
-		}
-		for line := range strings.Lines(help) {
-			if len(line) > 130 {
-				t.Errorf("kmsfs %s --help: line of %d characters: %s", name, len(line), line)
-			}
-		}
-	}
 }
 
 func TestVersion(t *testing.T) {

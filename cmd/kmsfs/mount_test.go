@@ -195,7 +195,8 @@ func TestSignals(t *testing.T) {
 	}
 }
 
-// TestHomeOutlivesMount has a second mount use the home through the first one's process, which serves it until the second ends.
+// TestHomeOutlivesMount has a second mount use the home through the first one's process, which
+// serves it until the second ends.
 func TestHomeOutlivesMount(t *testing.T) {
 	p := newProgram(t)
 	volume, mountpoint := p.volume()
@@ -259,7 +260,8 @@ func TestCredential(t *testing.T) {
 	p.mount("vault", p.mkdir("clear"))
 }
 
-// TestCredentialAsPassphrase opens a home that was made on a terminal, or with a file, from a systemd unit.
+// TestCredentialAsPassphrase opens a home that was made on a terminal, or with a file, from a
+// systemd unit.
 func TestCredentialAsPassphrase(t *testing.T) {
 	p := newProgram(t)
 	volume, mountpoint := p.volume()

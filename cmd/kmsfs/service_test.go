@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// withService has the program make a home and a volume, opened by a key file that the environment names.
+// withService has the program make a home and a volume, opened by a key file that the environment
+// names.
 func withService(t *testing.T) *program {
 	p := newProgram(t)
 	p.environment = append(p.environment, "KMSFS_KEY_FILE="+p.path("key"))
@@ -97,7 +98,8 @@ func TestImportCommand(t *testing.T) {
 	p.fails("too short", "IncorrectKeyMaterialException", "key", "import", "--next", arn, p.write("short", "mmmmmmmmmmmmmmmm"))
 }
 
-// What encrypt writes decrypt reads, in the same context only, and nothing is written where it fails.
+// What encrypt writes decrypt reads, in the same context only, and nothing is written where it
+// fails.
 func TestCryptoCommands(t *testing.T) {
 	p := withService(t)
 	plain := p.write("plain", "secret\x00\n")
@@ -188,21 +190,8 @@ func TestPolicyCommands(t *testing.T) {
 	}
 }
 
-func TestNestedHelp(t *testing.T) {
-	p := newProgram(t)
-	for _, args := range [][]string{{"key", "--help"}, {"key", "policy", "--help"}, {"key", "create", "--help"}, {"grant", "help"}, {"help", "alias"}} {
-		if got := p.must(args...); !strings.HasPrefix(got, "Usage: kmsfs "+args[0]) && !strings.HasPrefix(got, "Usage: kmsfs alias") {
-			t.Errorf("%v: got %s", args, got)
-		}
-	}
-	for _, args := range [][]string{{"key"}, {"key", "melt"}, {"key", "policy"}, {"alias", "create", "alias/a"}} {
-		if got := p.run(args...); got.code != 2 {
-			t.Errorf("%v: exit status %d", args, got.code)
-		}
-	}
-}
-
-// A home comes back from its backup, with what opened it then; another secret opens it after passwd, and the old one doesn't.
+// A home comes back from its backup, with what opened it then; another secret opens it after
+// passwd, and the old one doesn't.
 func TestHomeCommands(t *testing.T) {
 	p := withService(t)
 	arn := p.line("key", "create")

@@ -25,7 +25,8 @@ type Mount struct {
 // IsKmsfs says whether the mount is one of kmsfs.
 func (m Mount) IsKmsfs() bool { return m.FSType == FSType }
 
-// Mounts lists all mounts in the kernel's order: of two mounts at one path, the later one is visible.
+// Mounts lists all mounts in the kernel's order: of two mounts at one path, the later one is
+// visible.
 func Mounts() ([]Mount, error) {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
@@ -73,8 +74,8 @@ func parseMount(line string) (Mount, error) {
 	return Mount{ID: id, Path: unescape(left[4]), FSType: right[0], Source: unescape(right[1])}, nil
 }
 
-// unescape undoes the kernel's escaping: a blank, tab, line feed or backslash is a backslash and three
-// octal digits.
+// unescape undoes the kernel's escaping: a blank, tab, line feed or backslash is a backslash and
+// three octal digits.
 func unescape(s string) string {
 	var b strings.Builder
 	for {
@@ -93,8 +94,8 @@ func unescape(s string) string {
 	}
 }
 
-// At returns the mount of kmsfs at a mountpoint, whose path is absolute and clean. It finds one whose
-// process has died too.
+// At returns the mount of kmsfs at a mountpoint, whose path is absolute and clean. It finds one
+// whose process has died too.
 func At(mountpoint string) (m Mount, ok bool, err error) {
 	all, err := Mounts()
 	for _, each := range all {
@@ -131,8 +132,9 @@ func Within(dir, path string) bool {
 	return dir == path || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
-// Resolve returns a path as absolute and without symlinks. It follows the last element only if follow is
-// set. It keeps elements that don't exist, and the mountpoint of a mount whose process has died.
+// Resolve returns a path as absolute and without symlinks. It follows the last element only if
+// follow is set. It keeps elements that don't exist, and the mountpoint of a mount whose process
+// has died.
 func Resolve(path string, follow bool) (string, error) {
 	resolved, err := resolve(path, follow)
 	if e, ok := errors.AsType[*fs.PathError](err); ok {

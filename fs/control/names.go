@@ -1,7 +1,7 @@
 // Package control is how programs speak to a mount of kmsfs, and how they find one.
 //
-// A mount takes its orders as extended attributes of its directories: names.go has their names, which
-// package fs answers to. The rest is the programs' side:
+// A mount takes its orders as extended attributes of its directories: names.go has their names,
+// which package fs answers to. The rest is the programs' side:
 //
 //   - mounts.go: the mount table, and which mount a path lies on
 //   - directory.go: a directory on a mount, whose attributes are read and set
@@ -14,7 +14,8 @@ const Prefix = "user.kmsfs."
 
 // The attributes that a mount answers to.
 const (
-	// Key is the KMS key of a directory's policy. On a file, it shows the file's key and is read-only.
+	// Key is the KMS key of a directory's policy. On a file, it shows the file's key and is
+	// read-only.
 	Key = Prefix + "key"
 	// EffectiveKey shows the KMS key for files made in a directory, inherited or not. Read-only.
 	EffectiveKey = Prefix + "effective.key"
@@ -23,8 +24,8 @@ const (
 	Compression          = Prefix + "compression"
 	EffectiveCompression = Prefix + "effective.compression"
 
-	// Rewrap, set on a directory to the name of a file in it, wraps the file's data key anew. Set on
-	// the root to the empty string, it wraps the volume's metadata key anew.
+	// Rewrap, set on a directory to the name of a file in it, wraps the file's data key anew. Set
+	// on the root to the empty string, it wraps the volume's metadata key anew.
 	Rewrap = Prefix + "rewrap"
 	// Adopt, set on a directory to the name of an entry, accepts the entry's place and owner.
 	Adopt = Prefix + "adopt"

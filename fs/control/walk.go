@@ -28,13 +28,14 @@ type Walk struct {
 	Attribute string
 	// Recursive has the walk go through directories. It stays on the mount.
 	Recursive bool
-	// Directories says that the order is for directories too, and before their entries. If it is not,
-	// a file with several links is done once.
+	// Directories says that the order is for directories too, and before their entries. If it is
+	// not, a file with several links is done once.
 	Directories bool
 	// Volume has a recursive walk from the mountpoint end with the order for the volume itself, if
 	// nothing failed before.
 	Volume bool
-	// Report is told of each entry that was done, or failed with that error. Its calls don't overlap.
+	// Report is told of each entry that was done, or failed with that error. Its calls don't
+	// overlap.
 	Report func(path string, err error)
 
 	seen    map[inodeID]bool
@@ -46,8 +47,8 @@ type Walk struct {
 
 type inodeID struct{ dev, ino uint64 }
 
-// Run goes through the paths. Errors of single entries beneath them are reported. An error that ends the
-// walk is returned.
+// Run goes through the paths. Errors of single entries beneath them are reported. An error that
+// ends the walk is returned.
 func (w *Walk) Run(paths []string) error {
 	w.seen, w.workers = map[inodeID]bool{}, make(chan struct{}, parallel)
 	for _, path := range paths {

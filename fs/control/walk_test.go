@@ -19,11 +19,13 @@ import (
 	"kmsfs/fs/control"
 )
 
-// mount is a stand-in for a mount of kmsfs: a directory passed through, which notes the orders it gets.
+// mount is a stand-in for a mount of kmsfs: a directory passed through, which notes the orders it
+// gets.
 type mount struct {
 	path string
 	mu   sync.Mutex
-	// orders are "attribute path", relative to the mountpoint; values has those of the root's attributes.
+	// orders are "attribute path", relative to the mountpoint; values has those of the root's
+	// attributes.
 	orders []string
 	values map[string]string
 	// answers are the error numbers for entries, by name.
@@ -104,8 +106,8 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// run runs a walk from paths relative to the mountpoint. It returns what was reported: paths, with the
-// error after them.
+// run runs a walk from paths relative to the mountpoint. It returns what was reported: paths, with
+// the error after them.
 func (m *mount) run(t *testing.T, w *control.Walk, paths ...string) (reported []string, err error) {
 	t.Helper()
 	w.Report = func(path string, err error) {
@@ -160,8 +162,8 @@ func TestWalkDirectories(t *testing.T) {
 	}
 }
 
-// An entry that fails is reported. The walk goes on, but not into a directory that was not done, and it
-// leaves the volume alone.
+// An entry that fails is reported. The walk goes on, but not into a directory that was not done,
+// and it leaves the volume alone.
 func TestWalkFailures(t *testing.T) {
 	m := newMount(t, "bad/", "bad/file", "denied", "fine")
 	m.answers["bad"], m.answers["denied"] = unix.EPERM, unix.EACCES

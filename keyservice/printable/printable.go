@@ -1,6 +1,6 @@
-// Package printable makes untrusted text fit for a terminal. File names, paths, descriptions, tags and
-// the like come from volumes and callers, who may have put in them what a terminal takes for commands.
-// All that people read of them goes through this package.
+// Package printable makes untrusted text fit for a terminal. File names, paths, descriptions, tags
+// and the like come from volumes and callers, who may have put in them what a terminal takes for
+// commands. All that people read of them goes through this package.
 package printable
 
 import (
@@ -18,8 +18,8 @@ func Text(s string) string {
 	return strconv.Quote(s)
 }
 
-// isPrintable says whether all of a text is printable: as Unicode has it, and valid UTF-8. A terminal
-// may take single bytes above 0x7f for control characters.
+// isPrintable says whether all of a text is printable: as Unicode has it, and valid UTF-8. A
+// terminal may take single bytes above 0x7f for control characters.
 func isPrintable(s string) bool {
 	if !utf8.ValidString(s) {
 		return false
@@ -32,8 +32,8 @@ func isPrintable(s string) bool {
 	return true
 }
 
-// Line returns a text on one line, with escapes in place of what is not printable. It is for sentences,
-// such as errors, which read badly in quotes.
+// Line returns a text on one line, with escapes in place of what is not printable. It is for
+// sentences, such as errors, which read badly in quotes.
 func Line(s string) string {
 	if isPrintable(s) {
 		return s

@@ -19,8 +19,8 @@ func keyCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "key [OPTIONS]", Short: "Print the public key that the audit log is signed with",
 		Long: `
-Prints the public half of the audit key in PEM. Keep it elsewhere: with it, anyone
-can verify a copy of the log.`,
+Prints the public half of the audit key in PEM. Keep it elsewhere: with it,
+anyone can verify a copy of the log.`,
 		Example: `
   kmsfs audit key >audit.pem`,
 		Args: cli.None,
@@ -56,9 +56,9 @@ func settingsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "settings [OPTIONS]", Short: "Show or change the settings of the audit log",
 		Long: `
-Prints the settings. With options, it changes them first. A segment of the log is
-closed, compressed and signed at its size or age. Closed segments are kept for
-ever, or for a number of days, at least 30. When they are removed, a signed
+Prints the settings. With options, it changes them first. A segment of the log
+is closed, compressed and signed at its size or age. Closed segments are kept
+for ever, or for a number of days, at least 30. When they are removed, a signed
 statement of that remains.`,
 		Example: `
   kmsfs audit settings --retention-days 365 --sync always

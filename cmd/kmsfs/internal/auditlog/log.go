@@ -1,5 +1,5 @@
-// Package auditlog reads the audit log of a home: its files where their mode allows it, and else through
-// the service that has it open.
+// Package auditlog reads the audit log of a home: its files where their mode allows it, and else
+// through the service that has it open.
 package auditlog
 
 import (
@@ -50,8 +50,8 @@ func (l *Log) Query(f audit.Filter, found func(*audit.Entry) error) error {
 // Tail follows the records of the open segment.
 func (l *Log) Tail() *audit.Tail { return audit.NewTail(l.files, l.About.Open) }
 
-// Verify verifies the log against what the service knows of it. The key is the service's, unless the
-// options name another.
+// Verify verifies the log against what the service knows of it. The key is the service's, unless
+// the options name another.
 func (l *Log) Verify(o audit.VerifyOptions) (audit.Report, error) {
 	if o.Key == nil {
 		var err error

@@ -65,8 +65,8 @@ type servedFile struct {
 	segment uint64 // the number of the open segment
 }
 
-// read reads the next part. Its error is fs.ErrNotExist if the open segment has been closed meanwhile, or
-// the file does not exist.
+// read reads the next part. Its error is fs.ErrNotExist if the open segment has been closed
+// meanwhile, or the file does not exist.
 func (f *servedFile) read() (int, error) {
 	out, err := f.files.call(&kms.ReadAuditInput{File: f.name, Offset: f.off, Segment: f.segment})
 	if session.IsNotFound(err) {

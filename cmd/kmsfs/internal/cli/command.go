@@ -1,5 +1,5 @@
-// Package cli is what all commands of kmsfs have in common: how they are called, what their help looks
-// like, and how they fail.
+// Package cli is what all commands of kmsfs have in common: how they are called, what their help
+// looks like, and how they fail.
 //
 //   - command.go: calling a command, its arguments, and exit statuses
 //   - help.go: help texts
@@ -46,6 +46,9 @@ func (e *usageError) Unwrap() error { return e.err }
 func Execute(root *cobra.Command, args []string) error {
 	root.SetArgs(args)
 	prepare(root)
+	if len(args) > 0 && args[0] == cobra.ShellCompRequestCmd {
+		unquoteOptions(root)
+	}
 	called, err := root.ExecuteC()
 	if usage, ok := errors.AsType[*usageError](err); ok && usage.help == "" {
 		usage.help = called.CommandPath()
@@ -66,10 +69,20 @@ func prepare(c *cobra.Command) {
 	c.SetFlagErrorFunc(explainFlag)
 	if c.HasSubCommands() {
 		c.Args, c.RunE = cobra.ArbitraryArgs, refuse
-		c.FParseErrWhitelist.UnknownFlags = c.HasParent() // the unknown command before them is the mistake
+		// With an unknown command before them, the command is the mistake.
+		c.FParseErrWhitelist.UnknownFlags = c.HasParent()
 	}
 	for _, sub := range c.Commands() {
 		prepare(sub)
+	}
+}
+
+// unquoteOptions takes the quotes from the help of options, which mark their values: shells show
+// them.
+func unquoteOptions(c *cobra.Command) {
+	c.Flags().VisitAll(func(f *pflag.Flag) { _, f.Usage = pflag.UnquoteUsage(f) })
+	for _, sub := range c.Commands() {
+		unquoteOptions(sub)
 	}
 }
 
@@ -120,7 +133,8 @@ func None(_ *cobra.Command, args []string) error {
 	return nil
 }
 
-// Report reports an error, if there is one, on one line of standard error. It returns the exit status.
+// Report reports an error, if there is one, on one line of standard error. It returns the exit
+// status.
 func Report(err error) int {
 	if err == nil {
 		return 0

@@ -23,8 +23,8 @@ func Hinted(text, hint string) error { return &hinted{text, hint} }
 
 func (e *hinted) Error() string { return e.text }
 
-// hints say what to do about the errors of other packages. Of several that match, the first one helps:
-// causes come before their effects.
+// hints say what to do about the errors of other packages. Of several that match, the first one
+// helps: causes come before their effects.
 func hints() []hint {
 	return []hint{
 		{is(keyhome.ErrMissing), "make one with kmsfs init, or name another with --home or KMSFS_HOME"},
@@ -43,7 +43,7 @@ func hints() []hint {
 		{is(disk.ErrNotEmpty), "name an empty directory, or one that doesn't exist yet"},
 		{is(fs.ErrMountpointInUse), "name an empty directory, or unmount what is there"},
 		{is(fs.ErrNoFusermount), "install the package fuse3, or run kmsfs as root"},
-		{hasCode(kms.CodeNotFound), "name the key service home that has the KMS key with --home or KMSFS_HOME"},
+		{hasCode(kms.CodeNotFound), "kmsfs key list shows the keys of this key service home; --home or KMSFS_HOME names another"},
 		{hasCode(kms.CodeDisabled), "enable it with kmsfs key enable"},
 		{hasCode(kms.CodeKMSInvalidState), "cancel its deletion with kmsfs key cancel-deletion, or import its material with kmsfs key import"},
 		{hasCode(kms.CodeInvalidCiphertext), "give the whole ciphertext, and each --context that it was encrypted with"},

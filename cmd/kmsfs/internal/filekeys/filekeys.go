@@ -1,6 +1,6 @@
-// Package filekeys joins the two sides of the program: fs/keys declares the key service that
-// the file system needs, keyservice has one, and neither may import the other. The package translates calls,
-// and decides which answers deny the use of a key and which are none.
+// Package filekeys joins the two sides of the program: fs/keys declares the key service that the
+// file system needs, keyservice has one, and neither may import the other. The package translates
+// calls, and decides which answers deny the use of a key and which are none.
 package filekeys
 
 import (
@@ -87,7 +87,8 @@ func (a adapter) Check(ctx context.Context, uses []keys.Use) ([]keys.Answer, err
 	return answers, nil
 }
 
-// denial is why a use is denied; nil if it is not. The error is that of a service that can't decide.
+// denial is why a use is denied; nil if it is not. The error is that of a service that can't
+// decide.
 func denial(v kms.KeyUseVerdict) (denied, err error) {
 	if v.Code == "" {
 		return nil, nil
@@ -134,8 +135,8 @@ var denied = []string{
 // not in that encryption context. Validation is among them: the service may call it malformed.
 var unopened = []string{kms.CodeInvalidCiphertext, kms.CodeIncorrectKey, kms.CodeValidation}
 
-// classify tells the file system what an error of a key service is: a denial, a ciphertext that does not
-// open, no answer at all, or a failure of the service itself.
+// classify tells the file system what an error of a key service is: a denial, a ciphertext that
+// does not open, no answer at all, or a failure of the service itself.
 func classify(err error) error {
 	e, ok := errors.AsType[*kms.Error](err)
 	switch {

@@ -19,9 +19,9 @@ func backupCommand() *cobra.Command {
 	return o.Bind(&cobra.Command{
 		Use: "backup [OPTIONS] FILE", Short: "Back up the home into one file",
 		Long: `
-Writes all of the key service home into FILE, which must not exist: keys, policies,
-grants and the audit log, sealed. What opens the home opens the backup: keep that
-elsewhere. No other kmsfs may have the home open.`,
+Writes all of the key service home into FILE, which must not exist: keys,
+policies, grants and the audit log, sealed. What opens the home opens the
+backup: keep that elsewhere. No other kmsfs may have the home open.`,
 		Example: `
   kmsfs home backup /mnt/usb/kmsfs-home.backup`,
 		Args: cli.Exactly(1, "one FILE"),
@@ -38,8 +38,8 @@ func restoreCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "restore [OPTIONS] FILE", Short: "Make a home from a backup",
 		Long: `
-Makes a key service home where there is none. It is opened by what opened the home
-when the backup was made.`,
+Makes a key service home where there is none. It is opened by what opened the
+home when the backup was made.`,
 		Example: `
   kmsfs home restore /mnt/usb/kmsfs-home.backup
   kmsfs home restore --home /srv/home --key-file key kmsfs-home.backup`,
@@ -89,11 +89,11 @@ func passwdCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "passwd [OPTIONS]", Short: "Open the home with another secret from now on",
 		Long: `
-Seals the home's root key with another passphrase or key file. The present secret
-is given as for other commands. The new one is given by --new-passphrase-file or
---new-key-file, or asked for. A new key file is made if it does not exist. Anyone
-who has an older copy of the home, and the old secret, can still open that copy.
-No other kmsfs may have the home open.`,
+Seals the home's root key with another passphrase or key file. The present
+secret is given as for other commands. The new one is given by
+--new-passphrase-file or --new-key-file, or asked for. A new key file is made if
+it does not exist. Anyone who has an older copy of the home, and the old secret,
+can still open that copy. No other kmsfs may have the home open.`,
 		Example: `
   kmsfs home passwd
   kmsfs home passwd --key-file old --new-key-file new`,

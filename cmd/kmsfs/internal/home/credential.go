@@ -14,9 +14,9 @@ func Credential() *cobra.Command {
 	c := &cobra.Command{
 		Use: "credential COMMAND", GroupID: cli.KeyService, Short: "Make access keys for clients on a network",
 		Long: `
-With an access key, AWS's clients sign calls to a key service that listens on TCP
-(kmsfs serve --listen). The service takes the calls for the user's own. Users make
-their own access keys; the home's owner makes them for others.`,
+With an access key, AWS's clients sign calls to a key service that listens on
+TCP (kmsfs serve --listen). The service takes the calls for the user's own.
+Users make their own access keys; the home's owner makes them for others.`,
 		Example: `
   kmsfs credential create --user alice`,
 	}
@@ -56,8 +56,8 @@ func credentialList() *cobra.Command {
 	c := &cobra.Command{
 		Use: "list [OPTIONS]", Short: "List access keys",
 		Long: `
-Lists the calling user's access keys, those of another user, or with --all those of
-all users.`,
+Lists the calling user's access keys, those of another user, or with --all those
+of all users.`,
 		Example: `
   kmsfs credential list --all`,
 		Args: cli.None,

@@ -1,5 +1,5 @@
-// Package home has the commands for the key service home: its secret, its backups and its policy, and
-// for serving it to other programs.
+// Package home has the commands for the key service home: its secret, its backups and its policy,
+// and for serving it to other programs.
 package home
 
 import (
@@ -17,8 +17,8 @@ func Command() *cobra.Command {
 	c := &cobra.Command{
 		Use: "home COMMAND", GroupID: cli.KeyService, Short: "Back up the key service home, change its secret or policy",
 		Long: `
-The key service home holds the keys, policies and grants of its owner's volumes, and
-the audit log.`,
+The key service home holds the keys, policies and grants of its owner's volumes,
+and the audit log.`,
 		Example: `
   kmsfs home backup /mnt/usb/kmsfs-home.backup
   kmsfs home passwd`,
@@ -62,8 +62,8 @@ func policyPutCommand() *cobra.Command {
 	return o.Bind(&cobra.Command{
 		Use: "put [OPTIONS] FILE", Short: "Change the service policy",
 		Long: `
-Makes FILE the service policy; - stands for standard input. A policy that would not
-let you change it again is rejected.`,
+Makes FILE the service policy; - stands for standard input. A policy that would
+not let you change it again is rejected.`,
 		Example: `
   kmsfs home policy put service.json`,
 		Args: cli.Exactly(1, "one FILE"),

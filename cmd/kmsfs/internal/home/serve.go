@@ -34,11 +34,11 @@ func Serve() *cobra.Command {
 	c := &cobra.Command{
 		Use: "serve [OPTIONS]", GroupID: cli.KeyService, Short: "Serve a key service without a mount",
 		Long: `
-Opens the key service home and serves AWS KMS's protocol until SIGTERM or SIGINT:
-on the home's own socket; on sockets that all users can reach (--socket), where
-the kernel names the caller; and on TCP addresses (--listen), where calls are
-signed with access keys (kmsfs credential create). TCP is TLS 1.3, or plain HTTP
-on loopback addresses. SIGHUP reads the certificate again.
+Opens the key service home and serves AWS KMS's protocol until SIGTERM or
+SIGINT: on the home's own socket; on sockets that all users can reach
+(--socket), where the kernel names the caller; and on TCP addresses (--listen),
+where calls are signed with access keys (kmsfs credential create). TCP is TLS
+1.3, or plain HTTP on loopback addresses. SIGHUP reads the certificate again.
 
 GET /health says whether the service works. Under systemd, the service announces
 when it is ready (Type=notify), and serves the sockets that systemd passes.`,
@@ -187,7 +187,8 @@ func secured(l net.Listener, config *tls.Config) (net.Listener, error) {
 	return l, nil
 }
 
-// listenForAll makes a socket that all users may connect to. It replaces one that no process listens on.
+// listenForAll makes a socket that all users may connect to. It replaces one that no process
+// listens on.
 func listenForAll(path string) (net.Listener, error) {
 	if conn, err := net.Dial("unix", path); err == nil {
 		conn.Close()
@@ -207,8 +208,8 @@ func listenForAll(path string) (net.Listener, error) {
 	return l, nil
 }
 
-// tlsConfig returns the configuration with the certificate, and sets reloadCertificate. It returns nil if
-// no certificate is named.
+// tlsConfig returns the configuration with the certificate, and sets reloadCertificate. It returns
+// nil if no certificate is named.
 func (o *serveOptions) tlsConfig() (*tls.Config, error) {
 	if o.tlsCert == "" {
 		return nil, nil

@@ -44,8 +44,8 @@ func Encrypt() *cobra.Command {
 	c := &cobra.Command{
 		Use: "encrypt [OPTIONS]", GroupID: cli.Keys, Short: "Encrypt up to 4096 bytes under a KMS key",
 		Long: `
-Encrypts standard input, or the file that --in names, and writes the ciphertext to
-standard output. It can only be decrypted in the same encryption context.`,
+Encrypts standard input, or the file that --in names, and writes the ciphertext
+to standard output. It can only be decrypted in the same encryption context.`,
 		Example: `
   kmsfs encrypt --key alias/finance --context purpose=backup < secret > sealed`,
 		Args: cli.None,
@@ -83,8 +83,8 @@ func Decrypt() *cobra.Command {
 	c := &cobra.Command{
 		Use: "decrypt [OPTIONS]", GroupID: cli.Keys, Short: "Decrypt what was encrypted under a KMS key",
 		Long: `
-Decrypts standard input, or the file that --in names, and writes the plaintext to
-standard output. The ciphertext names its key, unless that is an RSA key.`,
+Decrypts standard input, or the file that --in names, and writes the plaintext
+to standard output. The ciphertext names its key, unless that is an RSA key.`,
 		Example: `
   kmsfs decrypt --context purpose=backup < sealed > secret`,
 		Args: cli.None,
@@ -125,8 +125,8 @@ func DataKey() *cobra.Command {
 	c := &cobra.Command{
 		Use: "data-key [OPTIONS]", GroupID: cli.Keys, Short: "Make a data key under a KMS key",
 		Long: `
-Prints the data key twice in base64: as plaintext, and encrypted under the KMS key,
-for "kmsfs decrypt". With --json, in the form of GenerateDataKey.`,
+Prints the data key twice in base64: as plaintext, and encrypted under the KMS
+key, for "kmsfs decrypt". With --json, in the form of GenerateDataKey.`,
 		Example: `
   kmsfs data-key --key alias/finance --context purpose=backup --json`,
 		Args: cli.None,

@@ -127,8 +127,8 @@ func grantList() *cobra.Command {
 		Use: "list [OPTIONS]", Short: "List the grants of a KMS key, or of a retiring principal",
 		Long: `
 Lists the grants of a KMS key, with --grantee only those of one principal. With
---retirable-by, lists the grants that a principal may retire. With --json, in the
-form of ListGrants.`,
+--retirable-by, lists the grants that a principal may retire. With --json, in
+the form of ListGrants.`,
 		Example: `
   kmsfs grant list --key alias/finance
   kmsfs grant list --retirable-by user:bob`,
@@ -218,7 +218,8 @@ func grantRevoke() *cobra.Command {
 	c := &cobra.Command{
 		Use: "revoke [OPTIONS] GRANT", Short: "Revoke a grant",
 		Long: `
-Ends a grant of a KMS key, by the grant's ID. Its grantee is denied from then on.`,
+Ends a grant of a KMS key, by the grant's ID. Its grantee is denied from then
+on.`,
 		Example: `
   kmsfs grant revoke --key alias/finance GRANT-ID`,
 		Args: cli.Exactly(1, "one GRANT"),
@@ -243,8 +244,8 @@ func grantRetire() *cobra.Command {
 	c := &cobra.Command{
 		Use: "retire [OPTIONS] GRANT", Short: "Give up a grant",
 		Long: `
-Ends a grant. Its retiring principal may do so, and its grantee if the grant is for
-RetireGrant. Without --key, GRANT is the grant's token.`,
+Ends a grant. Its retiring principal may do so, and its grantee if the grant is
+for RetireGrant. Without --key, GRANT is the grant's token.`,
 		Example: `
   kmsfs grant retire --key alias/finance GRANT-ID
   kmsfs grant retire GRANT-TOKEN`,

@@ -1,7 +1,8 @@
-// Package key has the commands for KMS keys, their policies, aliases and grants, and for encrypting with
-// them.
+// Package key has the commands for KMS keys, their policies, aliases and grants, and for encrypting
+// with them.
 //
-//   - key.go: "kmsfs key"; create.go, list.go, state.go, material.go, tag.go, policy.go: its commands
+//   - key.go: "kmsfs key"; create.go, list.go, state.go, material.go, tag.go, policy.go: its
+//     commands
 //   - alias.go, grant.go: names of keys, and who may use them
 //   - crypto.go: encrypting, decrypting and making data keys
 package key

@@ -98,8 +98,8 @@ func rotationsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "rotations [OPTIONS] KEY", Short: "List the key material of a KMS key",
 		Long: `
-Lists a KMS key's versions of key material and its rotations. With --json, in the
-form of ListKeyRotations.`,
+Lists a KMS key's versions of key material and its rotations. With --json, in
+the form of ListKeyRotations.`,
 		Example: `
   kmsfs key rotations alias/finance`,
 	}

@@ -28,8 +28,8 @@ func importCommand() *cobra.Command {
 		Use: "import [OPTIONS] KEY FILE", Short: "Import key material",
 		Long: `
 Imports FILE as the key material of a KMS key made with --origin EXTERNAL: 32
-bytes for a symmetric key, as many as the MAC has for an HMAC key, PKCS #8 in DER
-for others. FILE may be -, for standard input.
+bytes for a symmetric key, as many as the MAC has for an HMAC key, PKCS #8 in
+DER for others. FILE may be -, for standard input.
 
 Keep the file. Key material can't be exported, and if it expires or is deleted,
 only the same key material can be imported again.`,
@@ -83,8 +83,8 @@ func importMaterial(s *session.Session, arn string, material []byte, life time.D
 	return output.Line(out.KeyMaterialId)
 }
 
-// wrapMaterial wraps key material by RSA_AES_KEY_WRAP_SHA_256: an AES key under RSA-OAEP, then the key
-// material under that key by RFC 5649.
+// wrapMaterial wraps key material by RSA_AES_KEY_WRAP_SHA_256: an AES key under RSA-OAEP, then the
+// key material under that key by RFC 5649.
 func wrapMaterial(spki, material []byte) ([]byte, error) {
 	parsed, err := x509.ParsePKIXPublicKey(spki)
 	if err != nil {

@@ -25,8 +25,8 @@ func policyCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "policy COMMAND", Short: "Show, change and explain key policies",
 		Long: `
-A key policy is a document in AWS's policy language. It says who may do what with
-the key.`,
+A key policy is a document in AWS's policy language. It says who may do what
+with the key.`,
 		Example: `
   kmsfs key policy get alias/finance > policy.json`,
 	}

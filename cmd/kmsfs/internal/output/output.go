@@ -1,5 +1,6 @@
-// Package output is what the commands print. Text from volumes and from callers of the key service may
-// have in it what a terminal takes for commands: all of it is printed by this package, which escapes it.
+// Package output is what the commands print. Text from volumes and from callers of the key service
+// may have in it what a terminal takes for commands: all of it is printed by this package, which
+// escapes it.
 //
 //   - output.go: tables, facts, JSON, numbers and times
 //   - progress.go: progress bars

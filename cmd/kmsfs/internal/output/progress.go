@@ -16,7 +16,8 @@ import (
 // progressInterval is how often a progress bar is drawn.
 const progressInterval = 200 * time.Millisecond
 
-// Progress is a bar on a terminal that shows how far the work on a volume is. A nil one shows nothing.
+// Progress is a bar on a terminal that shows how far the work on a volume is. A nil one shows
+// nothing.
 type Progress struct {
 	w          io.Writer
 	progress   *disk.Progress
@@ -29,8 +30,8 @@ type Progress struct {
 	mu sync.Mutex // held while something is written to the terminal
 }
 
-// StartProgress draws a progress bar on standard error until it is ended. It returns nil if standard
-// error is no terminal.
+// StartProgress draws a progress bar on standard error until it is ended. It returns nil if
+// standard error is no terminal.
 func StartProgress(headersOnly bool) *Progress {
 	fd := int(os.Stderr.Fd())
 	if !term.IsTerminal(fd) {

@@ -13,8 +13,8 @@ import (
 // completionPatience is how long a shell waits for keys to complete.
 const completionPatience = time.Second
 
-// Keys completes the argument with that index with keys. The keys are asked of the process that serves
-// the home: if there is none, nothing is completed, as opening a home may take a passphrase.
+// Keys completes the argument with that index with keys. The keys are asked of the process that
+// serves the home: if there is none, nothing is completed, as opening a home may take a passphrase.
 func (o *Options) Keys(index int) cobra.CompletionFunc {
 	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if len(args) != index {

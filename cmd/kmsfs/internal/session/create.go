@@ -14,7 +14,8 @@ import (
 	"kmsfs/keyservice/sealer"
 )
 
-// Created holds the undoing of each step that created something: a failed command leaves nothing behind.
+// Created holds the undoing of each step that created something: a failed command leaves nothing
+// behind.
 type Created []func() error
 
 // Undo removes everything that was created, the last first.
@@ -67,8 +68,8 @@ func (c *Created) Home(dir string, s *Secret) error {
 	return nil
 }
 
-// FinishOnSignals lets the program finish what it has begun, which takes seconds, rather than end with
-// something half-created.
+// FinishOnSignals lets the program finish what it has begun, which takes seconds, rather than end
+// with something half-created.
 func FinishOnSignals() {
 	signal.Notify(make(chan os.Signal, 1), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 }

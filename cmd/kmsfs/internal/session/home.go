@@ -58,8 +58,8 @@ type Home struct {
 	Dir string
 	// Own is the key service of this process; nil if another process has the home open.
 	Own *keyservice.Service
-	// inUse is the home's directory. Processes that use the home through another hold a shared lock on
-	// it, by which the other one knows of them.
+	// inUse is the home's directory. Processes that use the home through another hold a shared lock
+	// on it, by which the other one knows of them.
 	inUse *os.File
 }
 
@@ -125,8 +125,8 @@ func (h *Home) Serve() error {
 	return h.Own.Serve()
 }
 
-// Unused returns a channel. It is closed when no other process uses the home through this one, and none
-// can begin to.
+// Unused returns a channel. It is closed when no other process uses the home through this one, and
+// none can begin to.
 func (h *Home) Unused() (<-chan struct{}, error) {
 	unused := make(chan struct{})
 	if h.Own == nil {

@@ -33,7 +33,8 @@ const (
 	noCache = "none"
 	// DefaultCache is how long branch keys live, unless the user says otherwise.
 	DefaultCache = "1m"
-	// The bounds of that time. When a KMS key is revoked, branch keys stay usable up to the end of it.
+	// The bounds of that time. When a KMS key is revoked, branch keys stay usable up to the end of
+	// it.
 	minCache = time.Second
 	maxCache = time.Hour
 )

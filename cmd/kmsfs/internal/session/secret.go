@@ -40,7 +40,8 @@ var (
 const (
 	credentialName = "kmsfs"
 
-	// maxPassphrase bounds passphrases in bytes. Nobody types that much: a longer file is a wrong one.
+	// maxPassphrase bounds passphrases in bytes. Nobody types that much: a longer file is a wrong
+	// one.
 	maxPassphrase = 4096
 	// shortPassphrase is the number of characters below which a new passphrase draws a warning.
 	shortPassphrase = 12
@@ -124,9 +125,9 @@ func (s *Secret) Sealer() (sealer.Sealer, error) {
 	return nil, fmt.Errorf("unknown kind of sealer %q", s.Kind)
 }
 
-// Read returns what opens the home, and asks for it if need be. While another process serves the home, no
-// secret is needed: Read then does not ask, and may return nil. What is given without asking is returned
-// for the case that the other process is about to end.
+// Read returns what opens the home, and asks for it if need be. While another process serves the
+// home, no secret is needed: Read then does not ask, and may return nil. What is given without
+// asking is returned for the case that the other process is about to end.
 func (o SecretOptions) Read(home string) (*Secret, error) {
 	if err := Harden(); err != nil {
 		return nil, err
@@ -201,8 +202,8 @@ func (o SecretOptions) ReadFor(what string) (*Secret, error) {
 	return &Secret{Kind: sealer.KindPassphrase, Passphrase: passphrase}, nil
 }
 
-// given returns the secret that the options name, or else the systemd credential, as that kind of sealer.
-// It returns nil if there is neither.
+// given returns the secret that the options name, or else the systemd credential, as that kind of
+// sealer. It returns nil if there is neither.
 func (o SecretOptions) given(credentialKind string) (*Secret, error) {
 	switch {
 	case o.PassphraseFile != "":

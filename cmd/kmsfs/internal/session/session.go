@@ -1,5 +1,5 @@
-// Package session is how a command reaches its key service: the options that say where its home is and
-// what opens it, and calls to the service that is open.
+// Package session is how a command reaches its key service: the options that say where its home is
+// and what opens it, and calls to the service that is open.
 //
 //   - session.go: a command's session with a key service
 //   - home.go: where the home is, and opening it, in this process or through another

@@ -17,9 +17,9 @@ import (
 	"kmsfs/cmd/kmsfs/internal/session"
 )
 
-// The daemon is this program again, in a session of its own, with two pipes from the process that the
-// user started. On one it gets its orders, so that no secret shows in its arguments or environment. On
-// the other it answers that the volume is mounted, or why it can't be.
+// The daemon is this program again, in a session of its own, with two pipes from the process that
+// the user started. On one it gets its orders, so that no secret shows in its arguments or
+// environment. On the other it answers that the volume is mounted, or why it can't be.
 const (
 	answerFD = 3
 	ordersFD = 4
@@ -65,7 +65,8 @@ func startDaemon(o mountOptions) error {
 	daemon.Args[0] = "kmsfs"
 	daemon.ExtraFiles = []*os.File{answerEnd, ordersEnd}
 	daemon.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	// The daemon must not keep open what this process has inherited: its parent may wait for that to close.
+	// The daemon must not keep open what this process has inherited: its parent may wait for that
+	// to close.
 	if err := unix.CloseRange(ordersFD+1, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil && err != unix.ENOSYS {
 		return fmt.Errorf("start the serving process: %w", err)
 	}
@@ -107,7 +108,8 @@ func runDaemon() error {
 		return errors.Join(err, answer.Close())
 	})
 	if err != nil {
-		_, _ = answer.WriteString(cli.Explain(err)) // nobody reads it, if the daemon was ready before
+		// Nobody reads it if the daemon was ready before.
+		_, _ = answer.WriteString(cli.Explain(err))
 	}
 	return err
 }

@@ -201,8 +201,8 @@ func (o *initOptions) homeToUse(created *session.Created) (*session.Home, error)
 	return session.Open(o.home, secret)
 }
 
-// makeVolume writes the volume, after it has made the default key if need be. It returns the KMS key's
-// ARN.
+// makeVolume writes the volume, after it has made the default key if need be. It returns the KMS
+// key's ARN.
 func (o *initOptions) makeVolume(h *session.Home, volume string) (arn string, err error) {
 	ctx, caller := context.Background(), kms.Caller{Caller: session.Self()}
 	key := o.key

@@ -87,7 +87,8 @@ func (w *levelWriter) Write(line []byte) (int, error) {
 	return len(line), write(string(line))
 }
 
-// lazyFile is a file that lines are appended to. It is made, for its owner alone, with the first line.
+// lazyFile is a file that lines are appended to. It is made, for its owner alone, with the first
+// line.
 type lazyFile string
 
 func (f lazyFile) Write(line []byte) (n int, err error) {

@@ -95,8 +95,8 @@ func (o *mountOptions) runForeground(lists, args []string) error {
 	return o.serve(secret, foregroundLog(), func() error { return nil })
 }
 
-// complete adds to the options the lists of mount options, the arguments and the environment. It refuses
-// what can't be mounted at a glance, before a passphrase is asked for.
+// complete adds to the options the lists of mount options, the arguments and the environment. It
+// refuses what can't be mounted at a glance, before a passphrase is asked for.
 func (o *mountOptions) complete(lists, args []string, sloppy bool) error {
 	for _, list := range lists {
 		if err := o.apply(list, sloppy); err != nil {

@@ -34,8 +34,8 @@ var kernelOptions = set("suid", "nosuid", "dev", "nodev", "exec", "noexec", "ati
 var ignoredOptions = set("defaults", "auto", "noauto", "nofail", "_netdev", "user", "nouser", "users", "owner", "group",
 	"default_permissions", "silent", "loud")
 
-// apply takes options in mount(8)'s form: a list with commas between. With sloppy, it ignores unknown
-// ones.
+// apply takes options in mount(8)'s form: a list with commas between. With sloppy, it ignores
+// unknown ones.
 func (o *mountOptions) apply(list string, sloppy bool) error {
 	for option := range strings.SplitSeq(list, ",") {
 		name, value, hasValue := strings.Cut(option, "=")

@@ -26,8 +26,8 @@ const (
 	// maxReason bounds what fusermount3 says, in bytes: far less than a pipe holds.
 	maxReason = 4096
 
-	// endPatience is how long a mount waits for the process of an earlier one to end: umount(8) returns
-	// when nothing is mounted any more, and the process may still have to write.
+	// endPatience is how long a mount waits for the process of an earlier one to end: umount(8)
+	// returns when nothing is mounted any more, and the process may still have to write.
 	endPatience = 30 * time.Second
 	// endInterval is how often it looks.
 	endInterval = 20 * time.Millisecond
@@ -105,8 +105,8 @@ func (o mountOptions) serveMount(service kms.Invoker, signals <-chan os.Signal, 
 	return nil
 }
 
-// mountWhenFree mounts the volume. If another process holds it without a mountpoint, that process is
-// about to end, or to fail: its end is waited for.
+// mountWhenFree mounts the volume. If another process holds it without a mountpoint, that process
+// is about to end, or to fail: its end is waited for.
 func (o mountOptions) mountWhenFree(service keys.Service, log *slog.Logger) (*kmsfs.Mounted, error) {
 	for deadline := time.Now().Add(endPatience); ; time.Sleep(endInterval) {
 		mounted, err := o.mount(service, log)
@@ -122,7 +122,8 @@ func (o mountOptions) isMounted() bool {
 	return err != nil || slices.ContainsFunc(mounts, func(m control.Mount) bool { return m.Source == o.Volume })
 }
 
-// mount mounts the volume. fusermount3 says only on standard error why it fails: that becomes the error.
+// mount mounts the volume. fusermount3 says only on standard error why it fails: that becomes the
+// error.
 func (o mountOptions) mount(service keys.Service, log *slog.Logger) (*kmsfs.Mounted, error) {
 	stderr := os.Stderr
 	said, pipe, err := os.Pipe()
@@ -153,7 +154,8 @@ func (o mountOptions) mount(service keys.Service, log *slog.Logger) (*kmsfs.Moun
 	return nil, errors.Join(err, readErr)
 }
 
-// stop unmounts the volume. If it is in use, it vanishes from sight, and is unmounted after its last use.
+// stop unmounts the volume. If it is in use, it vanishes from sight, and is unmounted after its
+// last use.
 func (o mountOptions) stop(mounted *kmsfs.Mounted, log *slog.Logger) {
 	err := mounted.Unmount()
 	if err == nil {

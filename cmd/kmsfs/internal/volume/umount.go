@@ -61,7 +61,8 @@ func umount(mountpoint string) error {
 	return waitUnlocked(volume, finishTimeout)
 }
 
-// unmount unmounts what is at path. lazily means: out of sight now, and unmounted after its last use.
+// unmount unmounts what is at path. lazily means: out of sight now, and unmounted after its last
+// use.
 func unmount(path string, lazily bool) error {
 	flags := unix.UMOUNT_NOFOLLOW
 	if lazily {

@@ -123,8 +123,8 @@ func (o *usageOptions) count(service kms.Invoker, key string, given []string) er
 	return o.show(&usage)
 }
 
-// findKey returns the key's ARN and all of its names. For a key that does not exist any more, they are
-// what the user has named.
+// findKey returns the key's ARN and all of its names. For a key that does not exist any more, they
+// are what the user has named.
 func findKey(service kms.Invoker, key string) (arn string, names []string, err error) {
 	switch service := service.(type) {
 	case *remote.Service:
@@ -151,8 +151,8 @@ func namesOf(s *session.Session, key string) (arn string, names []string, err er
 	return arn, names, err
 }
 
-// knownVolumes returns the volumes that are mounted, and those that the home's audit log tells of. known
-// says where they were found.
+// knownVolumes returns the volumes that are mounted, and those that the home's audit log tells of.
+// known says where they were found.
 func knownVolumes(service kms.Invoker) (volumes []string, known string, err error) {
 	mounted, err := control.KmsfsMounts()
 	if err != nil {
@@ -172,7 +172,8 @@ func knownVolumes(service kms.Invoker) (volumes []string, known string, err erro
 	return slices.Compact(volumes), known, nil
 }
 
-// loggedVolumes returns the volumes that the home's audit log says were mounted, and that still exist.
+// loggedVolumes returns the volumes that the home's audit log says were mounted, and that still
+// exist.
 func loggedVolumes(h *session.Home) (volumes []string, err error) {
 	log, err := auditlog.Read(session.New(h))
 	if err != nil {

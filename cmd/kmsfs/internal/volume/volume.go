@@ -1,10 +1,12 @@
 // Package volume has the commands for volumes and their mounts.
 //
 //   - init.go: creating a volume
-//   - mount.go, mount_options.go, mount_helper.go, serve.go: mounting one; daemon.go, log.go: the process that serves it
+//   - mount.go, mount_options.go, mount_helper.go: mounting one
+//   - serve.go, daemon.go, log.go: the process that serves the mount
 //   - umount.go, lock.go, status.go: what is mounted
 //   - policy.go, walk.go: directories and files on a mount
-//   - inspect.go, fsck.go, usage.go: looking through a volume, mounted or not; volume.go: how they begin
+//   - inspect.go, fsck.go, usage.go: looking through a volume, mounted or not
+//   - volume.go: how these begin
 package volume
 
 import (
