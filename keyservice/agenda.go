@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/authz"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/material"
 	"kmsfs/keyservice/store"
@@ -115,7 +116,7 @@ func (s *Service) do(d store.Due) error {
 // internalRequest is a request of the service's own.
 func (s *Service) internalRequest() *request {
 	r := &request{ctx: context.Background(), id: newID(), time: time.Now(), serviceEvent: true}
-	r.caller.UID, r.caller.PID = s.facts.Owner, s.users.pid
+	r.caller.UID, r.caller.PID = s.facts.Owner, s.users.PID
 	return r
 }
 
@@ -141,22 +142,22 @@ func (s *Service) deleteDueKey(r *request, k *key) error {
 		}
 	}
 	r.name = "DeleteKey"
-	r.concerns(resourceKey, k.arn)
+	r.concerns(resourceKey, k.ARN)
 	r.details = append(r.details, audit.Text("keyId", k.ID.String()))
 	err = s.change(r, func(tx *store.Tx) error { return tx.DeleteKey(k.ID) }, k.ID)
-	s.cache.forget(nil, k.aliases...)
+	s.cache.forget(nil, k.Aliases...)
 	return err
 }
 
 // expireMaterials destroys imported material whose time is over.
 func (s *Service) expireMaterials(r *request, k *key) error {
 	for _, m := range k.Materials {
-		if !m.Present || !isOver(m.ValidTo, r.time) {
+		if !m.Present || !authz.IsOver(m.ValidTo, r.time) {
 			continue
 		}
 		event := *r
 		event.name = "DeleteExpiredKeyMaterial"
-		event.concerns(resourceKey, k.arn)
+		event.concerns(resourceKey, k.ARN)
 		event.details = append(event.details, audit.Text("keyId", k.ID.String()), audit.Text("keyMaterialId", m.ID.String()))
 		if err := s.dropMaterial(&event, k, m.ID); err != nil {
 			return err
@@ -212,11 +213,11 @@ func (s *Service) expireGrant(r *request, k *key, id store.GrantID) error {
 		g, err = tx.Grant(k.ID, id)
 		return err
 	})
-	if g == nil || err != nil || !isOver(g.Expires, r.time) {
+	if g == nil || err != nil || !authz.IsOver(g.Expires, r.time) {
 		return err
 	}
 	r.name = "DeleteExpiredGrant"
-	r.concerns(resourceKey, k.arn)
+	r.concerns(resourceKey, k.ARN)
 	r.details = append(r.details, audit.Text("keyId", k.ID.String()), audit.Text("grantId", id.String()))
 	return s.change(r, func(tx *store.Tx) error { return tx.DeleteGrant(k.ID, id) }, k.ID)
 }

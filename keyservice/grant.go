@@ -8,38 +8,7 @@ import (
 	"unicode/utf8"
 
 	"kmsfs/keyservice/kms"
-	"kmsfs/keyservice/store"
 )
-
-// contextPath is the pair of the encryption context that has a file's path.
-const contextPath = "kmsfs:path"
-
-// constraintsHold says whether an encryption context is one that the grant is for. Names and values are compared exactly.
-func constraintsHold(g *store.Grant, context map[string]string) bool {
-	if len(g.Equals) > 0 && len(g.Equals) != len(context) {
-		return false
-	}
-	if !isSubset(g.Equals, context) || !isSubset(g.Subset, context) {
-		return false
-	}
-	return g.PathPrefix == "" || isBeneath(context[contextPath], g.PathPrefix)
-}
-
-// isSubset says whether all of part is in whole.
-func isSubset(part, whole map[string]string) bool {
-	for key, value := range part {
-		if got, ok := whole[key]; !ok || got != value {
-			return false
-		}
-	}
-	return true
-}
-
-// isBeneath says whether a path is the prefix, or lies beneath it: /a/b and /a/b/c are beneath /a/b, and /a/bc is not.
-func isBeneath(path, prefix string) bool {
-	rest, ok := strings.CutPrefix(path, prefix)
-	return ok && (rest == "" || rest[0] == '/' || strings.HasSuffix(prefix, "/"))
-}
 
 // grantOperations are the operations that grants can be for, with the usage of the keys that they are for; empty for all keys.
 var grantOperations = map[string]string{
@@ -87,26 +56,4 @@ func (k *key) checkConstraints(c *kms.GrantConstraints) error {
 		return kms.Invalid("constraints.pathPrefix", "", "Member must begin with / and have at most %d bytes", kms.MaxConstraintValue)
 	}
 	return nil
-}
-
-// narrows says whether a grant allows no more than another, in operations, contexts and time.
-func narrows(g, than *store.Grant) bool {
-	for _, operation := range g.Operations {
-		if !slices.Contains(than.Operations, operation) {
-			return false
-		}
-	}
-	if !than.Expires.IsZero() && (g.Expires.IsZero() || g.Expires.After(than.Expires)) {
-		return false
-	}
-	if len(than.Equals) > 0 && !maps.Equal(g.Equals, than.Equals) {
-		return false
-	}
-	if !isSubset(than.Subset, g.Subset) && !isSubset(than.Subset, g.Equals) {
-		return false
-	}
-	if than.PathPrefix == "" {
-		return true
-	}
-	return g.PathPrefix != "" && isBeneath(g.PathPrefix, than.PathPrefix) || isBeneath(g.Equals[contextPath], than.PathPrefix)
 }

@@ -16,20 +16,12 @@ import (
 
 // key is a KMS key in memory, with all that its use needs. It is dropped when it changes, never changed.
 type key struct {
-	store.Key
+	authz.Resource
 	spec *keyspec.Spec
-	// arn is the key's, and currentID the current material's ID in text, empty if there is none: every use of the key needs both.
-	arn, currentID string
+	// currentID is the current material's ID in text; empty if there is none.
+	currentID string
 	// materials are those that are present.
 	materials map[store.MaterialID]*material.Material
-	policy    *policy.Document
-	// aliases are the key's, sorted.
-	aliases []string
-	// hasGrants says whether there are grants to look for.
-	hasGrants bool
-
-	mu     sync.Mutex // guards grants
-	grants map[policy.Principal][]*store.Grant
 }
 
 // load reads a key with all that is its own; nil if there is none of the ID.
@@ -42,18 +34,25 @@ func (s *Service) load(tx *store.Tx, id store.KeyID) (*key, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w: key %s: unknown key spec %q", home.ErrDamaged, id, record.Spec)
 	}
-	k := &key{Key: *record, spec: spec, arn: s.names.Key(id), materials: map[store.MaterialID]*material.Material{}, hasGrants: tx.GrantCount(id) > 0}
+	k := &key{
+		Resource:  authz.Resource{Key: *record, ARN: s.names.Key(id)},
+		spec:      spec,
+		materials: map[store.MaterialID]*material.Material{},
+	}
+	if tx.GrantCount(id) > 0 {
+		k.Grants = authz.NewGrants(func(p policy.Principal) ([]*store.Grant, error) { return s.grantsOf(id, p) })
+	}
 	if spec.Symmetric() && k.Current >= 0 {
 		k.currentID = k.Materials[k.Current].ID.String()
 	}
 	if err := s.loadMaterials(tx, k); err != nil {
 		return nil, err
 	}
-	if k.policy, err = s.loadPolicy(tx, k); err != nil {
+	if k.Policy, err = s.loadPolicy(tx, k); err != nil {
 		return nil, err
 	}
 	return k, tx.KeyAliases(id, "", func(a *store.Alias) bool {
-		k.aliases = append(k.aliases, a.Name)
+		k.Aliases = append(k.Aliases, a.Name)
 		return true
 	})
 }
@@ -89,11 +88,11 @@ func (s *Service) loadMaterial(id store.KeyID, m store.Material, wrapped []byte)
 
 func (s *Service) loadPolicy(tx *store.Tx, k *key) (*policy.Document, error) {
 	if k.Manager == kms.ManagerService {
-		return s.policies.managed, nil
+		return s.authz.Policies.Managed, nil
 	}
 	text, err := tx.KeyPolicy(k.ID)
 	if err != nil || text == nil {
-		return s.policies.standard, err
+		return s.authz.Policies.Standard, err
 	}
 	document, err := authz.Scope(s.names, nil).Parse(string(text))
 	if err != nil {
@@ -110,28 +109,15 @@ func (k *key) current() *material.Material {
 	return k.materials[k.Materials[k.Current].ID]
 }
 
-// grantsOf returns a principal's grants for the key.
-func (s *Service) grantsOf(k *key, p policy.Principal) ([]*store.Grant, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if found, ok := k.grants[p]; ok {
-		return found, nil
-	}
-	var found []*store.Grant
-	err := s.store.View(func(tx *store.Tx) error {
-		return tx.GranteeGrants(k.ID, p.ARN(s.facts.Account), nil, func(g *store.Grant) bool {
+// grantsOf reads a principal's grants for a key.
+func (s *Service) grantsOf(id store.KeyID, p policy.Principal) (found []*store.Grant, err error) {
+	err = s.store.View(func(tx *store.Tx) error {
+		return tx.GranteeGrants(id, p.ARN(s.facts.Account), nil, func(g *store.Grant) bool {
 			found = append(found, g)
 			return true
 		})
 	})
-	if err != nil {
-		return nil, err
-	}
-	if k.grants == nil {
-		k.grants = map[policy.Principal][]*store.Grant{}
-	}
-	k.grants[p] = found
-	return found, nil
+	return found, err
 }
 
 // cache has the keys and aliases that were used of late.
@@ -232,11 +218,11 @@ func (k *key) notIn(states ...string) error {
 	}
 	switch k.State {
 	case kms.StateDisabled:
-		return kms.Errorf(kms.CodeDisabled, "%s is disabled.", k.arn)
+		return kms.Errorf(kms.CodeDisabled, "%s is disabled.", k.ARN)
 	case kms.StatePendingDeletion:
-		return kms.Errorf(kms.CodeKMSInvalidState, "%s is pending deletion.", k.arn)
+		return kms.Errorf(kms.CodeKMSInvalidState, "%s is pending deletion.", k.ARN)
 	}
-	return kms.Errorf(kms.CodeKMSInvalidState, "%s is pending import.", k.arn)
+	return kms.Errorf(kms.CodeKMSInvalidState, "%s is pending import.", k.ARN)
 }
 
 // usable says whether the key's state allows its use.
@@ -250,7 +236,7 @@ func (k *key) usable() error {
 // serves says whether the key is for the usage that an operation ("Encrypt") makes of it.
 func (k *key) serves(operation, usage string) error {
 	if k.Usage != usage {
-		return kms.Errorf(kms.CodeInvalidKeyUsage, "%s key usage is %s which is not valid for %s.", k.arn, k.Usage, operation)
+		return kms.Errorf(kms.CodeInvalidKeyUsage, "%s key usage is %s which is not valid for %s.", k.ARN, k.Usage, operation)
 	}
 	return nil
 }

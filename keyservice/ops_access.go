@@ -47,8 +47,8 @@ func (s *Service) wouldAdmit(r *request, u *kms.KeyUse) (current bool, err error
 	if err != nil {
 		return false, err
 	}
-	r.about("kms:encryptionalgorithm", kms.SpecSymmetric)
-	if err := s.admitIn(r, actionPrefix+u.Action, k, u.EncryptionContext); err != nil {
+	r.authz.Set("kms:encryptionalgorithm", kms.SpecSymmetric)
+	if err := s.authorizeIn(r, "kms:"+u.Action, k, u.EncryptionContext); err != nil {
 		return false, err
 	}
 	if err := cmp.Or(k.serves(u.Action, kms.UsageEncryption), k.usable()); err != nil || len(u.CiphertextBlob) == 0 {

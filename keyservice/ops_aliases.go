@@ -33,7 +33,7 @@ func (s *Service) updateAlias(r *request, in *kms.UpdateAliasInput) (*kms.Update
 	if err != nil {
 		return nil, err
 	}
-	if err := s.admit(r, "kms:UpdateAlias", old); err != nil {
+	if err := s.authorize(r, "kms:UpdateAlias", old); err != nil {
 		return nil, err
 	}
 	if old.Usage != target.Usage || old.spec.Symmetric() != target.spec.Symmetric() || old.spec.MAC() != target.spec.MAC() {
@@ -53,7 +53,7 @@ func (s *Service) deleteAlias(r *request, in *kms.DeleteAliasInput) (*kms.Delete
 	if err != nil {
 		return nil, err
 	}
-	if err := s.admit(r, "kms:DeleteAlias", target); err != nil {
+	if err := s.authorize(r, "kms:DeleteAlias", target); err != nil {
 		return nil, err
 	}
 	err = s.change(r, func(tx *store.Tx) error { return tx.DeleteAlias(alias.Name) }, target.ID)
@@ -70,7 +70,7 @@ func (s *Service) admitAlias(r *request, action, name string) error {
 	}
 	arn := s.names.Alias(name)
 	r.concerns(resourceAlias, arn)
-	return s.admitAccount(r, action, arn)
+	return s.authorizeAccount(r, action, arn)
 }
 
 // aliasTarget lets the caller have the alias name the key, and returns the key.
@@ -89,7 +89,7 @@ func (s *Service) aliasTarget(r *request, action, name, id string) (*key, error)
 	if err != nil {
 		return nil, err
 	}
-	return target, cmp.Or(s.admit(r, action, target), target.notIn(kms.StatePendingDeletion))
+	return target, cmp.Or(s.authorize(r, action, target), target.notIn(kms.StatePendingDeletion))
 }
 
 func (s *Service) existingAlias(name string) (*store.Alias, *key, error) {
@@ -129,7 +129,7 @@ func (s *Service) listAliases(r *request, in *kms.ListAliasesInput) (*kms.ListAl
 	if err != nil {
 		return nil, err
 	}
-	if err := s.admitAccount(r, "kms:ListAliases", "*"); err != nil {
+	if err := s.authorizeAccount(r, "kms:ListAliases", "*"); err != nil {
 		return nil, err
 	}
 	var of *key

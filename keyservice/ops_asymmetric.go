@@ -33,7 +33,7 @@ func (s *Service) newDataKeyPair(r *request, action string, in *kms.GenerateData
 	r.textParam("keyId", in.KeyId)
 	r.textParam("keyPairSpec", in.KeyPairSpec)
 	r.contextParam("encryptionContext", in.EncryptionContext)
-	r.about("kms:datakeypairspec", in.KeyPairSpec)
+	r.authz.Set("kms:datakeypairspec", in.KeyPairSpec)
 	if err := cmp.Or(
 		kms.CheckIdentifier("keyId", in.KeyId),
 		checkGiven("keyPairSpec", in.KeyPairSpec, pairSpecs()...),
@@ -62,7 +62,7 @@ func (s *Service) newDataKeyPair(r *request, action string, in *kms.GenerateData
 		clear(private)
 		return nil, err
 	}
-	return &kms.GenerateDataKeyPairOutput{PrivateKeyCiphertextBlob: sealed, PrivateKeyPlaintext: private, PublicKey: public, KeyId: k.arn, KeyPairSpec: spec.Name, KeyMaterialId: k.currentID}, nil
+	return &kms.GenerateDataKeyPairOutput{PrivateKeyCiphertextBlob: sealed, PrivateKeyPlaintext: private, PublicKey: public, KeyId: k.ARN, KeyPairSpec: spec.Name, KeyMaterialId: k.currentID}, nil
 }
 
 // use finds the key that a cryptographic operation without an encryption context names, and lets the caller use it.
@@ -71,11 +71,11 @@ func (s *Service) use(r *request, id, usage string) (*key, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.admit(r, actionPrefix+r.name, k); err != nil {
+	if err := s.authorizeIn(r, "kms:"+r.name, k, nil); err != nil {
 		return nil, err
 	}
-	r.uses(k)
-	return k, cmp.Or(k.serves(r.name, usage), k.usable())
+	r.uses(k.key)
+	return k.key, cmp.Or(k.serves(r.name, usage), k.usable())
 }
 
 // signing describes and checks what Sign and Verify have in common.
@@ -87,8 +87,8 @@ func (s *Service) signing(r *request, in *kms.SignInput) error {
 	r.textParam("keyId", in.KeyId)
 	r.textParam("messageType", messageType)
 	r.textParam("signingAlgorithm", in.SigningAlgorithm)
-	r.about("kms:messagetype", messageType)
-	r.about("kms:signingalgorithm", in.SigningAlgorithm)
+	r.authz.Set("kms:messagetype", messageType)
+	r.authz.Set("kms:signingalgorithm", in.SigningAlgorithm)
 	return cmp.Or(
 		kms.CheckIdentifier("keyId", in.KeyId),
 		kms.CheckLength("message", len(in.Message), 1, kms.MaxMessage),
@@ -116,7 +116,7 @@ func (s *Service) sign(r *request, in *kms.SignInput) (*kms.SignOutput, error) {
 	if err := cmp.Or(err, dryRun(r, in.DryRun)); err != nil {
 		return nil, err
 	}
-	return &kms.SignOutput{KeyId: k.arn, Signature: signature, SigningAlgorithm: in.SigningAlgorithm}, nil
+	return &kms.SignOutput{KeyId: k.ARN, Signature: signature, SigningAlgorithm: in.SigningAlgorithm}, nil
 }
 
 func (s *Service) verify(r *request, in *kms.VerifyInput) (*kms.VerifyOutput, error) {
@@ -132,14 +132,14 @@ func (s *Service) verify(r *request, in *kms.VerifyInput) (*kms.VerifyOutput, er
 	if err := cmp.Or(specError(k, in.SigningAlgorithm, err), dryRun(r, in.DryRun)); err != nil {
 		return nil, err
 	}
-	return &kms.VerifyOutput{KeyId: k.arn, SignatureValid: true, SigningAlgorithm: in.SigningAlgorithm}, nil
+	return &kms.VerifyOutput{KeyId: k.ARN, SignatureValid: true, SigningAlgorithm: in.SigningAlgorithm}, nil
 }
 
 // macking describes and checks what GenerateMac and VerifyMac have in common.
 func (s *Service) macking(r *request, in *kms.GenerateMacInput) error {
 	r.textParam("keyId", in.KeyId)
 	r.textParam("macAlgorithm", in.MacAlgorithm)
-	r.about("kms:macalgorithm", in.MacAlgorithm)
+	r.authz.Set("kms:macalgorithm", in.MacAlgorithm)
 	return cmp.Or(
 		kms.CheckIdentifier("keyId", in.KeyId),
 		kms.CheckLength("message", len(in.Message), 1, kms.MaxMessage),
@@ -163,7 +163,7 @@ func (s *Service) generateMac(r *request, in *kms.GenerateMacInput) (*kms.Genera
 	if err := cmp.Or(err, dryRun(r, in.DryRun)); err != nil {
 		return nil, err
 	}
-	return &kms.GenerateMacOutput{Mac: mac, MacAlgorithm: in.MacAlgorithm, KeyId: k.arn}, nil
+	return &kms.GenerateMacOutput{Mac: mac, MacAlgorithm: in.MacAlgorithm, KeyId: k.ARN}, nil
 }
 
 func (s *Service) verifyMac(r *request, in *kms.VerifyMacInput) (*kms.VerifyMacOutput, error) {
@@ -181,7 +181,7 @@ func (s *Service) verifyMac(r *request, in *kms.VerifyMacInput) (*kms.VerifyMacO
 	if err := cmp.Or(err, dryRun(r, in.DryRun)); err != nil {
 		return nil, err
 	}
-	return &kms.VerifyMacOutput{KeyId: k.arn, MacValid: true, MacAlgorithm: in.MacAlgorithm}, nil
+	return &kms.VerifyMacOutput{KeyId: k.ARN, MacValid: true, MacAlgorithm: in.MacAlgorithm}, nil
 }
 
 func (s *Service) getPublicKey(r *request, in *kms.GetPublicKeyInput) (*kms.GetPublicKeyOutput, error) {
@@ -193,18 +193,18 @@ func (s *Service) getPublicKey(r *request, in *kms.GetPublicKeyInput) (*kms.GetP
 	if err != nil {
 		return nil, err
 	}
-	if err := s.admit(r, "kms:GetPublicKey", k); err != nil {
+	if err := s.authorizeIn(r, "kms:GetPublicKey", k, nil); err != nil {
 		return nil, err
 	}
 	if !k.spec.Asymmetric() {
-		return nil, kms.Errorf(kms.CodeUnsupportedOperation, "%s key spec is %s which is not valid for this operation.", k.arn, k.Spec)
+		return nil, kms.Errorf(kms.CodeUnsupportedOperation, "%s key spec is %s which is not valid for this operation.", k.ARN, k.Spec)
 	}
 	if err := k.usable(); err != nil {
 		return nil, err
 	}
-	m := s.metadata(k)
+	m := s.metadata(k.key)
 	return &kms.GetPublicKeyOutput{
-		KeyId: k.arn, PublicKey: k.PublicKey, CustomerMasterKeySpec: k.Spec, KeySpec: k.Spec, KeyUsage: k.Usage,
+		KeyId: k.ARN, PublicKey: k.PublicKey, CustomerMasterKeySpec: k.Spec, KeySpec: k.Spec, KeyUsage: k.Usage,
 		EncryptionAlgorithms: m.EncryptionAlgorithms, SigningAlgorithms: m.SigningAlgorithms, KeyAgreementAlgorithms: m.KeyAgreementAlgorithms,
 	}, nil
 }
@@ -212,7 +212,7 @@ func (s *Service) getPublicKey(r *request, in *kms.GetPublicKeyInput) (*kms.GetP
 func (s *Service) deriveSharedSecret(r *request, in *kms.DeriveSharedSecretInput) (*kms.DeriveSharedSecretOutput, error) {
 	r.textParam("keyId", in.KeyId)
 	r.textParam("keyAgreementAlgorithm", in.KeyAgreementAlgorithm)
-	r.about("kms:keyagreementalgorithm", in.KeyAgreementAlgorithm)
+	r.authz.Set("kms:keyagreementalgorithm", in.KeyAgreementAlgorithm)
 	if err := cmp.Or(
 		kms.CheckIdentifier("keyId", in.KeyId),
 		checkGiven("keyAgreementAlgorithm", in.KeyAgreementAlgorithm, "ECDH"),
@@ -234,5 +234,5 @@ func (s *Service) deriveSharedSecret(r *request, in *kms.DeriveSharedSecretInput
 		clear(shared)
 		return nil, err
 	}
-	return &kms.DeriveSharedSecretOutput{KeyId: k.arn, SharedSecret: shared, KeyAgreementAlgorithm: in.KeyAgreementAlgorithm, KeyOrigin: k.Origin}, nil
+	return &kms.DeriveSharedSecretOutput{KeyId: k.ARN, SharedSecret: shared, KeyAgreementAlgorithm: in.KeyAgreementAlgorithm, KeyOrigin: k.Origin}, nil
 }

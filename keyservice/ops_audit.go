@@ -50,7 +50,7 @@ func (s *Service) auditSettings() (*kms.AuditSettings, error) {
 }
 
 func (s *Service) getAuditSettings(r *request, _ *kms.GetAuditSettingsInput) (*kms.AuditSettings, error) {
-	if err := s.admitAccount(r, "kmsfs:GetAuditSettings", "*"); err != nil {
+	if err := s.authorizeAccount(r, "kmsfs:GetAuditSettings", "*"); err != nil {
 		return nil, err
 	}
 	return s.auditSettings()
@@ -62,7 +62,7 @@ func (s *Service) putAuditSettings(r *request, in *kms.AuditSettings) (*kms.PutA
 	r.paramNumber("retentionDays", int64(in.RetentionDays))
 	r.paramBool("syncAlways", in.SyncAlways)
 	if err := cmp.Or(
-		s.admitAccount(r, "kmsfs:PutAuditSettings", "*"),
+		s.authorizeAccount(r, "kmsfs:PutAuditSettings", "*"),
 		kms.CheckNumber("segmentKiB", &in.SegmentKiB, leastSegmentKiB, mostSegmentKiB),
 		kms.CheckNumber("segmentHours", &in.SegmentHours, 1, mostSegmentHours)); err != nil {
 		return nil, err
@@ -118,7 +118,7 @@ const maxAuditChunk = 512 << 10
 func (s *Service) readAudit(r *request, in *kms.ReadAuditInput) (*kms.ReadAuditOutput, error) {
 	r.textParam("file", in.File)
 	if err := cmp.Or(
-		s.admitAccount(r, "kmsfs:ReadAudit", "*"),
+		s.authorizeAccount(r, "kmsfs:ReadAudit", "*"),
 		kms.CheckLength("file", len(in.File), 0, kms.MaxIdentifier)); err != nil {
 		return nil, err
 	}

@@ -12,7 +12,6 @@ import (
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 	"kmsfs/keyservice/wire"
-	"kmsfs/policy"
 	"kmsfs/policy/caller"
 )
 
@@ -45,7 +44,7 @@ func (s *Service) AccessKey(id string) (secret []byte, owner caller.Caller, err 
 	if k == nil || err != nil {
 		return nil, owner, err
 	}
-	groups := s.users.membership(k.UID)
+	groups := s.users.Groups(k.UID)
 	return k.Secret, caller.Caller{UID: k.UID, GID: groups[0], Groups: groups}, nil
 }
 
@@ -58,7 +57,7 @@ func (s *Service) createAccessKey(r *request, in *kms.CreateAccessKeyInput) (*km
 	}
 	s.changes.Lock()
 	defer s.changes.Unlock()
-	if err := s.admitAccessKeys(r, "iam:CreateAccessKey", uid); err != nil {
+	if err := s.authz.AuthorizeUser(&r.authz, "iam:CreateAccessKey", uid); err != nil {
 		return nil, err
 	}
 	var random [accessKeyRandom + secretRandom]byte
@@ -89,7 +88,7 @@ func (s *Service) createAccessKey(r *request, in *kms.CreateAccessKeyInput) (*km
 		return nil, err
 	}
 	return &kms.CreateAccessKeyOutput{AccessKey: kms.AccessKey{
-		UserName: s.users.user(uid, r.time).shown, AccessKeyId: made.ID, Status: statusActive, SecretAccessKey: string(made.Secret),
+		UserName: s.users.User(uid, r.time).Shown, AccessKeyId: made.ID, Status: statusActive, SecretAccessKey: string(made.Secret),
 		CreateDate: kms.Timestamp{Time: made.Created},
 	}}, nil
 }
@@ -100,9 +99,9 @@ func (s *Service) listAccessKeys(r *request, in *kms.ListAccessKeysInput) (*kms.
 	var uid uint32
 	var err error
 	if in.UserName == everyUser {
-		err = s.admitAccount(r, action, "*")
+		err = s.authorizeAccount(r, action, "*")
 	} else if uid, err = s.namedUser(r, in.UserName); err == nil {
-		err = s.admitAccessKeys(r, action, uid)
+		err = s.authz.AuthorizeUser(&r.authz, action, uid)
 	}
 	if err != nil {
 		return nil, err
@@ -112,7 +111,7 @@ func (s *Service) listAccessKeys(r *request, in *kms.ListAccessKeysInput) (*kms.
 		return tx.AccessKeys("", func(k *store.AccessKey) bool {
 			if in.UserName == everyUser || k.UID == uid {
 				out.AccessKeyMetadata = append(out.AccessKeyMetadata, kms.AccessKeyMetadata{
-					UserName: s.users.user(k.UID, r.time).shown, AccessKeyId: k.ID, Status: statusActive, CreateDate: kms.Timestamp{Time: k.Created},
+					UserName: s.users.User(k.UID, r.time).Shown, AccessKeyId: k.ID, Status: statusActive, CreateDate: kms.Timestamp{Time: k.Created},
 				})
 			}
 			return true
@@ -138,28 +137,15 @@ func (s *Service) deleteAccessKey(r *request, in *kms.DeleteAccessKeyInput) (*km
 	}
 	const action = "iam:DeleteAccessKey"
 	if k == nil { // who may not delete it doesn't learn whether there is one
-		if err := s.admitAccount(r, action, "*"); err != nil {
+		if err := s.authorizeAccount(r, action, "*"); err != nil {
 			return nil, err
 		}
 		return nil, kms.Errorf(kms.CodeNotFound, "The Access Key with id %s cannot be found.", kms.Printable(in.AccessKeyId))
 	}
-	if err := s.admitAccessKeys(r, action, k.UID); err != nil {
+	if err := s.authz.AuthorizeUser(&r.authz, action, k.UID); err != nil {
 		return nil, err
 	}
 	return &kms.DeleteAccessKeyOutput{}, s.change(r, func(tx *store.Tx) error { return tx.DeleteAccessKey(k.ID) })
-}
-
-// admitAccessKeys lets the caller act on a user's access keys. Users may act on their own, unless the service policy denies it: but by means of
-// an access key only if the policy allows it, so that one that was stolen doesn't make others.
-func (s *Service) admitAccessKeys(r *request, action string, uid uint32) error {
-	s.identify(r)
-	resource := s.users.user(uid, r.time).arn
-	d := s.servicePolicy.Load().Decide(&policy.Request{Subject: &r.subject, Action: action, Resource: resource, Attributes: s.accountAttributes(r)})
-	own := uid == r.caller.UID && r.caller.AccessKeyID == ""
-	if d.Effect == policy.Allow || own && d.Effect != policy.Deny {
-		return nil
-	}
-	return s.denial(r, action, resource, verdict{by: byServicePolicy, statement: d})
 }
 
 // namedUser is the user of that name, or the caller.

@@ -53,11 +53,11 @@ func (s *Service) admitEncryption(r *request, e *encryption) (*key, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.about("kms:encryptionalgorithm", e.algorithm)
-	if err := s.admitIn(r, e.action, k, e.context); err != nil {
+	r.authz.Set("kms:encryptionalgorithm", e.algorithm)
+	if err := s.authorizeIn(r, e.action, k, e.context); err != nil {
 		return nil, err
 	}
-	return k, cmp.Or(k.fits(r.name, e.algorithm, e.contextMember, e.context), k.usable())
+	return k.key, cmp.Or(k.fits(r.name, e.algorithm, e.contextMember, e.context), k.usable())
 }
 
 // fits says whether the key encrypts and decrypts by the algorithm. Only symmetric keys have use for an encryption context.
@@ -97,7 +97,7 @@ func (s *Service) encrypt(r *request, in *kms.EncryptInput) (*kms.EncryptOutput,
 	if err != nil {
 		return nil, err
 	}
-	return &kms.EncryptOutput{CiphertextBlob: sealed, KeyId: k.arn, EncryptionAlgorithm: e.algorithm}, nil
+	return &kms.EncryptOutput{CiphertextBlob: sealed, KeyId: k.ARN, EncryptionAlgorithm: e.algorithm}, nil
 }
 
 // checkFits refuses what is too long for an RSA key.
@@ -189,7 +189,7 @@ func (s *Service) decrypt(r *request, in *kms.DecryptInput) (*kms.DecryptOutput,
 		clear(plaintext)
 		return nil, err
 	}
-	return &kms.DecryptOutput{KeyId: k.arn, Plaintext: plaintext, EncryptionAlgorithm: c.algorithm, KeyMaterialId: materialID}, nil
+	return &kms.DecryptOutput{KeyId: k.ARN, Plaintext: plaintext, EncryptionAlgorithm: c.algorithm, KeyMaterialId: materialID}, nil
 }
 
 // source finds the ciphertext's key and lets the caller use it.
@@ -217,8 +217,8 @@ func (s *Service) source(r *request, c *ciphertext) (k *key, parsed material.Blo
 func (s *Service) blobKey(r *request, c *ciphertext, id store.KeyID) (*key, error) {
 	k, err := s.existingKey(id)
 	if err == nil {
-		r.about("kms:encryptionalgorithm", c.algorithm)
-		err = s.admitIn(r, c.action, k, c.context)
+		r.authz.Set("kms:encryptionalgorithm", c.algorithm)
+		err = s.authorizeIn(r, c.action, namedKey{key: k}, c.context)
 	}
 	if e, ok := errors.AsType[*kms.Error](err); ok && (e.Code == kms.CodeNotFound || e.Code == kms.CodeAccessDenied) {
 		return nil, kms.Errorf(kms.CodeAccessDenied, "The ciphertext refers to a customer master key that does not exist, does not exist in this region, or you are not allowed to access.")
@@ -294,7 +294,7 @@ func (s *Service) reEncrypt(r *request, in *kms.ReEncryptInput) (*kms.ReEncryptO
 		return nil, err
 	}
 	return &kms.ReEncryptOutput{
-		CiphertextBlob: sealed, SourceKeyId: from.arn, KeyId: to.arn,
+		CiphertextBlob: sealed, SourceKeyId: from.ARN, KeyId: to.ARN,
 		SourceEncryptionAlgorithm: c.algorithm, DestinationEncryptionAlgorithm: e.algorithm,
 		SourceKeyMaterialId: source, DestinationKeyMaterialId: to.currentID,
 	}, nil
@@ -304,11 +304,10 @@ func (s *Service) reEncrypt(r *request, in *kms.ReEncryptInput) (*kms.ReEncryptO
 func (s *Service) admitReEncryption(r *request, c *ciphertext, e *encryption) (from *key, parsed material.Blob, to *key, err error) {
 	// Both are needed for the condition that they are the same, and whether the caller may know of them is decided below.
 	sameKey := s.namesSameKey(r, c, e)
-	r.aboutBool("kms:reencryptonsamekey", sameKey)
+	r.authz.SetBool("kms:reencryptonsamekey", sameKey)
 	if from, parsed, err = s.source(r, c); err != nil {
 		return nil, material.Blob{}, nil, err
 	}
-	r.attributes.about = r.attributes.about[:1]
 	to, err = s.admitEncryption(r, e)
 	return from, parsed, to, err
 }

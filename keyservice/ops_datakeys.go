@@ -52,7 +52,7 @@ func (s *Service) newDataKey(r *request, action string, in *kms.GenerateDataKeyI
 		clear(plaintext)
 		return nil, err
 	}
-	return &kms.GenerateDataKeyOutput{CiphertextBlob: sealed, Plaintext: plaintext, KeyId: k.arn, KeyMaterialId: k.currentID}, nil
+	return &kms.GenerateDataKeyOutput{CiphertextBlob: sealed, Plaintext: plaintext, KeyId: k.ARN, KeyMaterialId: k.currentID}, nil
 }
 
 // dataKeyKey finds the key that is to encrypt a data key or the private key of a pair, and lets the caller use it.
@@ -61,14 +61,14 @@ func (s *Service) dataKeyKey(r *request, action, id string, context map[string]s
 	if err != nil {
 		return nil, err
 	}
-	r.about("kms:encryptionalgorithm", kms.SpecSymmetric)
-	if err := s.admitIn(r, action, k, context); err != nil {
+	r.authz.Set("kms:encryptionalgorithm", kms.SpecSymmetric)
+	if err := s.authorizeIn(r, action, k, context); err != nil {
 		return nil, err
 	}
 	if !k.spec.Symmetric() {
-		return nil, kms.Errorf(kms.CodeInvalidKeyUsage, "%s key usage is %s which is not valid for %s.", k.arn, k.Usage, r.name)
+		return nil, kms.Errorf(kms.CodeInvalidKeyUsage, "%s key usage is %s which is not valid for %s.", k.ARN, k.Usage, r.name)
 	}
-	return k, k.usable()
+	return k.key, k.usable()
 }
 
 // dataKeySize is the size in bytes of the data key that is asked for.
@@ -100,7 +100,7 @@ func (s *Service) generateRandom(r *request, in *kms.GenerateRandomInput) (*kms.
 	if in.NumberOfBytes == nil {
 		return nil, kms.Errorf(kms.CodeValidation, "NumberOfBytes is required.")
 	}
-	if err := s.admitAccount(r, "kms:GenerateRandom", "*"); err != nil {
+	if err := s.authorizeAccount(r, "kms:GenerateRandom", "*"); err != nil {
 		return nil, err
 	}
 	out := &kms.GenerateRandomOutput{Plaintext: make([]byte, *in.NumberOfBytes)}

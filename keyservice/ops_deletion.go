@@ -14,15 +14,15 @@ func (s *Service) scheduleKeyDeletion(r *request, in *kms.ScheduleKeyDeletionInp
 		window = *in.PendingWindowInDays
 	}
 	r.paramNumber("pendingWindowInDays", int64(window))
-	r.aboutNumber("kms:schedulekeydeletionpendingwindowindays", int64(window))
+	r.authz.SetNumber("kms:schedulekeydeletionpendingwindowindays", int64(window))
 	if err := kms.CheckNumber("pendingWindowInDays", &window, kms.MinPendingWindow, kms.MaxPendingWindow); err != nil {
 		return nil, err
 	}
 	out := &kms.ScheduleKeyDeletionOutput{KeyState: kms.StatePendingDeletion, PendingWindowInDays: window}
 	err := s.alter(r, "kms:ScheduleKeyDeletion", in.KeyId, func(k *key, changed *store.Key) error {
 		changed.State, changed.Deletion = kms.StatePendingDeletion, millis(r.time).AddDate(0, 0, int(window))
-		out.KeyId, out.DeletionDate = k.arn, kms.Timestamp{Time: changed.Deletion}
-		r.response = append(r.response, audit.Text("keyId", k.arn), audit.Text("keyState", changed.State),
+		out.KeyId, out.DeletionDate = k.ARN, kms.Timestamp{Time: changed.Deletion}
+		r.response = append(r.response, audit.Text("keyId", k.ARN), audit.Text("keyState", changed.State),
 			audit.Text("deletionDate", changed.Deletion.Format(time.RFC3339)), audit.Number("pendingWindowInDays", int64(window)))
 		return k.notIn(kms.StatePendingDeletion)
 	})
@@ -33,21 +33,21 @@ func (s *Service) cancelKeyDeletion(r *request, in *kms.CancelKeyDeletionInput) 
 	out := &kms.CancelKeyDeletionOutput{}
 	err := s.alter(r, "kms:CancelKeyDeletion", in.KeyId, func(k *key, changed *store.Key) error {
 		if !k.isIn(kms.StatePendingDeletion) {
-			return kms.Errorf(kms.CodeKMSInvalidState, "%s is not pending deletion.", k.arn)
+			return kms.Errorf(kms.CodeKMSInvalidState, "%s is not pending deletion.", k.ARN)
 		}
 		changed.State, changed.Deletion = kms.StateDisabled, time.Time{}
-		if k.lacksMaterial() {
+		if lacksMaterial(&k.Key) {
 			changed.State = kms.StatePendingImport
 		}
-		out.KeyId = k.arn
-		r.response = append(r.response, audit.Text("keyId", k.arn))
+		out.KeyId = k.ARN
+		r.response = append(r.response, audit.Text("keyId", k.ARN))
 		return nil
 	})
 	return out, err
 }
 
 // lacksMaterial says whether material that the key encrypts or decrypts with is missing.
-func (k *key) lacksMaterial() bool {
+func lacksMaterial(k *store.Key) bool {
 	for _, m := range k.Materials {
 		if !m.Present && !m.Pending {
 			return true

@@ -17,7 +17,7 @@ const (
 
 // recordEvent makes the call's record the event's. A refused call is recorded as a call.
 func (s *Service) recordEvent(r *request, e *kms.Event) (*kms.RecordEventOutput, error) {
-	if err := cmp.Or(s.admitAccount(r, "kmsfs:RecordEvent", "*"), checkEvent(e)); err != nil {
+	if err := cmp.Or(s.authorizeAccount(r, "kmsfs:RecordEvent", "*"), checkEvent(e)); err != nil {
 		return nil, err
 	}
 	if e.KeyARN != "" {

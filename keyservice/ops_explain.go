@@ -2,14 +2,12 @@ package keyservice
 
 import (
 	"cmp"
-	"fmt"
 	"os/user"
 	"strconv"
 	"strings"
 
 	"kmsfs/keyservice/kms"
 	"kmsfs/policy"
-	"kmsfs/policy/caller"
 )
 
 func (s *Service) explainAccess(r *request, in *kms.ExplainAccessInput) (*kms.ExplainAccessOutput, error) {
@@ -23,7 +21,7 @@ func (s *Service) explainAccess(r *request, in *kms.ExplainAccessInput) (*kms.Ex
 		kms.CheckLength("action", len(in.Action), 1, kms.MaxIdentifier)); err != nil {
 		return nil, err
 	}
-	asked, err := s.subjectOf(r, "principal", in.Principal)
+	asked, err := s.userID("principal", in.Principal)
 	if err != nil {
 		return nil, err
 	}
@@ -31,63 +29,42 @@ func (s *Service) explainAccess(r *request, in *kms.ExplainAccessInput) (*kms.Ex
 	if err != nil {
 		return nil, err
 	}
-	if err := s.admit(r, "kms:GetKeyPolicy", k); err != nil {
+	if err := s.authorizeIn(r, "kms:GetKeyPolicy", k, nil); err != nil {
 		return nil, err
 	}
 	action := in.Action
 	if !strings.Contains(action, ":") {
-		action = actionPrefix + action
+		action = "kms:" + action
 	}
-	a := &attributes{s: s, key: k, context: in.EncryptionContext, alias: r.alias, subject: asked, time: r.time, via: in.ViaService}
-	v, err := s.decide(&question{subject: asked, action: action, attributes: a, grants: true})
+	question := s.authz.Ask(asked, in.ViaService, r.time)
+	question.On(&k.Resource, k.alias, in.EncryptionContext)
+	v, err := s.authz.Decide(question, action)
 	if err != nil {
 		return nil, err
 	}
-	return explanation(k, v), nil
+	return v.Explain(k.ARN), nil
 }
 
-// subjectOf is somebody whom a caller names, with the groups that the system knows.
-func (s *Service) subjectOf(r *request, member, name string) (*subject, error) {
+// userID is the UID of the user that a caller names as a principal.
+func (s *Service) userID(member, name string) (uint32, error) {
 	p, err := s.principal(member, name)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	u := &subject{users: s.users, time: r.time}
 	switch p.Kind {
 	case policy.Account:
-		u.uid, u.owns = s.facts.Owner, true
+		return s.facts.Owner, nil
 	case policy.UID:
-		u.uid, u.owns = p.ID, p.ID == s.facts.Owner
+		return p.ID, nil
 	case policy.User:
 		found, err := user.Lookup(p.Name)
 		if err != nil {
-			return nil, kms.Errorf(kms.CodeValidation, "There is no user %s.", p.Name)
+			return 0, kms.Errorf(kms.CodeValidation, "There is no user %s.", p.Name)
 		}
 		uid, err := strconv.ParseUint(found.Uid, 10, 32)
-		if err != nil {
-			return nil, err
-		}
-		u.uid, u.owns = uint32(uid), uint32(uid) == s.facts.Owner
-	default:
-		return nil, kms.Errorf(kms.CodeValidation, "%s is not a user: want user:NAME or uid:N.", name)
+		return uint32(uid), err
 	}
-	u.groups = listedUser(u.uid)
-	return u, nil
-}
-
-// listedUser is a user who has the groups that the system's user database says.
-type listedUser uint32
-
-func (u listedUser) groups() []uint32 {
-	found, err := user.LookupId(decimal(uint32(u)))
-	if err != nil {
-		return nil
-	}
-	ids, err := found.GroupIds()
-	if err != nil {
-		return nil
-	}
-	return caller.ParseGroups(strings.Join(ids, " "))
+	return 0, kms.Errorf(kms.CodeValidation, "%s is not a user: want user:NAME or uid:N.", name)
 }
 
 // principal reads a principal in any of its forms.
@@ -100,35 +77,4 @@ func (s *Service) principal(member, text string) (policy.Principal, error) {
 		return p, kms.Errorf(kms.CodeInvalidArn, "%v", err)
 	}
 	return p, nil
-}
-
-// explanation is a verdict in words.
-func explanation(k *key, v verdict) *kms.ExplainAccessOutput {
-	out := &kms.ExplainAccessOutput{Allowed: v.allowed, DecidedBy: v.by, Sid: v.statement.Sid, KeyId: k.arn}
-	verb := "denies"
-	if v.allowed {
-		verb = "allows"
-	}
-	statement := ""
-	if v.by != byGrant && v.statement.Statement >= 0 && v.by != byDefault {
-		number := int32(v.statement.Statement)
-		out.Statement = &number
-		statement = fmt.Sprintf("statement %d", number)
-		if v.statement.Sid != "" {
-			statement += fmt.Sprintf(" (%q)", v.statement.Sid)
-		}
-	}
-	switch v.by {
-	case byKeyPolicy:
-		out.Reason = fmt.Sprintf("%s of the key policy %s it", statement, verb)
-	case byServicePolicy:
-		out.Reason = fmt.Sprintf("%s of the service policy %s it", statement, verb)
-	case byGrant:
-		out.GrantId = v.grant.ID.String()
-		out.Reason = fmt.Sprintf("grant %s allows it", out.GrantId)
-	default:
-		out.Sid = ""
-		out.Reason = "neither the key policy nor a grant allows it"
-	}
-	return out
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/authz"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 	"kmsfs/keyservice/token"
@@ -35,8 +36,8 @@ func (s *Service) createGrant(r *request, in *kms.CreateGrantInput) (*kms.Create
 		k.notIn(kms.StateDisabled, kms.StatePendingDeletion, kms.StatePendingImport)); err != nil {
 		return nil, err
 	}
-	if parent := r.verdict.grant; parent != nil && !narrows(g, parent) {
-		return nil, kms.Errorf(kms.CodeAccessDenied, "User: %s may grant no more than grant %s allows.", s.users.user(r.caller.UID, r.time).arn, parent.ID)
+	if parent := r.authz.Verdict.Grant; parent != nil && !authz.Narrows(g, parent) {
+		return nil, kms.Errorf(kms.CodeAccessDenied, "User: %s may grant no more than grant %s allows.", s.users.User(r.caller.UID, r.time).ARN, parent.ID)
 	}
 	if err := dryRun(r, in.DryRun); err != nil {
 		return nil, err
@@ -112,9 +113,9 @@ func (s *Service) describeGrant(r *request, g *store.Grant) {
 	if !g.Expires.IsZero() {
 		r.param("expirationDate", g.Expires.Format("2006-01-02T15:04:05.000Z"))
 	}
-	r.about("kms:granteeprincipal", g.Grantee)
-	r.about("kms:retiringprincipal", g.Retirer)
-	r.aboutList("kms:grantoperations", g.Operations)
+	r.authz.Set("kms:granteeprincipal", g.Grantee)
+	r.authz.Set("kms:retiringprincipal", g.Retirer)
+	r.authz.SetList("kms:grantoperations", g.Operations)
 	var kinds []string
 	if len(g.Equals) > 0 {
 		kinds = append(kinds, "EncryptionContextEquals")
@@ -125,7 +126,7 @@ func (s *Service) describeGrant(r *request, g *store.Grant) {
 	if g.PathPrefix != "" {
 		kinds = append(kinds, "PathPrefix")
 	}
-	r.aboutList("kms:grantconstrainttype", kinds)
+	r.authz.SetList("kms:grantconstrainttype", kinds)
 }
 
 // grantContext is the encryption context that a grant is sure to be used in.
@@ -136,8 +137,8 @@ func grantContext(g *store.Grant) map[string]string {
 			context[name] = value
 		}
 	}
-	if _, ok := context[contextPath]; !ok && g.PathPrefix != "" {
-		context[contextPath] = g.PathPrefix
+	if _, ok := context[authz.ContextPath]; !ok && g.PathPrefix != "" {
+		context[authz.ContextPath] = g.PathPrefix
 	}
 	return context
 }
@@ -158,7 +159,7 @@ func (s *Service) addGrant(r *request, k *key, g *store.Grant) (store.GrantID, e
 		}); err != nil {
 			return g.ID, err
 		}
-		if found != nil && !isOver(found.Expires, r.time) {
+		if found != nil && !authz.IsOver(found.Expires, r.time) {
 			r.response = append(r.response, audit.Text("grantId", found.ID.String()))
 			return found.ID, nil
 		}
@@ -168,7 +169,7 @@ func (s *Service) addGrant(r *request, k *key, g *store.Grant) (store.GrantID, e
 	defer s.remind()
 	return g.ID, s.change(r, func(tx *store.Tx) error {
 		if tx.GrantCount(k.ID) >= kms.MaxKeyGrants {
-			return kms.Errorf(kms.CodeLimitExceeded, "%s has %d grants, which is the limit.", k.arn, kms.MaxKeyGrants)
+			return kms.Errorf(kms.CodeLimitExceeded, "%s has %d grants, which is the limit.", k.ARN, kms.MaxKeyGrants)
 		}
 		if !g.Expires.IsZero() {
 			if err := tx.Remind(store.Due{Time: g.Expires, Kind: store.DueGrantExpiry, Key: k.ID, Grant: g.ID}); err != nil {
@@ -224,7 +225,7 @@ func (s *Service) listGrants(r *request, in *kms.ListGrantsInput) (*kms.ListGran
 	var last store.GrantID
 	err = s.store.View(func(tx *store.Tx) error {
 		return list(tx, func(g *store.Grant) bool {
-			if isOver(g.Expires, r.time) {
+			if authz.IsOver(g.Expires, r.time) {
 				return true
 			}
 			if len(out.Grants) == limit {
@@ -291,7 +292,7 @@ func (s *Service) listRetirableGrants(r *request, in *kms.ListRetirableGrantsInp
 	if err != nil {
 		return nil, err
 	}
-	if err := s.admitAccount(r, "kms:ListRetirableGrants", retirer); err != nil {
+	if err := s.authorizeAccount(r, "kms:ListRetirableGrants", retirer); err != nil {
 		return nil, err
 	}
 	var afterKey *store.KeyID
@@ -308,7 +309,7 @@ func (s *Service) listRetirableGrants(r *request, in *kms.ListRetirableGrantsInp
 	var last []byte
 	err = s.store.View(func(tx *store.Tx) error {
 		return tx.RetirableGrants(retirer, afterKey, after, func(g *store.Grant) bool {
-			if isOver(g.Expires, r.time) {
+			if authz.IsOver(g.Expires, r.time) {
 				return true
 			}
 			if len(out.Grants) == limit {
@@ -371,12 +372,12 @@ func (s *Service) retireGrant(r *request, in *kms.RetireGrantInput) (*kms.Retire
 	if err != nil {
 		return nil, err
 	}
-	r.concerns(resourceKey, k.arn)
+	r.concerns(resourceKey, k.ARN)
 	g, err := s.existingGrant(key, id)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.admitRetiring(r, k, g); err != nil {
+	if err := s.authz.AuthorizeRetire(&r.authz, &k.Resource, g); err != nil {
 		return nil, err
 	}
 	if err := dryRun(r, in.DryRun); err != nil {
@@ -404,27 +405,4 @@ func (s *Service) retiring(r *request, in *kms.RetireGrantInput) (key store.KeyI
 	}
 	key, err = kms.ParseKeyID(local)
 	return key, id, err
-}
-
-// admitRetiring lets the grant's retiring principal, its grantee if it is for RetireGrant, and whom the service policy allows it, retire a grant.
-func (s *Service) admitRetiring(r *request, k *key, g *store.Grant) error {
-	a := &r.attributes
-	a.s, a.key = s, k
-	s.identify(r)
-	d := s.servicePolicy.Load().Decide(&policy.Request{Subject: &r.subject, Action: "kms:RetireGrant", Resource: k.arn, Attributes: a})
-	v := verdict{by: byServicePolicy, statement: d}
-	if d.Effect == policy.Deny {
-		return s.denial(r, "kms:RetireGrant", k.arn, v)
-	}
-	var room [16]policy.Principal
-	for _, p := range r.subject.principals(room[:0]) {
-		arn := p.ARN(s.facts.Account)
-		if arn == g.Retirer || arn == g.Grantee && slices.Contains(g.Operations, "RetireGrant") {
-			return nil
-		}
-	}
-	if d.Effect == policy.Allow {
-		return nil
-	}
-	return s.denial(r, "kms:RetireGrant", k.arn, v)
 }

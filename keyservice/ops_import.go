@@ -35,7 +35,7 @@ func expirationModel(validTo time.Time) string {
 // imports says whether material can be imported into the key.
 func (k *key) imports() error {
 	if k.Origin != kms.OriginExternal {
-		return kms.Errorf(kms.CodeUnsupportedOperation, "%s origin is %s which is not valid for this operation.", k.arn, k.Origin)
+		return kms.Errorf(kms.CodeUnsupportedOperation, "%s origin is %s which is not valid for this operation.", k.ARN, k.Origin)
 	}
 	return nil
 }
@@ -43,8 +43,8 @@ func (k *key) imports() error {
 func (s *Service) getParametersForImport(r *request, in *kms.GetParametersForImportInput) (*kms.GetParametersForImportOutput, error) {
 	r.textParam("wrappingAlgorithm", in.WrappingAlgorithm)
 	r.textParam("wrappingKeySpec", in.WrappingKeySpec)
-	r.about("kms:wrappingalgorithm", in.WrappingAlgorithm)
-	r.about("kms:wrappingkeyspec", in.WrappingKeySpec)
+	r.authz.Set("kms:wrappingalgorithm", in.WrappingAlgorithm)
+	r.authz.Set("kms:wrappingkeyspec", in.WrappingKeySpec)
 	if err := cmp.Or(
 		checkGiven("wrappingAlgorithm", in.WrappingAlgorithm, "RSAES_PKCS1_V1_5", "RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256",
 			"RSA_AES_KEY_WRAP_SHA_1", "RSA_AES_KEY_WRAP_SHA_256", "SM2PKE"),
@@ -71,7 +71,7 @@ func (s *Service) getParametersForImport(r *request, in *kms.GetParametersForImp
 	if err != nil {
 		return nil, err
 	}
-	return &kms.GetParametersForImportOutput{KeyId: k.arn, ImportToken: sealed, PublicKey: public, ParametersValidTo: kms.Timestamp{Time: issued.ValidTo}}, nil
+	return &kms.GetParametersForImportOutput{KeyId: k.ARN, ImportToken: sealed, PublicKey: public, ParametersValidTo: kms.Timestamp{Time: issued.ValidTo}}, nil
 }
 
 // wrappingKey makes a key pair to wrap key material with; the caller wipes the private key.
@@ -189,7 +189,7 @@ func importEnd(r *request, in *kms.ImportKeyMaterialInput) (time.Time, error) {
 		model = expires
 	}
 	r.textParam("expirationModel", in.ExpirationModel)
-	r.about("kms:expirationmodel", in.ExpirationModel)
+	r.authz.Set("kms:expirationmodel", in.ExpirationModel)
 	if err := kms.CheckEnum("expirationModel", model, expires, neverEnds); err != nil {
 		return time.Time{}, err
 	}
@@ -203,7 +203,7 @@ func importEnd(r *request, in *kms.ImportKeyMaterialInput) (time.Time, error) {
 	}
 	end := millis(in.ValidTo.Time)
 	r.param("validTo", end.Format(time.RFC3339))
-	r.about("kms:validto", end.Format(time.RFC3339))
+	r.authz.Set("kms:validto", end.Format(time.RFC3339))
 	if !end.After(r.time) || end.After(r.time.Add(kms.MaxImportLife)) {
 		return end, kms.Errorf(kms.CodeValidation, "The validTo date must be in the future, and at most 365 days ahead")
 	}
@@ -258,10 +258,10 @@ func (s *Service) addImported(r *request, k *key, in *kms.ImportKeyMaterialInput
 	if err := setPublicKey(k, &changed, secret); err != nil {
 		return nil, err
 	}
-	if k.isIn(kms.StatePendingImport) && !(&key{Key: changed}).lacksMaterial() {
+	if k.isIn(kms.StatePendingImport) && !lacksMaterial(&changed) {
 		changed.State = kms.StateEnabled
 	}
-	r.response = append(r.response, audit.Text("keyId", k.arn), audit.Text("keyMaterialId", id.String()))
+	r.response = append(r.response, audit.Text("keyId", k.ARN), audit.Text("keyMaterialId", id.String()))
 	var made *material.Plain
 	if !wasPresent {
 		made = &material.Plain{Key: k.ID, ID: id, Secret: bytes.Clone(secret)}
@@ -271,7 +271,7 @@ func (s *Service) addImported(r *request, k *key, in *kms.ImportKeyMaterialInput
 	if err != nil {
 		return nil, err
 	}
-	return &kms.ImportKeyMaterialOutput{KeyId: k.arn, KeyMaterialId: id.String()}, nil
+	return &kms.ImportKeyMaterialOutput{KeyId: k.ARN, KeyMaterialId: id.String()}, nil
 }
 
 func setPublicKey(k *key, changed *store.Key, secret []byte) (err error) {
@@ -289,7 +289,7 @@ func (k *key) takesNext() error {
 	case !k.spec.Symmetric():
 		return kms.Errorf(kms.CodeIncorrectKeyMaterial, "The key material is not the one that was imported before.")
 	case slices.ContainsFunc(k.Materials, func(m store.Material) bool { return m.Pending }):
-		return kms.Errorf(kms.CodeKMSInvalidState, "%s has key material that is pending rotation already.", k.arn)
+		return kms.Errorf(kms.CodeKMSInvalidState, "%s has key material that is pending rotation already.", k.ARN)
 	}
 	return nil
 }
@@ -309,7 +309,7 @@ func (s *Service) deleteImportedKeyMaterial(r *request, in *kms.DeleteImportedKe
 		return nil, err
 	}
 	if k.Current < 0 {
-		return &kms.DeleteImportedKeyMaterialOutput{KeyId: k.arn}, nil // as AWS, without effect
+		return &kms.DeleteImportedKeyMaterialOutput{KeyId: k.ARN}, nil // as AWS, without effect
 	}
 	id := k.Materials[k.Current].ID
 	if in.KeyMaterialId != "" {
@@ -318,10 +318,10 @@ func (s *Service) deleteImportedKeyMaterial(r *request, in *kms.DeleteImportedKe
 		}
 	}
 	if !slices.ContainsFunc(k.Materials, func(m store.Material) bool { return m.ID == id }) {
-		return nil, kms.Errorf(kms.CodeNotFound, "%s has no key material %s", k.arn, id)
+		return nil, kms.Errorf(kms.CodeNotFound, "%s has no key material %s", k.ARN, id)
 	}
 	if err := s.dropMaterial(r, k, id); err != nil {
 		return nil, err
 	}
-	return &kms.DeleteImportedKeyMaterialOutput{KeyId: k.arn, KeyMaterialId: id.String()}, nil
+	return &kms.DeleteImportedKeyMaterialOutput{KeyId: k.ARN, KeyMaterialId: id.String()}, nil
 }

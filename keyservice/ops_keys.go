@@ -47,26 +47,26 @@ func (s *Service) describeNewKey(r *request, k *store.Key, in *kms.CreateKeyInpu
 	if k.Description != "" {
 		r.param("description", k.Description)
 	}
-	r.about("kms:keyspec", k.Spec)
-	r.about("kms:keyusage", k.Usage)
-	r.about("kms:keyorigin", k.Origin)
-	r.about("kms:multiregion", "false")
-	r.aboutBool("kms:bypasspolicylockoutsafetycheck", in.BypassPolicyLockoutSafetyCheck)
+	r.authz.Set("kms:keyspec", k.Spec)
+	r.authz.Set("kms:keyusage", k.Usage)
+	r.authz.Set("kms:keyorigin", k.Origin)
+	r.authz.Set("kms:multiregion", "false")
+	r.authz.SetBool("kms:bypasspolicylockoutsafetycheck", in.BypassPolicyLockoutSafetyCheck)
 	r.aboutTags(in.Tags)
 }
 
 // admitNewKey lets the caller make the key, with the policy and the tags that it is to have.
 func (s *Service) admitNewKey(r *request, in *kms.CreateKeyInput) error {
-	if err := s.admitAccount(r, "kms:CreateKey", "*"); err != nil {
+	if err := s.authorizeAccount(r, "kms:CreateKey", "*"); err != nil {
 		return err
 	}
 	if in.Policy != "" {
-		if err := s.admitAccount(r, "kms:PutKeyPolicy", "*"); err != nil {
+		if err := s.authorizeAccount(r, "kms:PutKeyPolicy", "*"); err != nil {
 			return err
 		}
 	}
 	if len(in.Tags) > 0 {
-		return s.admitAccount(r, "kms:TagResource", "*")
+		return s.authorizeAccount(r, "kms:TagResource", "*")
 	}
 	return nil
 }
@@ -202,15 +202,15 @@ func (s *Service) describeKey(r *request, in *kms.DescribeKeyInput) (*kms.Descri
 	if err != nil {
 		return nil, err
 	}
-	if err := s.admit(r, "kms:DescribeKey", k); err != nil {
+	if err := s.authorizeIn(r, "kms:DescribeKey", k, nil); err != nil {
 		return nil, err
 	}
-	return &kms.DescribeKeyOutput{KeyMetadata: s.metadata(k)}, nil
+	return &kms.DescribeKeyOutput{KeyMetadata: s.metadata(k.key)}, nil
 }
 
 func (s *Service) metadata(k *key) kms.KeyMetadata {
 	m := kms.KeyMetadata{
-		AWSAccountId: s.facts.Account, KeyId: k.ID.String(), Arn: k.arn,
+		AWSAccountId: s.facts.Account, KeyId: k.ID.String(), Arn: k.ARN,
 		CreationDate: kms.Timestamp{Time: k.Created}, Enabled: k.State == kms.StateEnabled, Description: k.Description,
 		KeyUsage: k.Usage, KeyState: k.State, DeletionDate: given(k.Deletion), Origin: k.Origin, KeyManager: k.Manager,
 		CustomerMasterKeySpec: k.Spec, KeySpec: k.Spec, CurrentKeyMaterialId: k.currentID,
@@ -244,7 +244,7 @@ func (s *Service) listKeys(r *request, in *kms.ListKeysInput) (*kms.ListKeysOutp
 	if err != nil {
 		return nil, err
 	}
-	if err := s.admitAccount(r, "kms:ListKeys", "*"); err != nil {
+	if err := s.authorizeAccount(r, "kms:ListKeys", "*"); err != nil {
 		return nil, err
 	}
 	after, err := s.readKeyMarker("ListKeys", in.Marker)
@@ -334,7 +334,7 @@ func (s *Service) namedIn(r *request, action, id string, context map[string]stri
 	if err != nil {
 		return nil, err
 	}
-	return k, s.admitIn(r, action, k, context)
+	return k, s.authorizeIn(r, action, namedKey{key: k}, context)
 }
 
 // alter lets the caller perform an action that changes the record of the key that a request names by ID or ARN. What f makes of the

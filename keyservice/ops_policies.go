@@ -20,7 +20,7 @@ func (s *Service) parsePolicy(text string) (*policy.Document, error) {
 	if len(text) > kms.MaxPolicy {
 		return nil, kms.Errorf(kms.CodeLimitExceeded, "The policy has %d bytes: the limit is %d.", len(text), kms.MaxPolicy)
 	}
-	document, err := authz.Scope(s.names, s.users.exists).Parse(text)
+	document, err := authz.Scope(s.names, s.users.Exists).Parse(text)
 	if err != nil {
 		return nil, kms.Errorf(kms.CodeMalformedPolicy, "%v", err)
 	}
@@ -41,7 +41,7 @@ func (s *Service) putKeyPolicy(r *request, in *kms.PutKeyPolicyInput) (*kms.PutK
 	if len(in.Policy) <= kms.MaxPolicy {
 		r.param("policy", in.Policy)
 	}
-	r.aboutBool("kms:bypasspolicylockoutsafetycheck", in.BypassPolicyLockoutSafetyCheck)
+	r.authz.SetBool("kms:bypasspolicylockoutsafetycheck", in.BypassPolicyLockoutSafetyCheck)
 	s.changes.Lock()
 	defer s.changes.Unlock()
 	k, err := s.named(r, "kms:PutKeyPolicy", in.KeyId)
@@ -56,23 +56,20 @@ func (s *Service) putKeyPolicy(r *request, in *kms.PutKeyPolicyInput) (*kms.PutK
 		return nil, err
 	}
 	if !in.BypassPolicyLockoutSafetyCheck {
-		if err := s.checkLockout(r, k, document); err != nil {
+		if err := s.checkLockout(r, k.Resource, document); err != nil {
 			return nil, err
 		}
 	}
 	return &kms.PutKeyPolicyOutput{}, s.change(r, func(tx *store.Tx) error { return tx.PutKeyPolicy(k.ID, []byte(in.Policy)) }, k.ID)
 }
 
-// checkLockout refuses a key policy under which the caller could not change it again.
-func (s *Service) checkLockout(r *request, k *key, document *policy.Document) error {
-	proposed := &key{Key: k.Key, spec: k.spec, arn: k.arn, currentID: k.currentID, policy: document, aliases: k.aliases}
-	a := r.attributes
-	a.s, a.key = s, proposed
-	v, err := s.decide(&question{subject: &r.subject, action: "kms:PutKeyPolicy", attributes: &a})
-	if err == nil && !v.allowed {
+// checkLockout returns an error for a key policy under which the caller could not change it again.
+func (s *Service) checkLockout(r *request, k authz.Resource, document *policy.Document) error {
+	k.Policy = document
+	if !s.authz.AllowsLater(&r.authz, "kms:PutKeyPolicy", &k) {
 		return kms.Errorf(kms.CodeMalformedPolicy, "The new key policy will not allow you to update the key policy in the future.")
 	}
-	return err
+	return nil
 }
 
 // checkNewPolicy checks the policy that a new key is to have, if one is given.
@@ -84,7 +81,7 @@ func (s *Service) checkNewPolicy(r *request, record *store.Key, in *kms.CreateKe
 	if err != nil || in.BypassPolicyLockoutSafetyCheck {
 		return err
 	}
-	return s.checkLockout(r, &key{Key: *record, arn: s.names.Resource(kms.KeyPrefix)}, document)
+	return s.checkLockout(r, authz.Resource{Key: *record, ARN: s.names.Resource(kms.KeyPrefix)}, document)
 }
 
 func (s *Service) getKeyPolicy(r *request, in *kms.GetKeyPolicyInput) (*kms.GetKeyPolicyOutput, error) {
@@ -106,7 +103,7 @@ func (s *Service) getKeyPolicy(r *request, in *kms.GetKeyPolicyInput) (*kms.GetK
 // policyText is a key's policy as it was given.
 func (s *Service) policyText(k *key) (string, error) {
 	if k.Manager == kms.ManagerService {
-		return s.policies.managedText, nil
+		return s.authz.Policies.ManagedText, nil
 	}
 	var text []byte
 	err := s.store.View(func(tx *store.Tx) (err error) {
@@ -114,7 +111,7 @@ func (s *Service) policyText(k *key) (string, error) {
 		return err
 	})
 	if text == nil {
-		return s.policies.standardText, err
+		return s.authz.Policies.StandardText, err
 	}
 	return string(text), err
 }
@@ -142,26 +139,25 @@ func (s *Service) putServicePolicy(r *request, in *kms.PutServicePolicyInput) (*
 	s.changes.Lock()
 	defer s.changes.Unlock()
 	const action = "kmsfs:PutServicePolicy"
-	if err := s.admitAccount(r, action, "*"); err != nil {
+	if err := s.authorizeAccount(r, action, "*"); err != nil {
 		return nil, err
 	}
 	document, err := s.parsePolicy(in.Policy)
 	if err != nil {
 		return nil, err
 	}
-	d := document.Decide(&policy.Request{Subject: &r.subject, Action: action, Resource: "*", Attributes: &r.attributes})
-	if d.Effect != policy.Allow && !in.BypassPolicyLockoutSafetyCheck {
+	if !in.BypassPolicyLockoutSafetyCheck && !s.authz.AllowsWith(&r.authz, document, action) {
 		return nil, kms.Errorf(kms.CodeMalformedPolicy, "The new service policy will not allow you to update the service policy in the future.")
 	}
 	if err := s.change(r, func(tx *store.Tx) error { return tx.PutServicePolicy([]byte(in.Policy)) }); err != nil {
 		return nil, err
 	}
-	s.servicePolicy.Store(document)
+	s.authz.SetServicePolicy(document)
 	return &kms.PutServicePolicyOutput{}, nil
 }
 
 func (s *Service) getServicePolicy(r *request, _ *kms.GetServicePolicyInput) (*kms.GetServicePolicyOutput, error) {
-	if err := s.admitAccount(r, "kmsfs:GetServicePolicy", "*"); err != nil {
+	if err := s.authorizeAccount(r, "kmsfs:GetServicePolicy", "*"); err != nil {
 		return nil, err
 	}
 	var text []byte
@@ -170,7 +166,7 @@ func (s *Service) getServicePolicy(r *request, _ *kms.GetServicePolicyInput) (*k
 		return err
 	})
 	if text == nil {
-		text = []byte(standardServicePolicy(s.names))
+		text = []byte(authz.StandardServicePolicy(s.names))
 	}
 	return &kms.GetServicePolicyOutput{Policy: string(text)}, err
 }

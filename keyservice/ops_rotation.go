@@ -21,7 +21,7 @@ const (
 // rotates says whether keys of its kind are rotated at all.
 func (k *key) rotates() error {
 	if !k.spec.Symmetric() {
-		return kms.Errorf(kms.CodeUnsupportedOperation, "%s key spec is %s which is not valid for this operation.", k.arn, k.Spec)
+		return kms.Errorf(kms.CodeUnsupportedOperation, "%s key spec is %s which is not valid for this operation.", k.ARN, k.Spec)
 	}
 	return nil
 }
@@ -32,7 +32,7 @@ func (k *key) rotatesItself() error {
 		return err
 	}
 	if k.Origin == kms.OriginExternal {
-		return kms.Errorf(kms.CodeUnsupportedOperation, "%s origin is %s which is not valid for this operation.", k.arn, k.Origin)
+		return kms.Errorf(kms.CodeUnsupportedOperation, "%s origin is %s which is not valid for this operation.", k.ARN, k.Origin)
 	}
 	return nil
 }
@@ -43,7 +43,7 @@ func (s *Service) enableKeyRotation(r *request, in *kms.EnableKeyRotationInput) 
 		period = *in.RotationPeriodInDays
 	}
 	r.paramNumber("rotationPeriodInDays", int64(period))
-	r.aboutNumber("kms:rotationperiodindays", int64(period))
+	r.authz.SetNumber("kms:rotationperiodindays", int64(period))
 	if err := kms.CheckNumber("rotationPeriodInDays", &period, kms.MinRotationPeriod, kms.MaxRotationPeriod); err != nil {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func (s *Service) getKeyRotationStatus(r *request, in *kms.GetKeyRotationStatusI
 	if err := k.rotatesItself(); err != nil {
 		return nil, err
 	}
-	out := &kms.GetKeyRotationStatusOutput{KeyId: k.arn}
+	out := &kms.GetKeyRotationStatusOutput{KeyId: k.ARN}
 	if k.RotationPeriod > 0 && !k.isIn(kms.StatePendingDeletion) {
 		out.KeyRotationEnabled, out.RotationPeriodInDays, out.NextRotationDate = true, int32(k.RotationPeriod), given(k.NextRotation)
 	}
@@ -87,15 +87,15 @@ func (s *Service) rotateKeyOnDemand(r *request, in *kms.RotateKeyOnDemandInput) 
 		return nil, err
 	}
 	if k.OnDemandRotations >= kms.MaxOnDemandRotations {
-		return nil, kms.Errorf(kms.CodeLimitExceeded, "%s has been rotated on demand %d times, which is the limit.", k.arn, kms.MaxOnDemandRotations)
+		return nil, kms.Errorf(kms.CodeLimitExceeded, "%s has been rotated on demand %d times, which is the limit.", k.ARN, kms.MaxOnDemandRotations)
 	}
 	changed := k.Key
 	changed.OnDemandRotations++
-	r.response = append(r.response, audit.Text("keyId", k.arn))
+	r.response = append(r.response, audit.Text("keyId", k.ARN))
 	if err := s.rotate(r, k, &changed, rotationOnDemand); err != nil {
 		return nil, err
 	}
-	return &kms.RotateKeyOnDemandOutput{KeyId: k.arn}, nil
+	return &kms.RotateKeyOnDemandOutput{KeyId: k.ARN}, nil
 }
 
 // rotate makes a new material the current one; for imported material, the one that awaits it.
@@ -105,7 +105,7 @@ func (s *Service) rotate(r *request, k *key, changed *store.Key, how string) err
 	if k.Origin == kms.OriginExternal {
 		next := slices.IndexFunc(changed.Materials, func(m store.Material) bool { return m.Pending && m.Present })
 		if next < 0 {
-			return kms.Errorf(kms.CodeKMSInvalidState, "%s has no key material that is pending rotation.", k.arn)
+			return kms.Errorf(kms.CodeKMSInvalidState, "%s has no key material that is pending rotation.", k.ARN)
 		}
 		changed.Materials[next].Pending, changed.Current = false, next
 	} else {
@@ -130,7 +130,7 @@ func (s *Service) rotateDueKey(r *request, k *key) error {
 	changed := k.Key
 	changed.NextRotation = millis(r.time).AddDate(0, 0, k.RotationPeriod)
 	r.name = "RotateKey"
-	r.concerns(resourceKey, k.arn)
+	r.concerns(resourceKey, k.ARN)
 	r.details = append(r.details, audit.Text("keyId", k.ID.String()), audit.Text("rotationType", rotationAutomatic), audit.Text("previousKeyMaterialId", k.currentID))
 	return s.rotate(r, k, &changed, rotationAutomatic)
 }

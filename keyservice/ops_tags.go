@@ -58,9 +58,9 @@ func (r *request) aboutTags(tags []kms.Tag) {
 	keys := make([]string, len(tags))
 	for i, t := range tags {
 		keys[i] = t.TagKey
-		r.about("aws:requesttag/"+strings.ToLower(t.TagKey), t.TagValue)
+		r.authz.Set("aws:requesttag/"+strings.ToLower(t.TagKey), t.TagValue)
 	}
-	r.aboutList("aws:tagkeys", keys)
+	r.authz.SetList("aws:tagkeys", keys)
 }
 
 func (s *Service) tagResource(r *request, in *kms.TagResourceInput) (*kms.TagResourceOutput, error) {
@@ -87,7 +87,7 @@ func (s *Service) untagResource(r *request, in *kms.UntagResourceInput) (*kms.Un
 			return nil, err
 		}
 	}
-	r.aboutList("aws:tagkeys", in.TagKeys)
+	r.authz.SetList("aws:tagkeys", in.TagKeys)
 	return &kms.UntagResourceOutput{}, s.alter(r, "kms:UntagResource", in.KeyId, func(k *key, changed *store.Key) error {
 		changed.Tags = slices.DeleteFunc(changed.Tags, func(t store.Tag) bool { return slices.Contains(in.TagKeys, t.Key) })
 		return k.notIn(kms.StatePendingDeletion)

@@ -1,6 +1,7 @@
 package keyservice_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -170,5 +171,49 @@ func TestManagedKey(t *testing.T) {
 	keys, err := kms.ListKeys.Call(ctx, s, me, &kms.ListKeysInput{})
 	if err != nil || len(keys.Keys) != 2 {
 		t.Errorf("got %+v, %v", keys, err)
+	}
+}
+
+// The alias in the condition kms:RequestAlias is the one that named the key in question: in ReEncrypt,
+// each of the two keys has its own.
+func TestReEncryptRequestAlias(t *testing.T) {
+	g := newGranted(t)
+	other := newKey(t, g)
+	for name, key := range map[string]string{"alias/from": g.key, "alias/to": other} {
+		if _, err := kms.CreateAlias.Call(t.Context(), g, self(), &kms.CreateAliasInput{AliasName: name, TargetKeyId: key}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	allow := func(key, action, alias string) {
+		t.Helper()
+		policy := `{"Statement":[{"Effect":"Allow","Principal":{"AWS":"uid:4711"},"Action":"` + action + `","Resource":"*",` +
+			`"Condition":{"StringEquals":{"kms:RequestAlias":"` + alias + `"}}},` +
+			`{"Effect":"Allow","Principal":{"AWS":"uid:` + fmt.Sprint(self().UID) + `"},"Action":"kms:*","Resource":"*"}]}`
+		if _, err := kms.PutKeyPolicy.Call(t.Context(), g, self(), &kms.PutKeyPolicyInput{KeyId: key, Policy: policy}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	blob := generate(t, g, g.key, nil).CiphertextBlob
+	for _, test := range []struct {
+		name                string
+		fromAlias, toAlias  string // in the conditions
+		source, destination string // identifiers in the request
+		want                string
+	}{
+		{"each by its alias", "alias/from", "alias/to", "alias/from", "alias/to", ""},
+		{"source by ID", "alias/from", "alias/to", g.key, "alias/to", kms.CodeAccessDenied},
+		{"source by the ciphertext", "alias/from", "alias/to", "", "alias/to", kms.CodeAccessDenied},
+		{"destination by ID", "alias/from", "alias/to", "alias/from", other, kms.CodeAccessDenied},
+		{"the destination's alias for the source", "alias/to", "alias/to", g.key, "alias/to", kms.CodeAccessDenied},
+		{"the source's alias for the destination", "alias/from", "alias/from", "alias/from", other, kms.CodeAccessDenied},
+	} {
+		allow(g.key, "kms:ReEncryptFrom", test.fromAlias)
+		allow(other, "kms:ReEncryptTo", test.toAlias)
+		_, err := kms.ReEncrypt.Call(t.Context(), g, user(4711), &kms.ReEncryptInput{
+			CiphertextBlob: blob, SourceKeyId: test.source, DestinationKeyId: test.destination,
+		})
+		if code(err) != test.want {
+			t.Errorf("%s: got %v, want %q", test.name, err, test.want)
+		}
 	}
 }

@@ -3,13 +3,13 @@ package keyservice
 import (
 	"context"
 	"crypto/rand"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
 
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/authz"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 )
@@ -18,12 +18,6 @@ import (
 const (
 	resourceKey   = "AWS::KMS::Key"
 	resourceAlias = "AWS::KMS::Alias"
-)
-
-// maxOperation bounds the name of a file operation in the audit log, and maxFilePath a file's path, in bytes.
-const (
-	maxOperation = 64
-	maxFilePath  = 8192
 )
 
 // request is a call under way. The operation adds what is worth a record as it finds it out.
@@ -36,12 +30,8 @@ type request struct {
 	time        time.Time
 	readOnly    bool
 
-	// alias is the alias that names the key, if one does.
-	alias string
-	// subject and attributes are what policies see, and verdict is what came of the last question to them.
-	subject    subject
-	attributes attributes
-	verdict    verdict
+	// authz is the request as the decision about it sees it.
+	authz authz.Request
 
 	params, response, additional, details []audit.Field
 	resources                             []audit.Resource
@@ -54,7 +44,6 @@ type request struct {
 		params     [4]audit.Field
 		additional [2]audit.Field
 		resources  [2]audit.Resource
-		about      [4]attribute
 	}
 
 	// written is the call's record, which needs no memory of its own here.
@@ -87,20 +76,6 @@ func (r *request) contextParam(name string, context map[string]string) {
 	if len(context) > 0 && kms.ContextSize(context) <= kms.MaxContext {
 		r.params = append(r.params, audit.Pairs(name, context))
 	}
-}
-
-// about notes the value of a condition key, whose name is in lower case.
-func (r *request) about(name, value string) {
-	r.attributes.about = append(r.attributes.about, attribute{name: name, value: value})
-}
-
-func (r *request) aboutBool(name string, value bool) { r.about(name, strconv.FormatBool(value)) }
-
-func (r *request) aboutNumber(name string, value int64) { r.about(name, decimal64(value)) }
-
-// aboutList notes the values of a condition key that may have several.
-func (r *request) aboutList(name string, values []string) {
-	r.attributes.about = append(r.attributes.about, attribute{name: name, values: values})
 }
 
 func (r *request) concerns(kind, arn string) {
@@ -152,7 +127,7 @@ func (s *Service) newRequest(ctx context.Context, c kms.Caller, name string) *re
 		r.id = newID()
 	}
 	r.params, r.additional, r.resources = r.space.params[:0], r.space.additional[:0], r.space.resources[:0]
-	r.attributes.about = r.space.about[:0]
+	s.authz.Begin(&r.authz, &r.caller, r.time)
 	if c.SpokenBy != 0 {
 		r.additional = append(r.additional, audit.Number("spokenByPid", int64(c.SpokenBy)))
 	}
@@ -214,7 +189,7 @@ func (s *Service) describe(r *request, refusal *kms.Error) *audit.Record {
 	}
 	record := &r.written
 	if r.caller.ViaFileSystem {
-		record.Identity.InvokedBy = fileSystemService
+		record.Identity.InvokedBy = authz.FileSystemService
 	}
 	if refusal != nil {
 		record.ErrorCode, record.ErrorMessage = recordedCode(refusal.Code), refusal.Message
@@ -227,9 +202,7 @@ func (s *Service) identity(r *request) audit.Identity {
 		claimed := r.caller.AccessKeyID
 		return audit.Identity{Unknown: true, AccessKeyID: claimed[:min(len(claimed), maxClaimedKey)], Address: r.caller.Address}
 	}
-	i := s.users.Identity(&r.caller, r.time)
-	i.ARN = s.users.user(r.caller.UID, r.time).arn
-	return i
+	return s.users.Identity(&r.caller, r.time)
 }
 
 // maxClaimedKey bounds the access key that a stranger claims to have, in bytes.

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/authz"
@@ -19,7 +18,7 @@ import (
 	"kmsfs/keyservice/sealer"
 	"kmsfs/keyservice/store"
 	"kmsfs/keyservice/token"
-	"kmsfs/policy"
+	"kmsfs/keyservice/users"
 )
 
 // Service is an open home. It is safe for concurrent use.
@@ -27,20 +26,18 @@ type Service struct {
 	home       *home.Home
 	facts      *home.Facts
 	names      kms.ARNs
-	users      *Users
+	users      *users.Directory
 	ring       *material.Keyring
 	store      *store.Store
 	slots      *store.Slots
 	log        *audit.Log
-	policies   *policies
+	authz      *authz.Authorizer
 	operations map[string]operation
-	// servicePolicy is what decides where no key policy does.
-	servicePolicy atomic.Pointer[policy.Document]
-	cache         cache
-	usage         usage
-	agenda        agenda
-	exporter      errand
-	sender        sender
+	cache      cache
+	usage      usage
+	agenda     agenda
+	exporter   errand
+	sender     sender
 	// readings is the key to the MACs of sessions in which the audit log is read.
 	readings  [32]byte
 	refusals  refusals
@@ -62,7 +59,7 @@ var _ kms.Service = (*Service)(nil)
 // Open opens a home, and makes up for what has fallen due meanwhile. Its errors wrap ErrNoHome, ErrLocked, ErrWrongSecret, ErrSealerMismatch,
 // ErrDamagedHome or ErrUnsafeHome where one of them applies, and nothing is changed then.
 func Open(dir string, s sealer.Sealer) (*Service, error) {
-	service := &Service{users: NewUsers(), operations: newOperations(), generator: material.NewGenerator(), exporter: newErrand(), sender: sender{errand: newErrand()}}
+	service := &Service{operations: newOperations(), generator: material.NewGenerator(), exporter: newErrand(), sender: sender{errand: newErrand()}}
 	if err := service.open(dir, s); err != nil {
 		return nil, errors.Join(err, service.release())
 	}
@@ -79,7 +76,7 @@ func (s *Service) open(dir string, secret sealer.Sealer) (err error) {
 	s.facts, s.ring, s.store, s.slots = &s.home.Facts, s.home.Ring, s.home.Store, s.home.Slots
 	s.tokens = token.NewMaker(s.ring)
 	s.names = kms.NewARNs(s.facts.Name, s.facts.Account)
-	s.users.arn = s.names.User
+	s.users = users.New(s.names.User)
 	if err := s.openPolicies(); err != nil {
 		return err
 	}
@@ -94,18 +91,15 @@ func (s *Service) openPolicies() (err error) {
 	}); err != nil {
 		return home.AsError(err)
 	}
-	if s.policies, err = newPolicies(s.names); err != nil {
-		return err
-	}
 	if servicePolicy == nil {
-		servicePolicy = []byte(standardServicePolicy(s.names))
+		servicePolicy = []byte(authz.StandardServicePolicy(s.names))
 	}
 	document, err := authz.Scope(s.names, nil).Parse(string(servicePolicy))
 	if err != nil {
 		return fmt.Errorf("%w: service policy: %w", home.ErrDamaged, err)
 	}
-	s.servicePolicy.Store(document)
-	return nil
+	s.authz, err = authz.New(s.names, s.facts.Owner, s.users, document)
+	return err
 }
 
 // OwnerUID is the UID of the user whose home it is.

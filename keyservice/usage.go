@@ -94,7 +94,7 @@ func (s *Service) getKeyLastUsage(r *request, in *kms.GetKeyLastUsageInput) (*km
 	if err != nil {
 		return nil, err
 	}
-	out := &kms.GetKeyLastUsageOutput{KeyId: k.arn, TrackingStartDate: kms.Timestamp{Time: k.Created}, KeyCreationDate: kms.Timestamp{Time: k.Created}}
+	out := &kms.GetKeyLastUsageOutput{KeyId: k.ARN, TrackingStartDate: kms.Timestamp{Time: k.Created}, KeyCreationDate: kms.Timestamp{Time: k.Created}}
 	use, ok := s.usage.get(k.ID)
 	if !ok {
 		err = s.store.View(func(tx *store.Tx) error {

@@ -11,9 +11,9 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 
-	"kmsfs/keyservice"
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/kms"
+	"kmsfs/keyservice/users"
 	"kmsfs/policy"
 )
 
@@ -21,7 +21,7 @@ import (
 type journal struct {
 	dir   *os.File
 	log   *audit.Log
-	users *keyservice.Users
+	users *users.Directory
 }
 
 // use is a use of a key.
@@ -50,7 +50,7 @@ func openJournal(path, name string) (*journal, error) {
 		dir.Close()
 		return nil, err
 	}
-	return &journal{dir, log, keyservice.NewUsers()}, nil
+	return &journal{dir, log, users.New(nil)}, nil
 }
 
 func openLog(dir *os.File, name string) (*audit.Log, error) {
