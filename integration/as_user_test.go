@@ -24,6 +24,7 @@ var testsForUsersToo = []func(*testing.T){
 
 // TestAsUser runs the tests that need no privileges as nobody.
 func TestAsUser(t *testing.T) {
+	t.Parallel()
 	if !isRoot {
 		t.Fatal("already a user")
 	}

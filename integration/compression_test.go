@@ -20,6 +20,7 @@ func compress(t testing.TB, dir string) {
 
 // A mount of which all files are compressed is a POSIX file system like any other, shared or not.
 func TestCompressedPOSIX(t *testing.T) {
+	t.Parallel()
 	t.Run("Alone", func(t *testing.T) {
 		v := mounted(t)
 		compress(t, v.point)

@@ -359,6 +359,7 @@ func testLeftover(t *testing.T, v *volume, a string) {
 
 // A policy is durable once it is set: wherever the process is killed after that, it holds.
 func TestPolicyCrash(t *testing.T) {
+	t.Parallel()
 	if plain {
 		t.Log("there is no process to kill")
 		return
@@ -423,6 +424,7 @@ func TestPolicyCrash(t *testing.T) {
 
 // Nobody else gets a volume whose configuration was replaced while it is mounted.
 func TestReplacedConfiguration(t *testing.T) {
+	t.Parallel()
 	if plain {
 		t.Log("there is no volume")
 		return

@@ -23,6 +23,7 @@ const (
 // all names and inodes of the mount that are not in use. No operation may fail, and everything
 // must be where it was put last, and belong to the user it was given to last, after a remount too.
 func TestForget(t *testing.T) {
+	t.Parallel()
 	v := mounted(t)
 	workers := make([]*forgetWorker, forgetWorkers)
 	for i := range workers {

@@ -1,8 +1,11 @@
 // Package integration tests the program as its users run it: on real mounts, with real programs, and with what goes wrong.
 //
 // The tests want root. TestAsUser runs those that a user without privileges can run once more, as nobody, with fusermount3.
-// With KMSFS_INTEGRATION_PLAIN=1, scenarios run on a plain directory instead of a mount, which tests the scenarios. With
-// KMSFS_RACE=1 the program looks for data races in itself.
+// Everything runs in a mount namespace of its own, with a copy of /etc, so that nothing outside is touched.
+//
+// With KMSFS_INTEGRATION_PLAIN=1, scenarios run on a plain directory instead of a mount, which tests the
+// scenarios. With KMSFS_RACE=1 the program looks for data races in itself. KMSFS_TAGS are build tags for
+// it: lockorder has it check the order of its locks.
 package integration
 
 import (
@@ -127,6 +130,9 @@ func testMain(m *testing.M) (code int) {
 		if os.Getenv("KMSFS_RACE") == "1" {
 			args = append(args, "-race")
 			_ = os.Setenv("GORACE", "log_path="+filepath.Join(suite, "race"))
+		}
+		if tags := os.Getenv("KMSFS_TAGS"); tags != "" {
+			args = append(args, "-tags", tags)
 		}
 		if out, err := exec.Command("go", append(args, "kmsfs/cmd/kmsfs")...).CombinedOutput(); err != nil {
 			return fail(fmt.Errorf("%w\n%s", err, out))

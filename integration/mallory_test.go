@@ -16,6 +16,7 @@ import (
 // TestMallory has a user who can change all of the ciphertext, and may use the files in one directory, try to read others, or to have others read
 // what she made up. No mode stands in her way.
 func TestMallory(t *testing.T) {
+	t.Parallel()
 	if plain {
 		t.Log("there is no ciphertext")
 		return

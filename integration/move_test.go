@@ -195,6 +195,7 @@ func testMoveLeave(t *testing.T, v *volume, a, b string) {
 
 // A file with hundreds of links opens by each, whichever of them go.
 func TestManyLinks(t *testing.T) {
+	t.Parallel()
 	if plain {
 		t.Log("there are no headers")
 		return
@@ -270,6 +271,7 @@ const renamedFiles = 5_000
 
 // A directory's rename rewrites nothing of what is in it, and grants follow what is there.
 func TestRenameDirectory(t *testing.T) {
+	t.Parallel()
 	if plain {
 		t.Log("there are no headers")
 		return
@@ -355,6 +357,7 @@ func TestRenameDirectory(t *testing.T) {
 
 // Wherever a rename is cut short, everything opens at the old place or the new one.
 func TestRenameCrash(t *testing.T) {
+	t.Parallel()
 	if plain {
 		t.Log("there is no process to kill")
 		return

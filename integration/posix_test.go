@@ -10,6 +10,7 @@ import (
 )
 
 func TestPOSIX(t *testing.T) {
+	t.Parallel()
 	t.Run("Encrypted", func(t *testing.T) { runScenarios(t, posixScenarios, true) })
 	t.Run("PlaintextNames", func(t *testing.T) { runScenarios(t, posixScenarios, false, "--plaintext-names") })
 }
