@@ -2,124 +2,66 @@ package fs
 
 import (
 	"container/list"
-	"context"
 	"errors"
 	"fmt"
-	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
+	"kmsfs/fs/lock"
 	disk "kmsfs/fs/volume"
 )
 
-// directory is what an inode has if it is a directory: a descriptor, which is closed when too many are open, and its
-// record, which is read once.
+// directory is what an inode has if it is a directory: its record, which is read once, and a
+// descriptor, which is closed when too many are open.
 type directory struct {
-	// dirMu guards the record, dirID and unsynced. Locks of parents are taken under those of their children's, never the other way.
-	dirMu  sync.Mutex
-	record *envelope.Directory
-	// dirID is what the first record that was read says: one that says otherwise is another directory's. Zero until then.
-	dirID envelope.DirectoryID
+	recordMu lock.Mutex[lock.Record] // guards what follows up to fresh; directoryCache.mu is taken under it
+	record   *envelope.Directory
+	// id is the directory's ID by the first record that was read; zero until then. A record with
+	// another ID is another directory's.
+	id envelope.DirectoryID
 	// unsynced says that the record, or the directory's own entry, may not be durable.
 	unsynced bool
-	// fresh are directories made in this one that it hasn't been synced with.
+	// fresh are directories made in this one that it has not been synced with.
 	fresh []*inode
 
-	// The following are guarded by directories.mu.
-	fd   int // open with O_PATH; -1 if closed
-	uses int
-	idle *list.Element // in directories.idle, if there are no uses
+	descriptor // guarded by directoryCache.mu
 }
 
-// directories keeps the descriptors of directories.
-type directories struct {
-	mu   sync.Mutex // taken after dirMu; no other lock is taken under it
-	idle *list.List // of *inode, those used longest ago first
+// descriptor is an open directory.
+type descriptor struct {
+	fd   int // opened with O_PATH; -1 if closed
+	pins int
+	idle *list.Element // in directoryCache.idle, while there are no pins
+}
+
+// directoryCache keeps descriptors of directories open.
+type directoryCache struct {
+	mu   lock.Mutex[lock.Directories]
+	idle *list.List // of *inode, the one used longest ago first
 	open int
 	most int // how many may be open
 }
 
-// use is a directory in use: a descriptor that stays open until release, and the directory's ID.
-type use struct {
-	v  *volume
-	in *inode
-	fd int
-	id envelope.DirectoryID
+// newDirectoryCache returns a cache that holds the root's descriptor, which is always in use.
+func newDirectoryCache(root *inode, fd int) *directoryCache {
+	root.fd, root.pins = fd, 1
+	return &directoryCache{idle: list.New(), open: 1, most: mostDescriptors()}
 }
 
-// use opens a directory. The caller holds volume.tree, and releases the use.
-func (v *volume) use(in *inode) (use, error) {
-	if v.shared() {
-		if err := v.checkPlace(in); err != nil {
-			return use{}, err
-		}
+// mostDescriptors is how many directories may be open: half of the files that the process may have
+// open at all.
+func mostDescriptors() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 256
 	}
-	fd, err := v.descriptor(in)
-	if err != nil {
-		return use{}, err
-	}
-	record, err := v.recordOf(in, fd)
-	if err != nil {
-		v.release(in)
-		return use{}, err
-	}
-	return use{v, in, fd, record.ID}, nil
+	return int(min(limit.Cur/2, 16384))
 }
 
-// checkPlace returns ESTALE if another mount has moved or removed the directory, or one above it, since its name was looked up: its path is
-// what callers are judged by.
-func (v *volume) checkPlace(in *inode) error {
-	l, ok := in.link()
-	if !ok {
-		return nil
-	}
-	s, err := v.spot(l)
-	if err != nil {
-		return err
-	}
-	defer s.release()
-	return s.leadsTo(in)
-}
-
-func (u use) release() { u.v.release(u.in) }
-
-// descriptor returns a descriptor of in and counts a use of it.
-func (v *volume) descriptor(in *inode) (int, error) {
-	if fd, ok := v.dirs.take(in); ok {
-		return fd, nil
-	}
-	l, ok := in.link()
-	if !ok {
-		return -1, unix.ESTALE
-	}
-	parent, err := v.use(l.parent)
-	if err != nil {
-		return -1, err
-	}
-	defer parent.release()
-	name, err := v.sealed.EncryptName(parent.id, l.name)
-	if err != nil {
-		return -1, err
-	}
-	fd, err := unix.Openat(parent.fd, name.Entry, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, err
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || !in.is(&st) {
-		unix.Close(fd)
-		return -1, unix.ESTALE
-	}
-	if v.shared() {
-		in.dropRecord() // the number may be another directory's by now
-	}
-	return v.dirs.put(in, fd), nil
-}
-
-// take counts a use of a descriptor that is open.
-func (d *directories) take(in *inode) (int, bool) {
+// pin pins a descriptor that is open.
+func (d *directoryCache) pin(in *inode) (fd int, ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if in.fd < 0 {
@@ -129,29 +71,16 @@ func (d *directories) take(in *inode) (int, bool) {
 	return in.fd, true
 }
 
-func (d *directories) count(in *inode) {
-	in.uses++
+func (d *directoryCache) count(in *inode) {
+	in.pins++
 	if in.idle != nil {
 		d.idle.Remove(in.idle)
 		in.idle = nil
 	}
 }
 
-// isGone says whether in is a directory that another mount has removed: a network file system may give its number to another while a
-// descriptor of it is open here.
-func (v *volume) isGone(in *inode) bool {
-	fd, ok := v.dirs.take(in)
-	if !ok {
-		return false
-	}
-	defer v.release(in)
-	var st unix.Stat_t
-	err := unix.Fstat(fd, &st)
-	return errors.Is(err, unix.ESTALE) || err == nil && st.Nlink == 0
-}
-
-// put keeps a descriptor that was just opened, unless somebody else was faster, and counts a use.
-func (d *directories) put(in *inode, fd int) int {
+// put keeps a descriptor that was just opened, unless there is one by now, and pins it.
+func (d *directoryCache) put(in *inode, fd int) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if in.fd >= 0 {
@@ -168,7 +97,7 @@ func (d *directories) put(in *inode, fd int) int {
 }
 
 // drop closes an idle descriptor.
-func (d *directories) drop(in *inode) {
+func (d *directoryCache) drop(in *inode) {
 	d.idle.Remove(in.idle)
 	in.idle = nil
 	unix.Close(in.fd)
@@ -176,17 +105,17 @@ func (d *directories) drop(in *inode) {
 	d.open--
 }
 
-func (v *volume) release(in *inode) {
-	v.dirs.mu.Lock()
-	defer v.dirs.mu.Unlock()
-	in.uses--
-	if in.uses == 0 {
-		in.idle = v.dirs.idle.PushBack(in)
+func (d *directoryCache) unpin(in *inode) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	in.pins--
+	if in.pins == 0 {
+		in.idle = d.idle.PushBack(in)
 	}
 }
 
 // forget closes the descriptor of a directory that the kernel has forgotten.
-func (d *directories) forget(in *inode) {
+func (d *directoryCache) forget(in *inode) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if in.idle != nil {
@@ -194,18 +123,146 @@ func (d *directories) forget(in *inode) {
 	}
 }
 
-// recordOf returns the record of in, whose descriptor is fd: authentic, and of a directory that lies where it says and is whose it says.
-func (v *volume) recordOf(in *inode, fd int) (*envelope.Directory, error) {
-	in.dirMu.Lock()
-	defer in.dirMu.Unlock()
+// close closes all idle descriptors.
+func (d *directoryCache) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for d.idle.Len() > 0 {
+		d.drop(d.idle.Front().Value.(*inode))
+	}
+}
+
+// dirRef is a pinned directory: its descriptor stays open until release.
+type dirRef struct {
+	cache *directoryCache
+	in    *inode
+	fd    int
+	// record is the directory's when it was pinned.
+	record *envelope.Directory
+}
+
+func (d dirRef) release() { d.cache.unpin(d.in) }
+
+func (d dirRef) id() envelope.DirectoryID { return d.record.ID }
+
+// step is a directory on the way down to one that is pinned.
+type step struct {
+	in   *inode
+	link link
+}
+
+// pin opens a directory, and reads its record. The caller holds volume.tree, and releases the
+// dirRef.
+func (o *operation) pin(in *inode) (dirRef, error) {
+	ref, way, err := o.nearest(in)
+	for i := len(way) - 1; err == nil && i >= 0; i-- {
+		var next dirRef
+		next, err = o.descend(ref, way[i])
+		ref.release()
+		ref = next
+	}
+	return ref, err
+}
+
+// nearest returns the first directory, from in upward, that is known well enough, and the way from
+// in up to it. In a shared volume that is the root: another mount may have moved any other.
+func (o *operation) nearest(in *inode) (ref dirRef, way []step, err error) {
+	for {
+		if ref, ok := o.pinKnown(in); ok {
+			return ref, way, nil
+		}
+		l, ok := in.link()
+		if !ok {
+			return dirRef{}, nil, unix.ESTALE
+		}
+		way = append(way, step{in, l})
+		in = l.parent
+	}
+}
+
+func (o *operation) pinKnown(in *inode) (dirRef, bool) {
+	if o.shared() && in != o.root {
+		return dirRef{}, false
+	}
+	record := in.knownRecord()
+	if record == nil {
+		return dirRef{}, false
+	}
+	fd, ok := o.dirs.pin(in)
+	return dirRef{o.dirs, in, fd, record}, ok
+}
+
+// descend pins a directory that lies in one that is pinned.
+func (o *operation) descend(parent dirRef, s step) (dirRef, error) {
+	name, err := o.sealed.EncryptName(parent.id(), s.link.name)
+	if err != nil {
+		return dirRef{}, err
+	}
+	if o.shared() {
+		at := dirEntry{parent, s.link, name}
+		if err := at.leadsTo(s.in); err != nil {
+			return dirRef{}, err
+		}
+	}
+	fd, ok := o.dirs.pin(s.in)
+	if !ok {
+		if fd, err = o.openDirectory(parent, name.Entry, s.in); err != nil {
+			return dirRef{}, err
+		}
+	}
+	record, err := o.readRecord(s.in, fd, envelope.Location{Directory: parent.id(), Name: s.link.name})
+	if err != nil {
+		o.dirs.unpin(s.in)
+		return dirRef{}, err
+	}
+	return dirRef{o.dirs, s.in, fd, record}, nil
+}
+
+// openDirectory opens and pins a directory.
+func (o *operation) openDirectory(parent dirRef, entry string, in *inode) (int, error) {
+	fd, err := unix.Openat(parent.fd, entry, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || !in.is(&st) {
+		unix.Close(fd)
+		return -1, unix.ESTALE
+	}
+	if o.shared() {
+		in.dropRecord() // the number may be another directory's by now
+	}
+	return o.dirs.put(in, fd), nil
+}
+
+// isGone says whether in is a directory that another mount has removed: a network file system may
+// give its number to another one while a descriptor of it is open here.
+func (v *volume) isGone(in *inode) bool {
+	fd, ok := v.dirs.pin(in)
+	if !ok {
+		return false
+	}
+	defer v.dirs.unpin(in)
+	var st unix.Stat_t
+	err := unix.Fstat(fd, &st)
+	return errors.Is(err, unix.ESTALE) || err == nil && st.Nlink == 0
+}
+
+func (in *inode) knownRecord() *envelope.Directory {
+	in.recordMu.Lock()
+	defer in.recordMu.Unlock()
+	return in.record
+}
+
+// readRecord returns the record of in, which was found at that location and is open as fd. The
+// record is authentic, and names this location and the directory's owner.
+func (o *operation) readRecord(in *inode, fd int, found envelope.Location) (*envelope.Directory, error) {
+	in.recordMu.Lock()
+	defer in.recordMu.Unlock()
 	if in.record != nil {
 		return in.record, nil
 	}
-	record, err := v.disk.ReadDirectory(fd)
-	if err != nil {
-		return nil, err
-	}
-	found, err := v.locationOf(in)
+	record, err := o.disk.ReadDirectory(fd)
 	if err != nil {
 		return nil, err
 	}
@@ -214,69 +271,61 @@ func (v *volume) recordOf(in *inode, fd int) (*envelope.Directory, error) {
 		return nil, err
 	}
 	if !record.LiesAt(found) || !record.OwnedBy(owner) {
-		if err := v.acceptDirectory(fd, in, record, found, owner); err != nil {
+		if err := o.acceptDirectory(fd, in, record, found, owner); err != nil {
 			return nil, err
 		}
 	}
-	if in.dirID != record.ID && in.dirID != (envelope.DirectoryID{}) {
+	if in.id != record.ID && in.id != (envelope.DirectoryID{}) {
 		return nil, unix.ESTALE // what is known beneath it is the other one's
 	}
-	in.record, in.dirID = record, record.ID
+	in.record, in.id = record, record.ID
 	return record, nil
 }
 
 // mayBe says whether a directory may have that ID.
 func (in *inode) mayBe(id envelope.DirectoryID) bool {
-	in.dirMu.Lock()
-	defer in.dirMu.Unlock()
-	return in.dirID == id || in.dirID == envelope.DirectoryID{}
+	in.recordMu.Lock()
+	defer in.recordMu.Unlock()
+	return in.id == id || in.id == envelope.DirectoryID{}
 }
 
-// dropRecord sees to it that the record is read anew.
+// dropRecord has the record read again when it is needed.
 func (in *inode) dropRecord() {
-	in.dirMu.Lock()
-	defer in.dirMu.Unlock()
+	in.recordMu.Lock()
+	defer in.recordMu.Unlock()
 	in.record = nil
 }
 
-// locationOf returns where a directory was found.
-func (v *volume) locationOf(in *inode) (envelope.Location, error) {
-	l, ok := in.link()
-	if !ok {
-		if in == v.root {
-			return envelope.Location{}, nil
-		}
-		return envelope.Location{}, unix.ESTALE
-	}
-	parent, err := v.use(l.parent)
-	if err != nil {
-		return envelope.Location{}, err
-	}
-	defer parent.release()
-	return envelope.Location{Directory: parent.id, Name: l.name}, nil
+// setRecord notes the record of a directory.
+func (in *inode) setRecord(record *envelope.Directory, unsynced bool) {
+	in.recordMu.Lock()
+	defer in.recordMu.Unlock()
+	in.record, in.id = record, record.ID
+	in.unsynced = in.unsynced || unsynced
 }
 
-// acceptDirectory decides on a directory that was found elsewhere, or somebody else's, than its record says: it is refused, unless a power
-// failure may have left the record behind a rename.
-func (v *volume) acceptDirectory(fd int, in *inode, record *envelope.Directory, found envelope.Location, owner uint32) error {
+// acceptDirectory decides on a directory that was found at another location, or has another owner,
+// than its record says. It is refused, unless a power failure may have left the record behind a
+// rename.
+func (o *operation) acceptDirectory(fd int, in *inode, record *envelope.Directory, found envelope.Location, owner uint32) error {
 	event := keys.Event{Name: keys.EventContextMismatch, Details: places(record.Locations, found, in.path())}
 	event.Details["foundOwner"] = disk.OwnerName(owner)
 	var st unix.Stat_t
 	err := unix.Fstatat(fd, envelope.DirectoryName, &st, unix.AT_SYMLINK_NOFOLLOW)
-	if err != nil || !record.OwnedBy(owner) || !v.tolerance.Rebooted || !v.tolerance.Covers(st.Ctim) {
+	if err != nil || !record.OwnedBy(owner) || !o.tolerance.Rebooted || !o.tolerance.Covers(st.Ctim) {
 		event.Error = disk.ErrMismatch
-		return errors.Join(disk.ErrMismatch, v.keys.Record(context.Background(), keys.Self("lookup"), event))
+		return errors.Join(disk.ErrMismatch, o.record(keys.Self("lookup"), event))
 	}
 	event.Name = keys.EventRepaired
-	if err := v.keys.Record(context.Background(), keys.Self("lookup"), event); err != nil {
+	if err := o.record(keys.Self("lookup"), event); err != nil {
 		return err
 	}
-	v.log.Warn("a directory lay one rename behind its record: accepted after an unclean end", "path", in.path())
+	o.log.Warn("accepted after an unclean end: a directory lies one rename ahead of its record", "path", in.path())
 	record.Locations = []envelope.Location{found}
-	if v.readOnly {
+	if o.readOnly {
 		return nil
 	}
-	return v.disk.WriteDirectory(fd, record, true)
+	return o.disk.WriteDirectory(fd, record, true)
 }
 
 // places describes a mismatch for the audit log.
@@ -289,11 +338,11 @@ func places(sealed []envelope.Location, found envelope.Location, path string) ma
 	return details
 }
 
-// syncRecords makes the records of in and of all directories above it durable: what lies beneath can't be found
-// without them.
-func (v *volume) syncRecords(in *inode) error {
+// syncRecords makes the records of in and of all directories above it durable: without them,
+// nothing beneath them can be found.
+func (o *operation) syncRecords(in *inode) error {
 	for in != nil {
-		if err := v.syncRecord(in); err != nil {
+		if err := o.syncRecord(in); err != nil {
 			return err
 		}
 		l, ok := in.link()
@@ -305,59 +354,59 @@ func (v *volume) syncRecords(in *inode) error {
 	return nil
 }
 
-func (v *volume) syncRecord(in *inode) error {
-	in.dirMu.Lock()
+func (o *operation) syncRecord(in *inode) error {
+	in.recordMu.Lock()
 	unsynced := in.unsynced
-	in.dirMu.Unlock()
+	in.recordMu.Unlock()
 	if !unsynced {
 		return nil
 	}
-	u, err := v.use(in)
+	dir, err := o.pin(in)
 	if err != nil {
 		return err
 	}
-	defer u.release()
-	if err := disk.SyncControl(u.fd, envelope.DirectoryName); err != nil {
+	defer dir.release()
+	if err := disk.SyncControl(dir.fd, envelope.DirectoryName); err != nil {
 		return err
 	}
-	if err := disk.SyncDir(u.fd); err != nil {
+	if err := disk.SyncDir(dir.fd); err != nil {
 		return err
 	}
-	in.dirMu.Lock()
+	in.recordMu.Lock()
 	in.unsynced = false
-	in.dirMu.Unlock()
+	in.recordMu.Unlock()
 	return nil
 }
 
 func (in *inode) addFresh(child *inode) {
-	in.dirMu.Lock()
-	defer in.dirMu.Unlock()
+	in.recordMu.Lock()
+	defer in.recordMu.Unlock()
 	in.fresh = append(in.fresh, child)
 }
 
-// syncDirectory makes durable what fsync(2) of a directory promises: its entries, and that the directories among them can be
-// opened.
-func (v *volume) syncDirectory(in *inode) error {
-	in.dirMu.Lock()
+// syncDirectory makes durable what fsync(2) of a directory promises: its entries, and that the
+// directories among them can be opened.
+func (o *operation) syncDirectory(in *inode) error {
+	in.recordMu.Lock()
 	fresh := in.fresh
 	in.fresh = nil
-	in.dirMu.Unlock()
+	in.recordMu.Unlock()
 	for i, child := range fresh {
-		err := v.syncRecord(child)
+		err := o.syncRecord(child)
 		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ESTALE) { // it may be gone again
-			in.dirMu.Lock()
+			in.recordMu.Lock()
 			in.fresh = append(in.fresh, fresh[i:]...)
-			in.dirMu.Unlock()
+			in.recordMu.Unlock()
 			return err
 		}
 	}
-	u, err := v.use(in)
+	dir, err := o.pin(in)
 	if err != nil {
 		return err
 	}
-	defer u.release()
-	if err := disk.SyncDir(u.fd); err != nil {
+	defer dir.release()
+	if err := disk.SyncDir(dir.fd); err != nil {
 		return err
 	}
-	return v.syncRecords(in)
+	return o.syncRecords(in)
 }

@@ -13,6 +13,7 @@ import (
 
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
+	"kmsfs/fs/lock"
 )
 
 var (
@@ -29,7 +30,7 @@ var (
 
 // handle is an open regular file as a process has it.
 type handle struct {
-	c      *content
+	c      *openFile
 	in     *inode
 	parent *inode // the directory where it was opened, which a sync makes findable
 	// inode is the kernel's, which may hold data that it has not written yet.
@@ -38,46 +39,54 @@ type handle struct {
 	// call is who opened it, and link by which name.
 	call keys.Call
 	link link
-	// revoked says that its opener may not use it any more. Changed by the watch, and at its release.
+	// revoked says that its caller may not use it any more: see holders.
 	revoked atomic.Bool
 }
 
 // Open opens a regular file.
 func (n *node) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
-	v := n.v
+	o := n.v.operation(ctx)
+	defer o.end()
 	write := flags&unix.O_ACCMODE != unix.O_RDONLY
-	if err := v.tree.RLock(); err != nil {
-		return nil, 0, v.errno(err, "open", n.describe())
-	}
-	defer v.tree.RUnlock()
-	call := v.callOf(ctx, "open for read")
+	call := callOf(ctx, "open for read")
 	if write {
 		call.Operation = "open for write"
 	}
 	if n.sharedUnwatched(call) {
 		return nil, 0, unix.ESTALE
 	}
-	c, at, err := v.openKnown(call, n.in, write, write)
+	var c *openFile
+	var at link
+	err := o.run(resolving, func() (err error) {
+		c, at, err = o.openKnown(call, n.in, write, write)
+		return err
+	})
 	if err != nil {
-		return nil, 0, v.errno(err, "open", n.in.path())
+		return nil, 0, o.errnoOf(err, "open", n.in)
 	}
 	c.opener.CompareAndSwap(nil, &call.Caller)
-	if n.sharedUnwatched(call) { // with somebody who came at the same time
-		_ = c.release() // which others have open
+	if n.sharedUnwatched(call) { // with a caller that came at the same time
+		_ = c.release() // others have it open
 		return nil, 0, unix.ESTALE
 	}
-	return n.newHandle(call, c, n.in, at, &n.Inode, flags), v.openFlags(), 0
+	h := n.newHandle(call, c, n.in, at, &n.Inode, flags)
+	if err := o.denyIfLocked(); err != nil { // the round that locks the mount may not have seen the handle
+		h.Release(ctx)
+		return nil, 0, o.errnoOf(err, "open", n.in)
+	}
+	return h, o.openFlags(), 0
 }
 
-// sharedUnwatched says whether the caller is about to share with another one a file whose attributes the kernel may believe for long: then it wouldn't ask before it
-// serves the one what it has read for the other, once one of them loses access. The caller of open gets ESTALE, for which the kernel looks the file up again, and
-// is told its attributes anew.
+// sharedUnwatched says whether the caller is about to share a file with another caller while the
+// kernel may believe the file's attributes for long: it would not ask before it serves one of them
+// what it has read for the other, once one loses access. The open is answered by ESTALE. The kernel
+// then looks the file up again, and is told its attributes anew.
 func (n *node) sharedUnwatched(call keys.Call) bool {
 	v := n.v
 	if !v.allowOther || v.shared() {
 		return false
 	}
-	c := v.contents.find(n.in.identity)
+	c := v.files.find(n.in.identity)
 	if c == nil || c.watched.Load() {
 		return false
 	}
@@ -85,8 +94,9 @@ func (n *node) sharedUnwatched(call keys.Call) bool {
 	if opener == nil || sameCaller(opener, &call.Caller) {
 		return false
 	}
+	lock.AssertNone("the kernel")
 	const attributesAlone = -1
-	_ = n.NotifyContent(attributesAlone, 0) // for those who come without a path, by /proc
+	_ = n.NotifyContent(attributesAlone, 0) // for those that come without a path, by /proc
 	return true
 }
 
@@ -98,24 +108,20 @@ func (v *volume) openFlags() uint32 {
 	return fuse.FOPEN_KEEP_CACHE
 }
 
-// newHandle gives the watch a new handle, whole: of a file that was opened by that name, if it has any.
-func (n *node) newHandle(call keys.Call, c *content, in *inode, at link, known *gofs.Inode, flags uint32) *handle {
+// newHandle adds a handle of a file that was opened by that name, if it has one.
+func (n *node) newHandle(call keys.Call, c *openFile, in *inode, at link, known *gofs.Inode, flags uint32) *handle {
 	h := &handle{call: call, c: c, in: in, parent: n.in, link: at, inode: known, write: flags&unix.O_ACCMODE != unix.O_RDONLY}
 	if at.parent != nil {
 		h.parent = at.parent
 	}
-	if h.write {
-		c.writers.Add(1)
-	}
-	c.handles.Add(1)
-	n.v.handles.add(h)
+	c.holders.add(h)
 	return h
 }
 
-// allowed refuses a handle whose opener has lost access to the file.
+// allowed denies a handle whose caller has lost access to the file.
 func (h *handle) allowed() error {
 	if h.revoked.Load() {
-		return errLocked
+		return errWiped
 	}
 	return nil
 }
@@ -123,19 +129,19 @@ func (h *handle) allowed() error {
 func (h *handle) errno(err error, op string) syscall.Errno { return h.c.v.errno(err, op, h.c.path) }
 
 // Read opens the sealed blocks straight into the kernel's buffer.
-func (h *handle) Read(_ context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
-	n, err := h.readAt(dest, off)
+func (h *handle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	n, err := h.readAt(ctx, dest, off)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, h.errno(err, "read")
 	}
 	return fuse.ReadResultData(dest[:n]), 0
 }
 
-func (h *handle) readAt(p []byte, off int64) (n int, err error) {
+func (h *handle) readAt(ctx context.Context, p []byte, off int64) (n int, err error) {
 	if err := h.allowed(); err != nil {
 		return 0, err
 	}
-	err = h.c.use(false, func(f *envelope.File) error {
+	err = h.c.do(ctx, false, func(f *envelope.File) error {
 		n, err = f.ReadAt(p, off)
 		return err
 	})
@@ -152,12 +158,13 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, sys
 			return 0, h.errno(err, "write")
 		}
 	}
-	err := h.c.use(true, func(f *envelope.File) error {
-		if off == atEnd {
-			off = f.Size()
+	err := h.c.do(ctx, true, func(f *envelope.File) error {
+		at := off
+		if at == atEnd {
+			at = f.Size()
 		}
 		return timed(func() error {
-			_, err := f.WriteAt(data, off)
+			_, err := f.WriteAt(data, at)
 			return err
 		})
 	})
@@ -165,7 +172,7 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, sys
 		err = target{fd: h.c.storage.FD}.dropPrivileges() // the kernel has left it to the file system
 	}
 	if err != nil {
-		if errors.Is(err, errLocked) { // only the kernel comes so far; it tells those who close the file or sync it
+		if errors.Is(err, errWiped) { // only the kernel comes so far; it tells those who close the file or sync it
 			h.c.v.log.Error("data that was not written back before access was revoked is lost", "path", h.c.path, "offset", off, "bytes", len(data))
 		}
 		return 0, h.errno(err, "write")
@@ -173,7 +180,8 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, sys
 	return uint32(len(data)), 0
 }
 
-// Flush has nothing to do, as writes are in the volume when they return. Who has lost access is told: what he wrote last may not be there.
+// Flush has nothing to do, as writes are in the volume when they return. A caller that has lost
+// access is told: what it wrote last may be lost.
 func (h *handle) Flush(context.Context) syscall.Errno {
 	if !h.write {
 		return 0
@@ -182,8 +190,7 @@ func (h *handle) Flush(context.Context) syscall.Errno {
 }
 
 // Fsync makes the file durable, and the directories on the way to it openable.
-func (h *handle) Fsync(context.Context, uint32) syscall.Errno {
-	v := h.c.v
+func (h *handle) Fsync(ctx context.Context, _ uint32) syscall.Errno {
 	if err := h.allowed(); err != nil {
 		return h.errno(err, "sync")
 	}
@@ -193,14 +200,12 @@ func (h *handle) Fsync(context.Context, uint32) syscall.Errno {
 		}
 		return h.c.keepTime(f.Sync)
 	}
-	if err := h.c.use(h.c.writable, sync); err != nil {
+	if err := h.c.do(ctx, h.c.writable, sync); err != nil {
 		return h.errno(err, "sync")
 	}
-	if err := v.tree.RLock(); err != nil {
-		return h.errno(err, "sync")
-	}
-	defer v.tree.RUnlock()
-	err := v.syncRecords(h.parent)
+	o := h.c.v.operation(ctx)
+	defer o.end()
+	err := o.run(resolving, func() error { return o.syncRecords(h.parent) })
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESTALE) { // removed meanwhile, and so need not be found
 		err = nil
 	}
@@ -209,18 +214,13 @@ func (h *handle) Fsync(context.Context, uint32) syscall.Errno {
 
 // Release ends the use of the file.
 func (h *handle) Release(context.Context) syscall.Errno {
-	if h.write {
-		h.c.writers.Add(-1)
-	}
-	h.c.v.handles.remove(h)
-	h.unrevoke()
-	h.c.handles.Add(-1)
-	path := h.c.path // afterwards, it may be opened for somebody else
+	h.c.holders.remove(h)
+	path := h.c.path // afterwards, it may be opened for another caller
 	return h.c.v.errno(h.c.release(), "close", path)
 }
 
 // Allocate is fallocate(2).
-func (h *handle) Allocate(_ context.Context, off, size uint64, mode uint32) syscall.Errno {
+func (h *handle) Allocate(ctx context.Context, off, size uint64, mode uint32) syscall.Errno {
 	keep := mode&unix.FALLOC_FL_KEEP_SIZE != 0
 	allocate := func(f *envelope.File) error {
 		switch mode &^ unix.FALLOC_FL_KEEP_SIZE {
@@ -236,25 +236,26 @@ func (h *handle) Allocate(_ context.Context, off, size uint64, mode uint32) sysc
 	if err := h.allowed(); err != nil {
 		return h.errno(err, "allocate")
 	}
-	err := h.c.use(true, func(f *envelope.File) error {
+	err := h.c.do(ctx, true, func(f *envelope.File) error {
 		return h.c.stamp(func() error { return allocate(f) })
 	})
 	return h.errno(err, "allocate")
 }
 
-// Lseek finds data and holes. While somebody writes, the kernel may hold data that isn't here yet, and asks without
-// writing it back: it is told to, by dropping what it caches.
-func (h *handle) Lseek(_ context.Context, off uint64, whence uint32) (uint64, syscall.Errno) {
+// Lseek finds data and holes. While a handle is open for writing, the kernel may hold data that isn't
+// here yet, and asks without writing it back. It is told to write it back, by dropping what it caches.
+func (h *handle) Lseek(ctx context.Context, off uint64, whence uint32) (uint64, syscall.Errno) {
 	if err := h.allowed(); err != nil {
 		return 0, h.errno(err, "seek")
 	}
-	if h.c.writers.Load() > 0 && !h.c.v.shared() {
+	if h.c.holders.written() && !h.c.v.shared() {
+		lock.AssertNone("the kernel")
 		if errno := h.inode.NotifyContent(0, 0); errno != 0 && errno != unix.ENOENT {
 			return 0, errno
 		}
 	}
 	var at int64
-	err := h.c.use(false, func(f *envelope.File) (err error) {
+	err := h.c.do(ctx, false, func(f *envelope.File) (err error) {
 		switch whence {
 		case unix.SEEK_DATA:
 			at, err = f.SeekData(int64(off))
@@ -272,7 +273,7 @@ func (h *handle) Lseek(_ context.Context, off uint64, whence uint32) (uint64, sy
 const copyChunk = 1 << 20
 
 // CopyFileRange copies between two files without a detour through the kernel.
-func (n *node) CopyFileRange(_ context.Context, in gofs.FileHandle, offIn uint64, _ *gofs.Inode, out gofs.FileHandle, offOut, size, _ uint64) (uint32, syscall.Errno) {
+func (n *node) CopyFileRange(ctx context.Context, in gofs.FileHandle, offIn uint64, _ *gofs.Inode, out gofs.FileHandle, offOut, size, _ uint64) (uint32, syscall.Errno) {
 	from, ok := in.(*handle)
 	to, ok2 := out.(*handle)
 	if !ok || !ok2 {
@@ -288,7 +289,7 @@ func (n *node) CopyFileRange(_ context.Context, in gofs.FileHandle, offIn uint64
 	var done uint64
 	for done < size {
 		p := buffer[:min(size-done, copyChunk)]
-		got, err := from.readAt(p, int64(offIn+done))
+		got, err := from.readAt(ctx, p, int64(offIn+done))
 		if err != nil && !errors.Is(err, io.EOF) {
 			return uint32(done), from.errno(err, "copy")
 		}
@@ -301,7 +302,7 @@ func (n *node) CopyFileRange(_ context.Context, in gofs.FileHandle, offIn uint64
 				return err
 			})
 		}
-		if err := to.c.use(true, write); err != nil {
+		if err := to.c.do(ctx, true, write); err != nil {
 			if done > 0 {
 				break
 			}

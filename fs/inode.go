@@ -13,10 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	"kmsfs/fs/lock"
 	disk "kmsfs/fs/volume"
 )
 
-// identity names a backing inode while it exists. Parts of a volume may lie on several file systems.
+// identity names a backing inode while it exists. Parts of a volume may lie on several file
+// systems.
 type identity struct{ dev, ino uint64 }
 
 func identityOf(st *unix.Stat_t) identity { return identity{st.Dev, st.Ino} }
@@ -31,16 +33,17 @@ type inode struct {
 	node     node
 	announce sync.Once // makes go-fuse's part of node
 
-	// mu guards links. It is taken after volume.tree and no other lock is taken under it.
-	mu sync.Mutex
-	// links are known names of the inode: all that were looked up and not removed since, the last one found first. A directory has
-	// one; the root has none. They change with volume.tree held: for reading where one is added, for writing where one goes.
+	// mu guards links and orphan.
+	mu lock.Mutex[lock.Links]
+	// links are known names of the inode: all that were looked up and not removed since, the last
+	// one found first. A directory has one; the root has none. A link is added with volume.tree
+	// held for reading at least, and removed with it held for writing.
 	links []link
 
 	directory // of directories
 
-	// orphan is a regular file's last place, open, after its last name is gone: the kernel may still open what it has looked
-	// up. Guarded by mu.
+	// orphan is a regular file after its last name is gone: the kernel may still open what it has
+	// looked up. Guarded by mu.
 	orphan *orphan
 
 	// object is the file ID of a regular file, once known, that its attributes are sealed with.
@@ -111,8 +114,8 @@ func (in *inode) names() []link {
 	return slices.Clone(in.links)
 }
 
-// path returns the path of l within the volume, beginning with "/", as encryption contexts have it: text, of bounded length. The
-// caller holds volume.tree.
+// path returns the path of l within the volume, beginning with "/", as encryption contexts have it:
+// text, of bounded length. The caller holds volume.tree.
 func (l link) path() string {
 	names := []string{l.name}
 	for in := l.parent; in != nil; {
@@ -151,7 +154,7 @@ type inodeTable struct {
 	v    *volume
 	root uint64 // device of the volume's root directory
 
-	mu      sync.Mutex // guards what follows; no other lock is taken under it
+	mu      lock.Mutex[lock.Inodes] // guards what follows
 	known   map[identity]weak.Pointer[inode]
 	devices []uint64 // other devices that parts of the volume lie on
 	last    uint64   // the last generation given to a new inode
@@ -254,23 +257,34 @@ func (t *inodeTable) remove(in *inode) {
 	}
 }
 
-// orphan is a file without a name.
+// orphan is a regular file without a name.
 type orphan struct {
 	fd    int
-	place place // its dir is closed
+	place place // its directory is closed
+}
+
+func (o *orphan) drop() {
+	if o != nil {
+		unix.Close(o.fd)
+	}
 }
 
 func (in *inode) setOrphan(o *orphan) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	in.orphan.drop()
 	in.orphan = o
 }
 
-// takeOrphan hands over the descriptor of a file without a name.
-func (in *inode) takeOrphan() *orphan {
+func (in *inode) dropOrphan() { in.setOrphan(nil) }
+
+// dupOrphan returns another descriptor of a file without a name, and where the file has lain.
+func (in *inode) dupOrphan() (int, place, error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	o := in.orphan
-	in.orphan = nil
-	return o
+	if in.orphan == nil {
+		return -1, place{}, unix.ESTALE
+	}
+	fd, err := unix.FcntlInt(uintptr(in.orphan.fd), unix.F_DUPFD_CLOEXEC, 0)
+	return fd, in.orphan.place, err
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"kmsfs/fs/keys/keystest"
 	disk "kmsfs/fs/volume"
 )
 
@@ -16,16 +17,25 @@ type kernel struct {
 	t *testing.T
 	v *volume
 	fuse.RawFileSystem
-	keys *fakeKeys
+	keys *hookedKeys
 }
+
+// volumeKey is the KMS key of the tests' volumes.
+const volumeKey = "arn:aws-kmsfs:kms:local:000000000000:key/volume"
 
 // newKernel makes a volume and opens it as a mount does.
 func newKernel(t *testing.T) *kernel {
 	t.Helper()
-	dir, keys := filepath.Join(t.TempDir(), "volume"), &fakeKeys{}
-	if err := disk.Create(disk.CreateOptions{Volume: dir, Keys: keys, Key: "alias/volume"}); err != nil {
+	dir, keys := filepath.Join(t.TempDir(), "volume"), &hookedKeys{Service: keystest.New(volumeKey)}
+	if err := disk.Create(disk.CreateOptions{Volume: dir, Keys: keys, Key: volumeKey}); err != nil {
 		t.Fatal(err)
 	}
+	return openKernel(t, dir, keys)
+}
+
+// openKernel opens a volume as a mount does.
+func openKernel(t *testing.T, dir string, keys *hookedKeys) *kernel {
+	t.Helper()
 	o := MountOptions{Volume: dir, Mountpoint: "/mnt", Keys: keys, AllowOther: true, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	v, err := openVolume(o)
 	if err != nil {
@@ -77,20 +87,51 @@ func (k *kernel) create(parent uint64, name string) (node, handle uint64) {
 	return out.NodeId, out.Fh
 }
 
+// file makes a file that isn't open.
+func (k *kernel) file(parent uint64, name string) (node uint64) {
+	k.t.Helper()
+	node, handle := k.create(parent, name)
+	k.release(node, handle)
+	return node
+}
+
+func (k *kernel) tryOpen(cancel <-chan struct{}, node uint64) (handle uint64, status fuse.Status) {
+	var out fuse.OpenOut
+	status = k.Open(cancel, &fuse.OpenIn{InHeader: header(node), Flags: unix.O_RDWR}, &out)
+	return out.Fh, status
+}
+
+func (k *kernel) open(node uint64) (handle uint64) {
+	k.t.Helper()
+	handle, status := k.tryOpen(nil, node)
+	k.ok("open", status)
+	return handle
+}
+
 func (k *kernel) release(node, handle uint64) {
 	k.Release(nil, &fuse.ReleaseIn{InHeader: header(node), Fh: handle})
 }
 
+func (k *kernel) tryRename(cancel <-chan struct{}, parent uint64, name string, newParent uint64, newName string) fuse.Status {
+	return k.Rename(cancel, &fuse.RenameIn{InHeader: header(parent), Newdir: newParent}, name, newName)
+}
+
 func (k *kernel) rename(parent uint64, name string, newParent uint64, newName string) {
 	k.t.Helper()
-	in := &fuse.RenameIn{InHeader: header(parent), Newdir: newParent}
-	k.ok("rename "+name+" to "+newName, k.Rename(nil, in, name, newName))
+	k.ok("rename "+name+" to "+newName, k.tryRename(nil, parent, name, newParent, newName))
 }
 
 func (k *kernel) chown(node uint64, uid uint32) {
 	k.t.Helper()
 	in := &fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{InHeader: header(node), Valid: fuse.FATTR_UID, Owner: fuse.Owner{Uid: uid}}}
 	k.ok("chown", k.SetAttr(nil, in, &fuse.AttrOut{}))
+}
+
+func (k *kernel) stat(node uint64) fuse.Attr {
+	k.t.Helper()
+	var out fuse.AttrOut
+	k.ok("stat", k.GetAttr(nil, &fuse.GetAttrIn{InHeader: header(node)}, &out))
+	return out.Attr
 }
 
 // root is the node of the volume's root directory.

@@ -2,107 +2,84 @@ package fs
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/json"
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
 	"sync"
 
 	"kmsfs/fs/keys"
+	"kmsfs/fs/keys/keystest"
 )
 
-// fakeKeys is a key service in memory. Every name of a KMS key is that of a key.
-type fakeKeys struct {
-	// before, if not nil, is called before each call is answered; its error is the answer.
-	before func(ctx context.Context, operation string, encryptionContext map[string]string) error
+// hookedKeys is a key service in memory that a test can hold up.
+type hookedKeys struct {
+	*keystest.Service
 
 	mu     sync.Mutex // guards what follows
-	events []keys.Event
-	calls  []string // operations, in order
+	before hook
+	check  func() error
 }
 
-const fakeARN = "arn:aws-kmsfs:kms:local:000000000000:key/"
+// hook is called before a call is answered. Its error is the answer.
+type hook func(ctx context.Context, operation string, encryptionContext map[string]string) error
 
-// fakeWrapped is the wrapped form of a data key, which hides nothing.
-type fakeWrapped struct {
-	Key     string
-	Context map[string]string
-	Data    []byte
-}
+// errDeniedByTest is a denial.
+var errDeniedByTest = fmt.Errorf("by the test: %w", keys.ErrDenied)
 
-func (k *fakeKeys) call(ctx context.Context, operation string, encryptionContext map[string]string) error {
+func (k *hookedKeys) setBefore(before hook) {
 	k.mu.Lock()
-	k.calls = append(k.calls, operation)
+	defer k.mu.Unlock()
+	k.before = before
+}
+
+// setCheck has check say what is denied to each use that is asked about; nil denies nothing.
+func (k *hookedKeys) setCheck(check func() error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.check = check
+}
+
+func (k *hookedKeys) call(ctx context.Context, operation string, encryptionContext map[string]string) error {
+	k.mu.Lock()
+	before := k.before
 	k.mu.Unlock()
-	if k.before == nil {
+	if before == nil {
 		return nil
 	}
-	return k.before(ctx, operation, encryptionContext)
+	return before(ctx, operation, encryptionContext)
 }
 
-func (k *fakeKeys) wrap(key string, encryptionContext map[string]string, data []byte) keys.DataKey {
-	if !strings.HasPrefix(key, fakeARN) {
-		key = fakeARN + strings.TrimPrefix(key, "alias/")
-	}
-	wrapped, err := json.Marshal(fakeWrapped{key, encryptionContext, data})
-	if err != nil {
-		panic(err)
-	}
-	return keys.DataKey{KeyARN: key, Plaintext: slices.Clone(data), Wrapped: wrapped}
-}
-
-func (k *fakeKeys) unwrap(key string, wrapped []byte, encryptionContext map[string]string) ([]byte, error) {
-	var w fakeWrapped
-	if err := json.Unmarshal(wrapped, &w); err != nil || w.Key != key || !maps.Equal(w.Context, encryptionContext) {
-		return nil, fmt.Errorf("%v: %w", err, keys.ErrUnopened)
-	}
-	return w.Data, nil
-}
-
-func (k *fakeKeys) GenerateDataKey(ctx context.Context, _ keys.Call, key string, encryptionContext map[string]string) (keys.DataKey, error) {
+func (k *hookedKeys) GenerateDataKey(ctx context.Context, call keys.Call, key string, encryptionContext map[string]string) (keys.DataKey, error) {
 	if err := k.call(ctx, "GenerateDataKey", encryptionContext); err != nil {
 		return keys.DataKey{}, err
 	}
-	data := make([]byte, 32)
-	rand.Read(data)
-	return k.wrap(key, encryptionContext, data), nil
+	return k.Service.GenerateDataKey(ctx, call, key, encryptionContext)
 }
 
-func (k *fakeKeys) Decrypt(ctx context.Context, _ keys.Call, keyARN string, wrapped []byte, encryptionContext map[string]string) ([]byte, error) {
+func (k *hookedKeys) Decrypt(ctx context.Context, call keys.Call, keyARN string, wrapped []byte, encryptionContext map[string]string) ([]byte, error) {
 	if err := k.call(ctx, "Decrypt", encryptionContext); err != nil {
 		return nil, err
 	}
-	return k.unwrap(keyARN, wrapped, encryptionContext)
+	return k.Service.Decrypt(ctx, call, keyARN, wrapped, encryptionContext)
 }
 
-func (k *fakeKeys) ReEncrypt(ctx context.Context, _ keys.Call, wrapped []byte, from, to keys.Wrap) (keys.DataKey, error) {
+func (k *hookedKeys) ReEncrypt(ctx context.Context, call keys.Call, wrapped []byte, from, to keys.Wrap) (keys.DataKey, error) {
 	if err := k.call(ctx, "ReEncrypt", to.Context); err != nil {
 		return keys.DataKey{}, err
 	}
-	data, err := k.unwrap(from.Key, wrapped, from.Context)
-	if err != nil {
-		return keys.DataKey{}, err
-	}
-	made := k.wrap(to.Key, to.Context, data)
-	made.Plaintext = nil
-	return made, nil
+	return k.Service.ReEncrypt(ctx, call, wrapped, from, to)
 }
 
-func (k *fakeKeys) Check(ctx context.Context, uses []keys.Use) ([]keys.Answer, error) {
+func (k *hookedKeys) Check(ctx context.Context, uses []keys.Use) ([]keys.Answer, error) {
 	if err := k.call(ctx, "Check", nil); err != nil {
 		return nil, err
 	}
-	return make([]keys.Answer, len(uses)), nil
-}
-
-func (k *fakeKeys) Record(ctx context.Context, _ keys.Call, event keys.Event) error {
-	if err := k.call(ctx, "Record", event.Context); err != nil {
-		return err
-	}
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.events = append(k.events, event)
-	return nil
+	check := k.check
+	k.mu.Unlock()
+	answers, err := k.Service.Check(ctx, uses)
+	for i := range answers {
+		if check != nil {
+			answers[i].Denied = check()
+		}
+	}
+	return answers, err
 }

@@ -57,14 +57,23 @@ const (
 
 // Mounted is a mounted volume.
 type Mounted struct {
-	server   *fuse.Server
+	server   server
 	volume   *volume
 	recovery *recovery
 	log      *slog.Logger
 	finished chan struct{}
 }
 
-// Mount mounts a volume and serves it, until it is unmounted. It returns when the mount is ready for use.
+// server passes the kernel's requests on: a *fuse.Server.
+type server interface {
+	// Serve returns when the volume has been unmounted.
+	Serve()
+	WaitMount() error
+	Unmount() error
+}
+
+// Mount mounts a volume and serves it, until it is unmounted. It returns when the mount is ready for
+// use.
 func Mount(o MountOptions) (*Mounted, error) {
 	if err := checkMountpoint(o.Mountpoint); err != nil {
 		return nil, err
@@ -73,9 +82,13 @@ func Mount(o MountOptions) (*Mounted, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Mounted{volume: v, log: o.Log, finished: make(chan struct{})}
-	if err := m.start(o); err != nil {
+	server, err := v.newServer(o)
+	if err != nil {
 		return nil, errors.Join(err, v.end(v.tolerance.Since.IsZero()))
+	}
+	m := v.serve(server)
+	if err := m.wait(); err != nil {
+		return nil, fmt.Errorf("mounting %s: %w", o.Mountpoint, err)
 	}
 	event := keys.Event{Name: keys.EventMounted, Details: map[string]string{"volume": v.path, "mountpoint": o.Mountpoint}}
 	if err := v.keys.Record(context.Background(), keys.Self("mount"), event); err != nil {
@@ -107,24 +120,34 @@ func (v *volume) requests(o MountOptions) (fuse.RawFileSystem, *fuse.MountOption
 	return requests, &options.MountOptions
 }
 
-func (m *Mounted) start(o MountOptions) error {
-	v := m.volume
+func (v *volume) newServer(o MountOptions) (*fuse.Server, error) {
 	requests, options := v.requests(o)
 	server, err := fuse.NewServer(requests, o.Mountpoint, options)
 	if err != nil {
 		if _, missing := exec.LookPath("fusermount3"); missing != nil && !v.multiUser {
-			return fmt.Errorf("mounting %s: %w", o.Mountpoint, ErrNoFusermount)
+			err = ErrNoFusermount
 		}
-		return fmt.Errorf("mounting %s: %w", o.Mountpoint, err)
+		return nil, fmt.Errorf("mounting %s: %w", o.Mountpoint, err)
 	}
-	m.server = server
+	return server, nil
+}
+
+// serve begins to answer the kernel. From then on, the volume ends when serving ends.
+func (v *volume) serve(s server) *Mounted {
+	m := &Mounted{server: s, volume: v, log: v.log, finished: make(chan struct{})}
 	m.recovery = v.startRecovery()
-	v.startWatch()
+	v.revocation.start()
 	go m.serve()
-	if err := server.WaitMount(); err != nil {
-		return fmt.Errorf("mounting %s: %w", o.Mountpoint, errors.Join(err, server.Unmount()))
+	return m
+}
+
+// wait waits until the mount is ready for use, or takes it away.
+func (m *Mounted) wait() error {
+	err := m.server.WaitMount()
+	if err == nil {
+		return nil
 	}
-	return nil
+	return errors.Join(err, m.Unmount())
 }
 
 func mountOptions(o MountOptions, volume string) fuse.MountOptions {
@@ -230,7 +253,7 @@ func isFUSE(dir int) (bool, error) {
 func (m *Mounted) serve() {
 	defer close(m.finished)
 	m.server.Serve()
-	m.volume.stopWatch()
+	m.volume.revocation.stop()
 	whole := m.recovery.stop()
 	if err := m.volume.end(whole); err != nil {
 		m.log.Error("the volume is not marked clean", "volume", m.volume.path, "error", err)

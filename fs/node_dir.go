@@ -2,14 +2,12 @@ package fs
 
 import (
 	"context"
-	"sync"
 	"syscall"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	"kmsfs/envelope"
 	disk "kmsfs/fs/volume"
 )
 
@@ -21,126 +19,123 @@ var (
 	_ gofs.FileReleasedirer   = (*listing)(nil)
 )
 
-// listing is an open directory. It shows the entries that were there when it was opened or rewound.
+// listing is an open directory. It holds a batch of entries at a time. go-fuse calls its methods one
+// after another.
 type listing struct {
-	n *node
-
-	mu      sync.Mutex // guards what follows; volume.tree is taken under it
+	n       *node
+	dir     int // a descriptor of its own
 	entries []fuse.DirEntry
-	next    int
 }
 
-// OpendirHandle opens a directory for reading.
-func (n *node) OpendirHandle(context.Context, uint32) (gofs.FileHandle, uint32, syscall.Errno) {
+// OpendirHandle opens a directory for reading. The directory stays pinned while it is open, so that
+// it is there for fstat(2) when it is removed.
+func (n *node) OpendirHandle(ctx context.Context, _ uint32) (gofs.FileHandle, uint32, syscall.Errno) {
+	o := n.v.operation(ctx)
+	defer o.end()
 	l := &listing{n: n}
-	if err := l.open(); err != nil {
-		return nil, 0, n.v.errno(err, "read directory", n.describe())
+	err := o.run(resolving, func() error {
+		ref, err := o.pin(n.in)
+		if err != nil {
+			return err
+		}
+		l.dir, err = unix.Openat(ref.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			ref.release()
+		}
+		return err
+	})
+	if err != nil {
+		return nil, 0, o.errnoOf(err, "read directory", n.in)
 	}
 	return l, 0, 0
 }
 
-// open keeps the directory in use while it is open, so that it is there for fstat(2) when it is removed.
-func (l *listing) open() error {
-	v := l.n.v
-	if err := v.tree.RLock(); err != nil {
-		return err
-	}
-	u, err := v.use(l.n.in)
-	v.tree.RUnlock()
-	if err != nil {
-		return err
-	}
-	if err := l.load(); err != nil {
-		u.release()
-		return err
-	}
-	return nil
+// Releasedir ends the use of the directory.
+func (l *listing) Releasedir(context.Context, uint32) {
+	unix.Close(l.dir)
+	l.n.v.dirs.unpin(l.n.in)
 }
 
-// Releasedir ends the use of the directory.
-func (l *listing) Releasedir(context.Context, uint32) { l.n.v.release(l.n.in) }
-
-func (l *listing) load() error {
-	v := l.n.v
-	if err := v.tree.RLock(); err != nil {
-		return err
-	}
-	defer v.tree.RUnlock()
-	u, err := v.use(l.n.in)
-	if err != nil {
-		return err
-	}
-	defer u.release()
-	dir, err := unix.Openat(u.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(dir)
-	entries, err := disk.ListEntries(dir)
-	if err != nil {
-		return err
-	}
-	parent := l.n.in
-	if up, ok := parent.link(); ok {
-		parent = up.parent
-	}
-	shown := make([]fuse.DirEntry, 0, len(entries)+2)
-	shown = append(shown, fuse.DirEntry{Name: ".", Mode: unix.S_IFDIR, Ino: l.n.in.number}, fuse.DirEntry{Name: "..", Mode: unix.S_IFDIR, Ino: parent.number})
-	for _, e := range entries {
-		name, ok := v.nameOf(u.fd, u.id, e, l.n.in)
-		if ok {
-			shown = append(shown, fuse.DirEntry{Name: name, Mode: uint32(e.Kind) << 12, Ino: v.inodes.numberIn(l.n.in, e.Ino)}) // S_IFMT is DT_ << 12
+// Readdirent returns the next entry, nil at the end.
+func (l *listing) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Errno) {
+	o := l.n.v.operation(ctx)
+	defer o.end()
+	for len(l.entries) == 0 {
+		var end bool
+		err := o.run(resolving, func() (err error) {
+			end, err = l.read(o)
+			return err
+		})
+		if err != nil || end {
+			return nil, o.errnoOf(err, "read directory", l.n.in)
 		}
 	}
-	for i := range shown {
-		shown[i].Off = uint64(i) + 1
-	}
-	l.entries, l.next = shown, 0
-	return nil
+	e := &l.entries[0]
+	l.entries = l.entries[1:]
+	return e, 0
 }
 
-// nameOf returns the name that users see for a backing entry; none if it isn't theirs, or doesn't open.
-func (v *volume) nameOf(dir int, id envelope.DirectoryID, e disk.Entry, in *inode) (string, bool) {
-	if v.disk.IsControl(e.Name) {
+// read reads the next batch. A batch may have nothing to show. The caller holds volume.tree, so that
+// no name goes before its file is read.
+func (l *listing) read(o *operation) (end bool, err error) {
+	in := l.n.in
+	ref, err := o.pin(in)
+	if err != nil {
+		return false, err
+	}
+	defer ref.release()
+	entries, err := disk.ReadEntries(l.dir)
+	if err != nil || len(entries) == 0 {
+		return true, err
+	}
+	parent := in
+	if up, ok := in.link(); ok {
+		parent = up.parent
+	}
+	l.entries = make([]fuse.DirEntry, 0, len(entries))
+	for _, e := range entries {
+		shown := fuse.DirEntry{Name: e.Name, Mode: uint32(e.Kind) << 12, Off: uint64(e.Off)} // S_IFMT is DT_ << 12
+		switch e.Name {
+		case ".":
+			shown.Ino = in.number
+		case "..":
+			shown.Ino = parent.number
+		default:
+			name, ok := o.nameOf(ref, e)
+			if !ok {
+				continue
+			}
+			shown.Name, shown.Ino = name, o.inodes.numberIn(in, e.Ino)
+		}
+		l.entries = append(l.entries, shown)
+	}
+	return false, nil
+}
+
+// nameOf returns the name that users see for a backing entry; none if it isn't theirs, or doesn't
+// open.
+func (o *operation) nameOf(dir dirRef, e disk.Entry) (string, bool) {
+	if o.disk.IsControl(e.Name) {
 		return "", false
 	}
-	name, err := v.disk.NameOf(dir, id, e)
+	name, err := o.disk.NameOf(dir.fd, dir.id(), e)
 	if err != nil {
-		v.log.Error("an entry's name doesn't open: it is not shown", "directory", in.path(), "entry", e.Name, "error", err)
+		o.log.Error("an entry's name doesn't open: it is not shown", "directory", dir.in.path(), "entry", e.Name, "error", err)
 		return "", false
 	}
 	return name, true
 }
 
-// Readdirent returns the next entry, nil at the end.
-func (l *listing) Readdirent(context.Context) (*fuse.DirEntry, syscall.Errno) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.next >= len(l.entries) {
-		return nil, 0
-	}
-	e := &l.entries[l.next]
-	l.next++
-	return e, 0
-}
-
-// Seekdir goes on behind the entry whose Off that is; 0 rewinds, and reads the directory anew.
+// Seekdir goes on behind the entry that has that Off; 0 rewinds.
 func (l *listing) Seekdir(_ context.Context, off uint64) syscall.Errno {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if off == 0 {
-		return l.n.v.errno(l.load(), "read directory", l.n.describe())
-	}
-	l.next = int(min(off, uint64(len(l.entries))))
-	return 0
+	l.entries = nil
+	_, err := unix.Seek(l.dir, int64(off), unix.SEEK_SET)
+	return l.n.v.errnoOf(err, "read directory", l.n.in)
 }
 
 // Fsyncdir is fsync(2) of a directory.
-func (l *listing) Fsyncdir(context.Context, uint32) syscall.Errno {
-	v := l.n.v
-	if err := v.tree.RLock(); err != nil {
-		return v.errno(err, "sync directory", l.n.describe())
-	}
-	defer v.tree.RUnlock()
-	return v.errno(v.syncDirectory(l.n.in), "sync directory", l.n.in.path())
+func (l *listing) Fsyncdir(ctx context.Context, _ uint32) syscall.Errno {
+	o := l.n.v.operation(ctx)
+	defer o.end()
+	return o.errnoOf(o.run(resolving, func() error { return o.syncDirectory(l.n.in) }), "sync directory", l.n.in)
 }

@@ -11,53 +11,59 @@ import (
 	"kmsfs/envelope"
 	"kmsfs/fs/control"
 	"kmsfs/fs/keys"
+	disk "kmsfs/fs/volume"
 )
 
 // maxKeyName bounds the name of a KMS key, in bytes: AWS's bound of identifiers.
 const maxKeyName = 2048
 
 // getControl reads an attribute by which programs speak to the mount.
-func (n *node) getControl(name string) (value string, err error) {
-	v := n.v
-	if err := v.tree.RLock(); err != nil {
-		return "", err
-	}
-	defer v.tree.RUnlock()
-	switch {
-	case name == control.Key && n.in.kind == unix.S_IFREG:
-		return n.fileKey()
-	case n.in.kind != unix.S_IFDIR:
-		return "", unix.ENODATA
-	case name == control.Locked && n.in == v.root && v.watch.locked.Load():
+func (o *operation) getControl(in *inode, name string) (value string, err error) {
+	if name == control.Locked && in == o.root && o.revocation.locked.Load() {
 		return control.Yes, nil
-	case name == control.Key || name == control.Compression:
-		record, err := v.record(n.in)
-		if err != nil {
-			return "", err
-		}
-		value = record.Key
-		if name == control.Compression {
-			value = compressionName(record.Compression)
-		}
-	case name == control.EffectiveKey || name == control.EffectiveCompression:
-		g, err := v.governing(n.in)
-		if err != nil {
-			return "", err
-		}
-		value = g.key
-		if name == control.EffectiveCompression {
-			value = compressionName(g.compression)
-		}
 	}
-	if value == "" {
-		return "", unix.ENODATA
+	err = o.run(resolving, func() (err error) {
+		if in.kind == unix.S_IFDIR {
+			value, err = o.directoryControl(in, name)
+		} else if name == control.Key && in.kind == unix.S_IFREG {
+			value, err = o.fileKey(in)
+		}
+		return err
+	})
+	if err == nil && value == "" {
+		err = unix.ENODATA
 	}
-	return value, nil
+	return value, err
 }
 
-// fileKey is the ARN of the KMS key that a file's header names. The caller holds volume.tree.
-func (n *node) fileKey() (string, error) {
-	h, err := n.readHeader()
+// directoryControl reads a directory's own policy, or the effective one.
+func (o *operation) directoryControl(in *inode, name string) (string, error) {
+	switch name {
+	case control.Key, control.Compression:
+		record, err := o.directoryRecord(in)
+		if err != nil {
+			return "", err
+		}
+		if name == control.Compression {
+			return compressionName(record.Compression), nil
+		}
+		return record.Key, nil
+	case control.EffectiveKey, control.EffectiveCompression:
+		p, err := o.effective(in)
+		if err != nil {
+			return "", err
+		}
+		if name == control.EffectiveCompression {
+			return compressionName(p.compression), nil
+		}
+		return p.key, nil
+	}
+	return "", nil
+}
+
+// fileKey returns the ARN of the KMS key that a file's header names. The caller holds volume.tree.
+func (o *operation) fileKey(in *inode) (string, error) {
+	h, err := o.readHeader(in)
 	if err != nil {
 		return "", err
 	}
@@ -65,86 +71,81 @@ func (n *node) fileKey() (string, error) {
 }
 
 // setControl sets one of them; nil removes it.
-func (n *node) setControl(ctx context.Context, name string, value []byte) error {
-	v := n.v
-	if n.in.kind != unix.S_IFDIR || v.readOnly {
+func (o *operation) setControl(ctx context.Context, in *inode, name string, value []byte) error {
+	if in.kind != unix.S_IFDIR || o.readOnly {
 		return unix.EOPNOTSUPP
 	}
 	text := string(value)
 	switch {
 	case name == control.Key:
-		return n.setKey(v.callOf(ctx, "set policy"), text)
+		return o.setKey(callOf(ctx, "set policy"), in, text)
 	case name == control.Compression:
-		return n.setCompression(v.callOf(ctx, "set policy"), text)
+		return o.setCompression(callOf(ctx, "set policy"), in, text)
 	case name == control.Rewrap && value != nil:
-		return n.rewrap(v.callOf(ctx, "rewrap"), text)
+		return o.rewrap(callOf(ctx, "rewrap"), in, text)
 	case name == control.Adopt && value != nil:
-		return n.adopt(v.callOf(ctx, "adopt"), text)
-	case name == control.Locked && n.in == v.root:
-		return v.lockByHand(v.callOf(ctx, "lock"), value != nil)
+		return o.adopt(callOf(ctx, "adopt"), in, text)
+	case name == control.Locked && in == o.root:
+		return o.revocation.lockByHand(ctx, callOf(ctx, "lock"), value != nil)
 	}
 	return unix.EOPNOTSUPP
 }
 
-// setKey sets, or with "" removes, the KMS key of a directory's policy. Whoever sets it must be allowed to make files under it there.
-func (n *node) setKey(call keys.Call, key string) error {
-	v := n.v
+// setKey sets, or with "" removes, the KMS key of a directory's policy. Only a caller that may make
+// files under the key there may set it.
+func (o *operation) setKey(call keys.Call, in *inode, key string) error {
 	if len(key) > maxKeyName || strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return unix.EINVAL
 	}
-	if err := v.tree.Lock(); err != nil {
-		return err
-	}
-	defer v.tree.Unlock()
-	if key != "" {
-		if err := v.admitPolicy(call, n.in, key); err != nil {
-			return err
+	return o.run(changing, func() error {
+		if key != "" {
+			if err := o.admitPolicy(call, in, key); err != nil {
+				return err
+			}
 		}
-	}
-	return v.setPolicy(call, n.in, func(d *envelope.Directory) { d.Key = key })
+		return o.setPolicy(call, in, func(d *envelope.Directory) { d.Key = key })
+	})
 }
 
-// admitPolicy has the key service decide whether the caller may have files in a directory made under a KMS key, and notes the key.
-func (v *volume) admitPolicy(call keys.Call, in *inode, key string) error {
-	u, err := v.use(in)
+// admitPolicy has the key service decide whether the caller may have files in a directory made under
+// a KMS key, and adds the key to the volume's.
+func (o *operation) admitPolicy(call keys.Call, in *inode, key string) error {
+	dir, err := o.pin(in)
 	if err != nil {
 		return err
 	}
-	defer u.release()
-	record, err := v.record(in)
+	defer dir.release()
+	record, err := o.directoryRecord(in)
 	if err != nil {
 		return err
 	}
 	if err := checkOwner(call, record); err != nil {
 		return err
 	}
-	if err := v.refuseIfLocked(); err != nil {
+	if err := o.denyIfLocked(); err != nil {
 		return err
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(u.fd, &st); err != nil {
-		return err
-	}
-	header := envelope.Header{Path: in.path(), Owner: st.Uid}
-	made, err := v.keys.GenerateDataKey(context.Background(), call, key, header.Context(v.sealed.ID()))
-	clear(made.Plaintext)
+	owner, err := disk.OwnerOf(dir.fd)
 	if err != nil {
 		return err
 	}
-	return v.disk.Allow(made.KeyARN)
+	header := envelope.Header{Path: in.path(), Owner: owner}
+	arn, err := o.mayGenerate(call, keys.Wrap{Key: key, Context: header.Context(o.sealed.ID())})
+	if err != nil {
+		return err
+	}
+	return o.allow(arn)
 }
 
 // setCompression sets, or with "" removes, the compression of a directory's policy.
-func (n *node) setCompression(call keys.Call, text string) error {
+func (o *operation) setCompression(call keys.Call, in *inode, text string) error {
 	compression, ok := compressionNames[text]
 	if !ok && text != "" {
 		return unix.EINVAL
 	}
-	if err := n.v.tree.Lock(); err != nil {
-		return err
-	}
-	defer n.v.tree.Unlock()
-	return n.v.setPolicy(call, n.in, func(d *envelope.Directory) { d.Compression = compression })
+	return o.run(changing, func() error {
+		return o.setPolicy(call, in, func(d *envelope.Directory) { d.Compression = compression })
+	})
 }
 
 // controlErrno is the error number of what came of such an attribute.
@@ -154,10 +155,5 @@ func (n *node) controlErrno(err error, op string) syscall.Errno {
 			return usual
 		}
 	}
-	return n.v.errno(err, op, n.describe())
-}
-
-// isAdministrator says whether a caller may do to the volume what nobody else may: it is root, or the user whose mount it is.
-func (v *volume) isAdministrator(call keys.Call) bool {
-	return call.Caller.UID == 0 || call.Caller.UID == v.disk.UID
+	return n.v.errnoOf(err, op, n.in)
 }

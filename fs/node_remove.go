@@ -20,62 +20,71 @@ var (
 
 // Unlink removes a name of what is no directory.
 func (n *node) Unlink(ctx context.Context, name string) syscall.Errno {
-	v := n.v
-	if err := v.tree.Lock(); err != nil {
-		return v.errno(err, "remove", name)
-	}
-	defer v.tree.Unlock()
-	l := link{n.in, name}
-	return v.errno(v.unlink(v.callOf(ctx, "unlink").BySelf(), l), "remove", l.path())
+	o := n.v.operation(ctx)
+	defer o.end()
+	l, call := link{n.in, name}, callOf(ctx, "unlink").BySelf()
+	return o.errnoAt(o.run(changing, func() error { return o.unlink(call, l) }), "remove", l)
 }
 
-func (v *volume) unlink(call keys.Call, l link) error {
-	s, err := v.spot(l)
+func (o *operation) unlink(call keys.Call, l link) error {
+	e, err := o.entry(l)
 	if err != nil {
 		return err
 	}
-	defer s.release()
-	st, err := s.stat()
+	defer e.release()
+	st, err := e.stat()
 	if err != nil {
 		return err
 	}
-	var c *content
+	var c *openFile
 	if st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink > 1 {
-		c = v.openForRemoval(call, s, st)
-	}
-	keep := v.orphan(s, st)
-	if err := unix.Unlinkat(s.fd, s.entry(), 0); err != nil {
-		keep.drop()
-		if c != nil {
-			err = errors.Join(err, c.release())
+		if c, err = o.openForRemoval(call, e, st); err != nil {
+			return err
 		}
+	}
+	err = o.unlinkEntry(e, st)
+	if c == nil {
 		return err
 	}
-	s.dropName()
-	v.unlinked(l, st, keep)
-	if c == nil {
-		return nil
+	if err != nil {
+		return errors.Join(err, c.release())
 	}
-	// The file goes on elsewhere; that its header still names this place would only let it be moved back.
-	err = c.change(func(h *envelope.Header) { v.sealed.RemoveLocation(h, s.location()) })
+	// The file stays at its other links. Its header must not name this location any more, or it could
+	// be moved back.
+	err = c.change(o, func(h *envelope.Header) { o.sealed.RemoveLocation(h, e.location()) })
 	if err = errors.Join(err, c.release()); err != nil {
-		v.log.Warn("a removed link stays among the header's locations", "path", l.path(), "error", err)
+		o.log.Warn("a removed link stays among the header's locations", "path", l.path(), "error", err)
 	}
 	return nil
 }
 
-// openForRemoval opens a file with several links, one of which goes. A file that can't be opened can still be removed.
-func (v *volume) openForRemoval(call keys.Call, s spot, st unix.Stat_t) *content {
-	c, err := v.open(call, v.inodes.get(&st), s.place(), true)
-	if err != nil {
-		v.log.Warn("a link is removed of a file that can't be opened", "path", s.link.path(), "error", err)
-		return nil
+func (o *operation) unlinkEntry(e dirEntry, st unix.Stat_t) error {
+	keep := o.openOrphan(e, st)
+	if err := unix.Unlinkat(e.fd, e.name(), 0); err != nil {
+		keep.drop()
+		return err
 	}
-	return c
+	e.dropName()
+	o.unlinked(e.link, st, keep)
+	return nil
 }
 
-// orphan opens a regular file that is about to lose its last name, if the kernel knows it.
-func (v *volume) orphan(s spot, st unix.Stat_t) *orphan {
+// openForRemoval opens a file with several links, one of which goes. A file that can't be opened can
+// still be removed: there is no openFile then.
+func (o *operation) openForRemoval(call keys.Call, e dirEntry, st unix.Stat_t) (*openFile, error) {
+	c, err := o.open(call, o.inodes.get(&st), e.place(), true)
+	if isUnanswered(err) || errors.Is(err, errAgain) {
+		return nil, err
+	}
+	if err != nil {
+		o.log.Warn("a link is removed of a file that can't be opened", "path", e.link.path(), "error", err)
+		return nil, nil
+	}
+	return c, nil
+}
+
+// openOrphan opens a regular file that is about to lose its last name, if the kernel knows it.
+func (v *volume) openOrphan(e dirEntry, st unix.Stat_t) *orphan {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink > 1 || !v.inodes.has(identityOf(&st)) {
 		return nil
 	}
@@ -83,17 +92,11 @@ func (v *volume) orphan(s spot, st unix.Stat_t) *orphan {
 	if v.readOnly {
 		flags = unix.O_RDONLY
 	}
-	fd, err := unix.Openat(s.fd, s.entry(), flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(e.fd, e.name(), flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil
 	}
-	return &orphan{fd: fd, place: s.place()}
-}
-
-func (o *orphan) drop() {
-	if o != nil {
-		unix.Close(o.fd)
-	}
+	return &orphan{fd: fd, place: e.place()}
 }
 
 // unlinked notes that a name is gone, and with the last one the inode; keep is its descriptor then.
@@ -109,57 +112,54 @@ func (v *volume) unlinked(l link, st unix.Stat_t, keep *orphan) {
 }
 
 // Rmdir removes an empty directory: it leaves its place at once, and is then taken apart.
-func (n *node) Rmdir(_ context.Context, name string) syscall.Errno {
-	v := n.v
-	if err := v.tree.Lock(); err != nil {
-		return v.errno(err, "remove directory", name)
-	}
-	defer v.tree.Unlock()
+func (n *node) Rmdir(ctx context.Context, name string) syscall.Errno {
+	o := n.v.operation(ctx)
+	defer o.end()
 	l := link{n.in, name}
-	return v.errno(v.removeDirectory(l), "remove directory", l.path())
+	return o.errnoAt(o.run(changing, func() error { return o.removeDirectory(l) }), "remove directory", l)
 }
 
-func (v *volume) removeDirectory(l link) error {
-	s, err := v.spot(l)
+func (o *operation) removeDirectory(l link) error {
+	e, err := o.entry(l)
 	if err != nil {
 		return err
 	}
-	defer s.release()
-	st, err := s.stat()
+	defer e.release()
+	st, err := e.stat()
 	if err != nil {
 		return err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return unix.ENOTDIR
 	}
-	// A mode that keeps the owner out of the directory doesn't keep him from removing it.
-	closed := !v.multiUser && st.Mode&0o700 != 0o700
+	// A mode that keeps the owner out of the directory doesn't keep the owner from removing it.
+	closed := !o.multiUser && st.Mode&0o700 != 0o700
 	if closed {
-		if err := unix.Fchmodat(s.fd, s.entry(), st.Mode&0o7777|0o700, 0); err != nil {
+		if err := unix.Fchmodat(e.fd, e.name(), st.Mode&0o7777|0o700, 0); err != nil {
 			return err
 		}
 	}
-	if err := v.checkEmpty(s); err != nil {
+	if err := o.checkEmpty(e); err != nil {
 		if closed {
-			err = errors.Join(err, unix.Fchmodat(s.fd, s.entry(), st.Mode&0o7777, 0))
+			err = errors.Join(err, unix.Fchmodat(e.fd, e.name(), st.Mode&0o7777, 0))
 		}
 		return err
 	}
 	temp := disk.NewTempName()
-	if err := unix.Renameat(s.fd, s.entry(), s.fd, temp); err != nil {
+	if err := unix.Renameat(e.fd, e.name(), e.fd, temp); err != nil {
 		return err
 	}
-	s.dropName()
-	v.unlinked(l, st, nil)
-	if err := v.disk.Dismantle(s.fd, temp); err != nil {
-		v.log.Warn("a removed directory's remains stay in the volume", "path", l.path(), "error", err)
+	e.dropName()
+	o.unlinked(l, st, nil)
+	if err := o.disk.Dismantle(e.fd, temp); err != nil {
+		o.log.Warn("a removed directory's remains stay in the volume", "path", l.path(), "error", err)
 	}
 	return nil
 }
 
 // checkEmpty returns ENOTEMPTY if a directory holds anything of users.
-func (v *volume) checkEmpty(s spot) error {
-	dir, err := unix.Openat(s.fd, s.entry(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+func (v *volume) checkEmpty(e dirEntry) error {
+	dir, err := unix.Openat(e.fd, e.name(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
@@ -168,8 +168,8 @@ func (v *volume) checkEmpty(s spot) error {
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		if !v.disk.IsControl(e.Name) {
+	for _, entry := range entries {
+		if !v.disk.IsControl(entry.Name) {
 			return unix.ENOTEMPTY
 		}
 	}

@@ -19,29 +19,23 @@ var (
 
 // Rename is renameat2(2).
 func (n *node) Rename(ctx context.Context, name string, newParent gofs.InodeEmbedder, newName string, flags uint32) syscall.Errno {
-	v := n.v
 	to, ok := newParent.(*node)
-	if !ok {
-		return unix.EXDEV
-	}
-	if err := v.tree.Lock(); err != nil {
-		return v.errno(err, "rename", name)
-	}
-	defer v.tree.Unlock()
-	from := link{n.in, name}
-	return v.errno(v.rename(v.callOf(ctx, "rename"), from, link{to.in, newName}, flags), "rename", from.path())
-}
-
-func (v *volume) rename(call keys.Call, from, to link, flags uint32) error {
-	if flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 {
+	if !ok || flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 {
 		return unix.EINVAL
 	}
-	a, err := v.spot(from)
+	o := n.v.operation(ctx)
+	defer o.end()
+	from, call := link{n.in, name}, callOf(ctx, "rename")
+	return o.errnoAt(o.run(changing, func() error { return o.rename(call, from, link{to.in, newName}, flags) }), "rename", from)
+}
+
+func (o *operation) rename(call keys.Call, from, to link, flags uint32) error {
+	a, err := o.entry(from)
 	if err != nil {
 		return err
 	}
 	defer a.release()
-	b, err := v.spot(to)
+	b, err := o.entry(to)
 	if err != nil {
 		return err
 	}
@@ -52,262 +46,333 @@ func (v *volume) rename(call keys.Call, from, to link, flags uint32) error {
 	}
 	target, err := b.stat()
 	exists := err == nil
-	if err != nil && !errors.Is(err, unix.ENOENT) {
+	switch {
+	case err != nil && !errors.Is(err, unix.ENOENT):
 		return err
-	}
-	if exists && flags&unix.RENAME_NOREPLACE != 0 {
+	case exists && flags&unix.RENAME_NOREPLACE != 0:
 		return unix.EEXIST
-	}
-	if !exists && flags&unix.RENAME_EXCHANGE != 0 {
+	case !exists && flags&unix.RENAME_EXCHANGE != 0:
 		return unix.ENOENT
 	}
-	in := v.found(a, source)
-	if err := v.mayMove(call, in, a, b, source); err != nil {
-		return err
-	}
+	r := renaming{operation: o, call: call, a: a, b: b}
 	if flags&unix.RENAME_EXCHANGE != 0 {
-		other := v.found(b, target)
-		if err := v.mayMove(call, other, b, a, target); err != nil {
-			return err
-		}
-		return v.exchange(call, in, other, a, b)
+		return r.exchange(source, target)
 	}
-	if exists && target.Mode&unix.S_IFMT == unix.S_IFDIR {
-		if source.Mode&unix.S_IFMT != unix.S_IFDIR {
-			return unix.EISDIR
-		}
-		if err := v.removeDirectory(to); err != nil {
-			return err
-		}
-		exists = false
+	if exists {
+		r.target = &target
 	}
-	return v.move(call, in, a, b, target, exists)
+	return r.move(source)
 }
 
-// move renames in, which is at a, to b. exists says that b is there, as target, and no directory.
-func (v *volume) move(call keys.Call, in *inode, a, b spot, target unix.Stat_t, exists bool) error {
-	m, err := v.announce(call, in, a, b)
+// renaming is a rename of what is at a to b.
+type renaming struct {
+	*operation
+	call   keys.Call
+	a, b   dirEntry
+	target *unix.Stat_t // what is at b; nil if nothing is
+}
+
+// move renames what is at a, and takes the place of what is at b.
+func (r *renaming) move(source unix.Stat_t) error {
+	m, err := r.prepare(r.a, r.b, source)
 	if err != nil {
 		return err
 	}
-	var keep *orphan
-	if exists {
-		keep = v.orphan(b, target)
+	replaced, err := r.prepareReplaced(source)
+	if err != nil {
+		return errors.Join(err, m.release())
 	}
-	err = b.prepareName()
+	if err := m.announce(); err != nil {
+		return errors.Join(err, m.release(), replaced.release())
+	}
+	var keep *orphan
+	if replaced.file {
+		keep = r.openOrphan(r.b, *r.target)
+	}
+	err = r.b.prepareName()
 	if err == nil {
-		err = unix.Renameat(a.fd, a.entry(), b.fd, b.entry())
+		err = unix.Renameat(r.a.fd, r.a.name(), r.b.fd, r.b.name())
 	}
 	if err != nil {
 		keep.drop()
-		return errors.Join(err, m.stay(call, a, b))
+		return errors.Join(err, m.stay(), replaced.release())
 	}
-	if a.backing.Entry != b.backing.Entry || a.fd != b.fd {
-		a.dropName()
+	if r.a.name() != r.b.name() || r.a.in != r.b.in {
+		r.a.dropName()
 	}
-	if exists {
-		v.unlinked(b.link, target, keep)
+	if replaced.file {
+		r.unlinked(r.b.link, *r.target, keep)
 	}
-	m.in.removeLink(a.link)
-	m.in.addLink(b.link)
-	v.logUnsettled(m.settle(b.location(), a.location()), b)
+	m.in.removeLink(r.a.link)
+	m.in.addLink(r.b.link)
+	r.logStale(m.settle(), r.b)
+	r.logStale(replaced.settle(), r.b)
 	return nil
 }
 
-// exchange swaps in, which is at a, and other, which is at b.
-func (v *volume) exchange(call keys.Call, in, other *inode, a, b spot) error {
-	m, err := v.announce(call, in, a, b)
+// exchange swaps what is at a and at b.
+func (r *renaming) exchange(source, target unix.Stat_t) error {
+	m, err := r.prepare(r.a, r.b, source)
 	if err != nil {
 		return err
 	}
-	o, err := v.announce(call, other, b, a)
+	n, err := r.prepare(r.b, r.a, target)
 	if err != nil {
-		return errors.Join(err, m.stay(call, a, b))
+		return errors.Join(err, m.release())
 	}
-	if err := unix.Renameat2(a.fd, a.entry(), b.fd, b.entry(), unix.RENAME_EXCHANGE); err != nil {
-		return errors.Join(err, m.stay(call, a, b), o.stay(call, b, a))
+	if err := m.announce(); err != nil {
+		return errors.Join(err, m.release(), n.release())
 	}
-	m.in.removeLink(a.link)
-	o.in.removeLink(b.link)
-	m.in.addLink(b.link)
-	o.in.addLink(a.link)
-	v.logUnsettled(m.settle(b.location(), a.location()), b)
-	v.logUnsettled(o.settle(a.location(), b.location()), a)
+	if err := n.announce(); err != nil {
+		return errors.Join(err, n.release(), m.stay())
+	}
+	if err := unix.Renameat2(r.a.fd, r.a.name(), r.b.fd, r.b.name(), unix.RENAME_EXCHANGE); err != nil {
+		return errors.Join(err, m.stay(), n.stay())
+	}
+	m.in.removeLink(r.a.link)
+	n.in.removeLink(r.b.link)
+	m.in.addLink(r.b.link)
+	n.in.addLink(r.a.link)
+	r.logStale(m.settle(), r.b)
+	r.logStale(n.settle(), r.a)
 	return nil
 }
 
-func (v *volume) logUnsettled(err error, s spot) {
+func (r *renaming) logStale(err error, e dirEntry) {
 	if err != nil {
-		v.log.Warn("a former place stays in the header or record", "path", s.link.path(), "error", err)
+		r.log.Warn("a former location stays in a header or record", "path", e.link.path(), "error", err)
 	}
 }
 
-// moving is what is about to be renamed, once its header or record names both places.
-type moving struct {
-	v  *volume
-	in *inode
-	// c is a regular file's content; record and dir are a directory's. What else is renamed names no place.
-	c      *content
-	dir    use
-	record *envelope.Directory
-	// former is the KMS key of a file that has been wrapped under another one on the way; empty if it hasn't.
-	former string
+// replaced is what a rename takes the place of.
+type replaced struct {
+	r    *renaming
+	file bool      // it is no directory, and goes with the rename
+	c    *openFile // a file with other links, whose header still names this location
 }
 
-// mayMove refuses to move a directory from a to b where that would bring what is beneath under another KMS key, as programs copy then; and a caller who may not
-// use what is beneath: by its new path, he might. What is deeper may be under any of the volume's keys; where one of them would let him have more by
-// the new path, programs copy too. Of files, each is asked for when it is opened to be moved.
-func (v *volume) mayMove(call keys.Call, in *inode, a, b spot, st unix.Stat_t) error {
-	if in.kind != unix.S_IFDIR {
+// prepareReplaced opens a file whose location is to go from its header, and removes a directory.
+func (r *renaming) prepareReplaced(source unix.Stat_t) (replaced, error) {
+	gone := replaced{r: r}
+	switch {
+	case r.target == nil:
+		return gone, nil
+	case r.target.Mode&unix.S_IFMT == unix.S_IFDIR:
+		if source.Mode&unix.S_IFMT != unix.S_IFDIR {
+			return gone, unix.EISDIR
+		}
+		return gone, r.removeDirectory(r.b.link)
+	}
+	gone.file = true
+	var err error
+	if r.target.Mode&unix.S_IFMT == unix.S_IFREG && r.target.Nlink > 1 && identityOf(r.target) != identityOf(&source) {
+		gone.c, err = r.openForRemoval(r.call.BySelf(), r.b, *r.target)
+	}
+	return gone, err
+}
+
+func (g replaced) settle() error {
+	if g.c == nil {
 		return nil
 	}
-	record, err := v.record(in)
+	err := g.c.change(g.r.operation, func(h *envelope.Header) { g.r.sealed.RemoveLocation(h, g.r.b.location()) })
+	return errors.Join(err, g.c.release())
+}
+
+func (g replaced) release() error {
+	if g.c == nil {
+		return nil
+	}
+	return g.c.release()
+}
+
+// moving is an inode that is about to be renamed from a to b. Until prepare returns, all questions to
+// the key service are answered, and nothing is changed. Between announce and settle or stay, its
+// header or record names both locations.
+type moving struct {
+	*operation
+	in   *inode
+	a, b dirEntry
+	// c is a regular file; dir is a directory. What else is renamed names no location.
+	c   *openFile
+	dir dirRef
+	// wrapping is that of a file that comes under another KMS key; former is its header before.
+	wrapping *wrapping
+	former   envelope.Header
+}
+
+// prepare opens and authorizes what is at a to be moved to b.
+func (r *renaming) prepare(a, b dirEntry, st unix.Stat_t) (*moving, error) {
+	m := &moving{operation: r.operation, in: r.found(a, st), a: a, b: b}
+	switch m.in.kind {
+	case unix.S_IFREG:
+		return m, m.prepareFile(r.call, st)
+	case unix.S_IFDIR:
+		if err := r.mayMove(m.in, a, b, st); err != nil {
+			return nil, err
+		}
+		if r.shared() {
+			m.in.dropRecord()
+		}
+		var err error
+		m.dir, err = r.pin(m.in)
+		return m, err
+	}
+	return m, nil
+}
+
+// prepareFile opens a file, and asks for its data key to be wrapped under the KMS key of the
+// directory that it is about to lie in, if that is another one. A file with other links stays under
+// the key that it has there: programs copy it then.
+func (m *moving) prepareFile(call keys.Call, st unix.Stat_t) error {
+	c, err := m.open(call, m.in, m.a.place(), true)
+	if err != nil {
+		return err
+	}
+	same, under, err := m.sameKey(m.a.link, m.b.link)
+	if err == nil && !same {
+		err = unix.EXDEV
+		if st.Nlink == 1 {
+			m.former = c.unsealed().Header()
+			var w wrapping
+			w, err = c.broughtUnder(m.operation, call, under.key, m.b.link.path())
+			m.wrapping = &w
+		}
+	}
+	if err != nil {
+		return errors.Join(err, c.release())
+	}
+	m.c = c
+	return nil
+}
+
+// announce adds the new location to the header or record.
+func (m *moving) announce() error {
+	switch {
+	case m.c != nil:
+		if m.wrapping != nil {
+			if err := m.c.changeWrap(m.operation, *m.wrapping); err != nil {
+				return err
+			}
+		}
+		err := m.c.change(m.operation, func(h *envelope.Header) { m.sealed.AddLocation(h, m.b.location()) })
+		if err != nil {
+			err = errors.Join(err, m.unwrap())
+		}
+		return err
+	case m.in.kind == unix.S_IFDIR:
+		return m.place(m.a.location(), m.b.location())
+	}
+	return nil
+}
+
+// unwrap gives a file the wrapped data key back that it had before announce.
+func (m *moving) unwrap() error {
+	if m.wrapping == nil {
+		return nil
+	}
+	return m.c.changeWrap(m.operation, wrapping{m.former, m.wrapping.header.WrappedKey})
+}
+
+// place makes these a directory's locations.
+func (m *moving) place(locations ...envelope.Location) error {
+	m.in.recordMu.Lock()
+	defer m.in.recordMu.Unlock()
+	next := *m.dir.record
+	next.Locations = locations
+	if err := m.disk.WriteDirectory(m.dir.fd, &next, true); err != nil {
+		return err
+	}
+	m.in.record, m.dir.record = &next, &next
+	m.in.unsynced = true
+	return nil
+}
+
+// settle drops the former location after the rename.
+func (m *moving) settle() error { return m.drop(m.b.location(), m.a.location()) }
+
+// stay undoes announce: the rename has failed.
+func (m *moving) stay() error {
+	var err error
+	if m.c != nil {
+		err = m.unwrap()
+	}
+	return errors.Join(err, m.drop(m.a.location(), m.b.location()))
+}
+
+// drop drops the location that isn't the right one, and ends the use of what was renamed.
+func (m *moving) drop(right, wrong envelope.Location) error {
+	var err error
+	switch {
+	case m.c != nil:
+		err = m.c.change(m.operation, func(h *envelope.Header) { m.sealed.RemoveLocation(h, wrong) })
+	case m.in.kind == unix.S_IFDIR:
+		err = m.place(right)
+	}
+	return errors.Join(err, m.release())
+}
+
+// release ends the use of what was to be renamed.
+func (m *moving) release() error {
+	if m.c != nil {
+		return m.c.release()
+	}
+	if m.in.kind == unix.S_IFDIR {
+		m.dir.release()
+	}
+	return nil
+}
+
+// mayMove denies to move a directory from a to b where that would bring what is beneath under another
+// KMS key: programs copy then. It also denies a caller that may not use what is beneath, as the new
+// path might allow it. What is deeper may be under any of the volume's keys; where one of them would
+// allow the caller more by the new path, programs copy too. Files are authorized one by one, when
+// they are opened to be moved.
+func (r *renaming) mayMove(in *inode, a, b dirEntry, st unix.Stat_t) error {
+	record, err := r.directoryRecord(in)
 	if err != nil {
 		return err
 	}
 	if record.Key == "" {
-		if same, _, err := v.sameKey(a.link, b.link); err != nil || !same {
-			return errors.Join(err, unix.EXDEV)
+		same, _, err := r.sameKey(a.link, b.link)
+		if err == nil && !same {
+			err = unix.EXDEV
+		}
+		if err != nil {
+			return err
 		}
 	}
-	if !v.allowOther {
+	if !r.allowOther {
 		return nil
 	}
-	under, err := v.governing(in)
+	under, err := r.effective(in)
 	if err != nil {
 		return err
 	}
-	at := func(key string, place spot) keys.Use {
-		beneath := envelope.Header{Path: place.link.path() + "/", Owner: st.Uid}
-		return keys.Use{Caller: call.Caller, Action: keys.ActionDecrypt, Wrap: keys.Wrap{Key: key, Context: beneath.Context(v.sealed.ID())}}
+	return r.mayMoveBeneath(under.key, a, b, st.Uid)
+}
+
+func (r *renaming) mayMoveBeneath(key string, a, b dirEntry, owner uint32) error {
+	at := func(key string, e dirEntry) keys.Use {
+		beneath := envelope.Header{Path: e.link.path() + "/", Owner: owner}
+		return keys.Use{Caller: r.call.Caller, Action: keys.ActionDecrypt, Wrap: keys.Wrap{Key: key, Context: beneath.Context(r.sealed.ID())}}
 	}
-	uses := []keys.Use{at(under.key, a)}
-	for _, key := range v.sealed.Config().KeyARNs {
+	uses := []keys.Use{at(key, a)}
+	for _, key := range r.sealed.Config().KeyARNs {
 		uses = append(uses, at(key, a), at(key, b))
 	}
-	answers, err := v.keys.Check(context.Background(), uses)
+	answers, err := r.check(uses)
 	if err != nil {
 		return err
 	}
-	if refusal := answers[0].Denied; refusal != nil {
-		event := keys.Event{Name: keys.EventRenameRefused, Context: uses[0].Context, Error: refusal}
-		return errors.Join(refusal, v.keys.Record(context.Background(), call.ForRecord(), event))
+	if denied := answers[0].Denied; denied != nil {
+		event := keys.Event{Name: keys.EventRenameRefused, Context: uses[0].Context, Error: denied}
+		return errors.Join(denied, r.record(r.call.ForRecord(), event))
 	}
 	for pair := answers[1:]; len(pair) > 0; pair = pair[2:] {
 		if pair[0].Denied != nil && pair[1].Denied == nil {
 			return unix.EXDEV
 		}
-	}
-	return nil
-}
-
-// announce adds the new place of in, which lies at a, to its header or record.
-func (v *volume) announce(call keys.Call, in *inode, a, b spot) (moving, error) {
-	m := moving{v: v, in: in}
-	switch m.in.kind {
-	case unix.S_IFREG:
-		c, err := v.open(call, m.in, a.place(), true)
-		if err != nil {
-			return m, err
-		}
-		m.c = c
-		if err := m.changeKey(call, a, b); err != nil {
-			return m, errors.Join(err, c.release())
-		}
-		if err := c.change(func(h *envelope.Header) { v.sealed.AddLocation(h, b.location()) }); err != nil {
-			return m, errors.Join(err, c.release())
-		}
-	case unix.S_IFDIR:
-		if v.shared() {
-			m.in.dropRecord()
-		}
-		dir, err := v.use(m.in)
-		if err != nil {
-			return m, err
-		}
-		m.dir, m.record = dir, m.in.record
-		if err := m.place(a.location(), b.location()); err != nil {
-			dir.release()
-			return m, err
-		}
-	}
-	return m, nil
-}
-
-// changeKey wraps a file's data key under the KMS key of the directory that it is about to lie in, if that is another one. A file with other links
-// stays under the key that it has there: programs copy it then.
-func (m *moving) changeKey(call keys.Call, a, b spot) error {
-	same, under, err := m.v.sameKey(a.link, b.link)
-	if err != nil || same {
-		return err
-	}
-	if st, err := a.stat(); err != nil || st.Nlink > 1 {
-		return errors.Join(err, unix.EXDEV)
-	}
-	former := m.c.file().Header().KeyARN
-	if err := m.c.bringUnder(call, under.key, b.link.path()); err != nil {
-		return err
-	}
-	m.former = former
-	return nil
-}
-
-// bringUnder wraps the data key under the KMS key of the directory where the file is about to lie. The caller needs leave to make files there.
-func (c *content) bringUnder(call keys.Call, key, path string) error {
-	h := c.file().Header()
-	h.Path = path
-	if err := c.v.mayGenerate(call, keys.Wrap{Key: key, Context: h.Context(c.v.sealed.ID())}); err != nil {
-		return err
-	}
-	return c.wrapUnder(call, key, path)
-}
-
-// wrapUnder wraps the data key anew.
-func (c *content) wrapUnder(call keys.Call, key, path string) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.writable {
-		return unix.EACCES
-	}
-	return c.use(true, func(f *envelope.File) error {
-		_, err := c.rewrap(call, key, path, f.Header().Owner, true)
-		return err
-	})
-}
-
-// stay undoes announce: what was to be moved from a to b has stayed.
-func (m *moving) stay(call keys.Call, a, b spot) error {
-	var err error
-	if m.former != "" {
-		err = m.c.wrapUnder(call, m.former, a.link.path())
-	}
-	return errors.Join(err, m.settle(a.location(), b.location()))
-}
-
-// place makes these a directory's locations.
-func (m *moving) place(locations ...envelope.Location) error {
-	m.in.dirMu.Lock()
-	defer m.in.dirMu.Unlock()
-	next := *m.record
-	next.Locations = locations
-	if err := m.v.disk.WriteDirectory(m.dir.fd, &next, true); err != nil {
-		return err
-	}
-	m.in.record, m.record = &next, &next
-	m.in.unsynced = true
-	return nil
-}
-
-// settle drops the place that isn't the right one any more, and ends the use of what was renamed.
-func (m *moving) settle(right, wrong envelope.Location) error {
-	switch {
-	case m.c != nil:
-		err := m.c.change(func(h *envelope.Header) { m.v.sealed.RemoveLocation(h, wrong) })
-		return errors.Join(err, m.c.release())
-	case m.record != nil:
-		err := m.place(right)
-		m.dir.release()
-		return err
 	}
 	return nil
 }

@@ -26,35 +26,42 @@ func (n *node) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAttrI
 		return 0
 	}
 	if err != nil {
-		return n.v.errno(err, "change attributes", n.describe())
+		return n.v.errnoOf(err, "change attributes", n.in)
 	}
 	return n.Getattr(ctx, nil, out)
 }
 
 func (n *node) setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAttrIn) error {
-	lock, unlock := n.v.tree.RLock, n.v.tree.RUnlock
-	if n.in.kind == unix.S_IFDIR && in.Valid&fuse.FATTR_UID != 0 { // its record changes
-		lock, unlock = n.v.tree.Lock, n.v.tree.Unlock
-	}
-	if err := lock(); err != nil {
-		return err
-	}
-	defer unlock()
 	if size, ok := in.GetSize(); ok {
 		if err := n.truncate(ctx, f, int64(size)); err != nil {
 			return err
 		}
 	}
+	o := n.v.operation(ctx)
+	defer o.end()
+	how := resolving
+	if n.in.kind == unix.S_IFDIR && in.Valid&fuse.FATTR_UID != 0 { // its record changes
+		how = changing
+	}
+	var call keys.Call
 	if in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID) != 0 {
-		if err := n.chown(ctx, in); err != nil {
+		call = callOf(ctx, "chown")
+	}
+	return o.run(how, func() error {
+		if err := o.setOwner(call, n.in, in); err != nil {
 			return err
 		}
-	}
-	t, err := n.target()
-	if err != nil {
-		return err
-	}
-	defer t.release()
+		t, err := o.target(n.in)
+		if err != nil {
+			return err
+		}
+		defer t.release()
+		return t.setMode(in)
+	})
+}
+
+// setMode changes mode and times.
+func (t target) setMode(in *fuse.SetAttrIn) error {
 	if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 {
 		if err := t.dropPrivileges(); err != nil {
 			return err
@@ -74,51 +81,59 @@ func (n *node) truncate(ctx context.Context, f gofs.FileHandle, size int64) erro
 		if err := h.allowed(); err != nil {
 			return err
 		}
-		return h.c.truncate(size)
+		return h.c.truncate(ctx, size)
 	}
-	call := n.v.callOf(ctx, "truncate")
-	c, _, err := n.v.openKnown(call, n.in, true, true)
+	o := n.v.operation(ctx)
+	defer o.end()
+	call := callOf(ctx, "truncate")
+	var c *openFile
+	err := o.run(resolving, func() (err error) {
+		c, _, err = o.openKnown(call, n.in, true, true)
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	return errors.Join(c.truncate(size), c.release())
+	return errors.Join(c.truncate(ctx, size), c.release())
 }
 
-func (c *content) truncate(size int64) error {
-	return c.use(true, func(f *envelope.File) error {
+func (c *openFile) truncate(ctx context.Context, size int64) error {
+	return c.do(ctx, true, func(f *envelope.File) error {
 		return c.setTime(func() error { return f.Truncate(size) })
 	})
 }
 
-// target is a backing inode whose attributes are changed: an open descriptor, or an entry.
+// target is a backing inode whose attributes are read or changed: an open descriptor, or an entry.
 type target struct {
-	fd int // -1: the spot
-	// content is the open file that fd belongs to; nil if there is none.
-	content *content
-	spot    spot
+	fd int // -1: the entry
+	// file is the open file that fd belongs to; nil if there is none.
+	file    *openFile
+	entry   dirEntry
 	release func()
 }
 
-// target finds the node's backing inode. The caller holds volume.tree.
-func (n *node) target() (target, error) {
-	if n.in.kind == unix.S_IFDIR {
-		if fd, ok := n.v.dirs.take(n.in); ok {
-			return target{fd: fd, release: func() { n.v.release(n.in) }}, nil
+// target finds an inode's backing inode. The caller holds volume.tree.
+func (o *operation) target(in *inode) (target, error) {
+	entry := func() (target, error) { return o.entryTarget(in) }
+	if in.kind == unix.S_IFDIR {
+		if fd, ok := o.dirs.pin(in); ok {
+			return target{fd: fd, release: func() { o.dirs.unpin(in) }}, nil
 		}
 	}
-	if n.in.kind == unix.S_IFREG {
-		return n.v.fileTarget(n.in, n.entryTarget)
+	if in.kind == unix.S_IFREG {
+		return o.fileTarget(in, entry)
 	}
-	return n.entryTarget()
+	return entry()
 }
 
-// fileTarget is the descriptor of a file that is open, or the entry of one that nobody opens before the target is released.
-func (v *volume) fileTarget(in *inode, entry func() (target, error)) (target, error) {
-	c := v.contents.acquire(v, in)
+// fileTarget is the descriptor of a file that is open, or the entry of one that is not opened before
+// the target is released.
+func (o *operation) fileTarget(in *inode, entry func() (target, error)) (target, error) {
+	c := o.files.acquire(o.volume, in)
 	c.mu.Lock()
-	if c.file() != nil {
+	if c.unsealed() != nil {
 		c.mu.Unlock()
-		return target{fd: c.storage.FD, content: c, release: func() { _ = c.release() }}, nil
+		return target{fd: c.storage.FD, file: c, release: func() { _ = c.release() }}, nil
 	}
 	t, err := entry()
 	if err != nil {
@@ -134,29 +149,29 @@ func (v *volume) fileTarget(in *inode, entry func() (target, error)) (target, er
 	return t, nil
 }
 
-func (n *node) entryTarget() (target, error) {
-	l, ok := n.in.link()
+func (o *operation) entryTarget(in *inode) (target, error) {
+	l, ok := in.link()
 	if !ok {
 		return target{}, unix.ESTALE
 	}
-	s, err := n.v.spot(l)
+	e, err := o.entry(l)
 	if err != nil {
 		return target{}, err
 	}
-	st, err := s.stat()
-	if err == nil && !n.in.is(&st) {
+	st, err := e.stat()
+	if err == nil && !in.is(&st) {
 		err = unix.ESTALE
 	}
 	if err != nil {
-		s.release()
+		e.release()
 		return target{}, err
 	}
-	return target{fd: -1, spot: s, release: s.release}, nil
+	return target{fd: -1, entry: e, release: e.release}, nil
 }
 
 func (t target) stat() (st unix.Stat_t, err error) {
 	if t.fd < 0 {
-		return t.spot.stat()
+		return t.entry.stat()
 	}
 	err = unix.Fstat(t.fd, &st)
 	return st, err
@@ -166,14 +181,14 @@ func (t target) chmod(mode uint32) error {
 	if t.fd >= 0 {
 		return unix.Chmod(disk.ProcPath(t.fd), mode)
 	}
-	return unix.Fchmodat(t.spot.fd, t.spot.entry(), mode, unix.AT_SYMLINK_NOFOLLOW)
+	return unix.Fchmodat(t.entry.fd, t.entry.name(), mode, unix.AT_SYMLINK_NOFOLLOW)
 }
 
 func (t target) chown(uid, gid int) error {
 	if t.fd >= 0 {
 		return unix.Chown(disk.ProcPath(t.fd), uid, gid)
 	}
-	return t.spot.chown(uid, gid)
+	return t.entry.chown(uid, gid)
 }
 
 // dropPrivileges clears what a write or a change of owner by others must not leave: see FUSE_HANDLE_KILLPRIV_V2.
@@ -192,23 +207,25 @@ func (t target) dropPrivileges() error {
 	return t.chmod(mode)
 }
 
-// chown changes owner and group. A file's data key is bound to its owner: its header names the next one before the change, and is
-// bound to it after.
-func (n *node) chown(ctx context.Context, in *fuse.SetAttrIn) error {
+// setOwner changes owner and group. A file's data key is bound to its owner: its header names the
+// next one before the change, and is bound to it after.
+func (o *operation) setOwner(call keys.Call, in *inode, to *fuse.SetAttrIn) error {
 	uid, gid := -1, -1
-	if id, ok := in.GetUID(); ok {
+	if id, ok := to.GetUID(); ok {
 		uid = int(id)
 	}
-	if id, ok := in.GetGID(); ok {
+	if id, ok := to.GetGID(); ok {
 		gid = int(id)
 	}
-	if n.in.kind == unix.S_IFREG && uid >= 0 {
-		return n.chownFile(n.v.callOf(ctx, "chown"), uint32(uid), gid)
+	switch {
+	case uid < 0 && gid < 0:
+		return nil
+	case in.kind == unix.S_IFREG && uid >= 0:
+		return o.chownFile(call, in, uint32(uid), gid)
+	case in.kind == unix.S_IFDIR && uid >= 0:
+		return o.chownDirectory(in, uint32(uid), gid)
 	}
-	if n.in.kind == unix.S_IFDIR && uid >= 0 {
-		return n.v.chownDirectory(n.in, uint32(uid), gid)
-	}
-	t, err := n.target()
+	t, err := o.target(in)
 	if err != nil {
 		return err
 	}
@@ -216,45 +233,50 @@ func (n *node) chown(ctx context.Context, in *fuse.SetAttrIn) error {
 	return t.chown(uid, gid)
 }
 
-// chownDirectory has the record name both owners before the change, durably, and the right one after it.
-func (v *volume) chownDirectory(in *inode, uid uint32, gid int) error {
-	u, err := v.use(in)
+// chownDirectory has the record name both owners before the change, durably, and the new one after
+// it.
+func (o *operation) chownDirectory(in *inode, uid uint32, gid int) error {
+	dir, err := o.pin(in)
 	if err != nil {
 		return err
 	}
-	defer u.release()
-	present, err := v.record(in)
+	defer dir.release()
+	present, err := o.directoryRecord(in)
 	if err != nil {
 		return err
 	}
-	owner, err := disk.OwnerOf(u.fd)
-	if err != nil || owner == uid {
-		return errors.Join(err, unix.Chown(disk.ProcPath(u.fd), int(uid), gid))
+	owner, err := disk.OwnerOf(dir.fd)
+	if err != nil {
+		return err
+	}
+	chown := func() error { return unix.Chown(disk.ProcPath(dir.fd), int(uid), gid) }
+	if owner == uid {
+		return chown()
 	}
 	both, one := *present, *present
 	both.Owners, one.Owners = []uint32{owner, uid}, []uint32{uid}
-	if err := v.replaceRecord(u, &both); err != nil {
+	if err := o.replaceRecord(dir, &both); err != nil {
 		return err
 	}
-	err = unix.Chown(disk.ProcPath(u.fd), int(uid), gid)
+	err = chown()
 	if err != nil {
 		one.Owners = []uint32{owner}
 	}
-	return errors.Join(err, v.replaceRecord(u, &one))
+	return errors.Join(err, o.replaceRecord(dir, &one))
 }
 
-func (n *node) chownFile(call keys.Call, uid uint32, gid int) error {
-	c, err := n.v.openHeld(call, n.in, false)
+func (o *operation) chownFile(call keys.Call, in *inode, uid uint32, gid int) error {
+	c, err := o.openHeld(call, in, false)
 	if err != nil {
 		return err
 	}
-	return errors.Join(c.chown(call, uid, gid), c.release())
+	return errors.Join(c.chown(o, call, uid, gid), c.release())
 }
 
-func (c *content) chown(call keys.Call, uid uint32, gid int) error {
+func (c *openFile) chown(o *operation, call keys.Call, uid uint32, gid int) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.use(c.writable, func(f *envelope.File) error {
+	return c.use(o, c.writable, func(f *envelope.File) error {
 		h := f.Header()
 		if h.Owner == uid {
 			return unix.Fchown(c.storage.FD, int(uid), gid)
@@ -262,19 +284,22 @@ func (c *content) chown(call keys.Call, uid uint32, gid int) error {
 		if !c.writable {
 			return unix.EACCES
 		}
+		next, err := c.rewrapped(o, call, h.KeyARN, h.Path, uid)
+		if err != nil {
+			return err
+		}
 		if err := c.nameNextOwner(&uid); err != nil {
 			return err
 		}
 		if err := unix.Fchown(c.storage.FD, int(uid), gid); err != nil {
 			return errors.Join(err, c.nameNextOwner(nil))
 		}
-		_, err := c.rewrap(call, h.KeyARN, h.Path, uid, true)
-		return err
+		return c.storeWrap(next)
 	})
 }
 
-// nameNextOwner notes in the header whose file it is about to be. c.mu is held.
-func (c *content) nameNextOwner(uid *uint32) error {
+// nameNextOwner notes in the header which owner the file is about to have. c.mu is held.
+func (c *openFile) nameNextOwner(uid *uint32) error {
 	return c.changeHeader(func(h *envelope.Header) error {
 		h.NextOwner = uid
 		return nil
@@ -298,11 +323,11 @@ func (t target) setTimes(in *fuse.SetAttrIn) error {
 	if times[0].Nsec == unix.UTIME_OMIT && times[1].Nsec == unix.UTIME_OMIT {
 		return nil
 	}
-	if t.content != nil {
-		return t.content.setTime(func() error { return unix.UtimesNanoAt(unix.AT_FDCWD, disk.ProcPath(t.fd), times, 0) })
+	if t.file != nil {
+		return t.file.setTime(func() error { return unix.UtimesNanoAt(unix.AT_FDCWD, disk.ProcPath(t.fd), times, 0) })
 	}
 	if t.fd >= 0 {
 		return unix.UtimesNanoAt(unix.AT_FDCWD, disk.ProcPath(t.fd), times, 0)
 	}
-	return unix.UtimesNanoAt(t.spot.fd, t.spot.entry(), times, unix.AT_SYMLINK_NOFOLLOW)
+	return unix.UtimesNanoAt(t.entry.fd, t.entry.name(), times, unix.AT_SYMLINK_NOFOLLOW)
 }

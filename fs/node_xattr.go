@@ -31,38 +31,35 @@ type attribute struct {
 	stored string // as the volume has it
 }
 
-// withAttribute resolves the attribute name of the node and calls do. ACLs are the backing inode's own; all others are
-// sealed.
-func (n *node) withAttribute(name string, do func(a attribute, sealed bool) error) error {
-	v := n.v
-	if err := v.tree.RLock(); err != nil {
-		return err
-	}
-	defer v.tree.RUnlock()
-	a, sealed := attribute{name: name, stored: name}, name != accessACL && name != disk.DefaultACL
-	if sealed {
-		if err := n.sealName(&a); err != nil {
+// withAttribute resolves the attribute name of an inode and calls do. ACLs are the backing inode's
+// own; all others are sealed.
+func (o *operation) withAttribute(in *inode, name string, do func(a attribute, sealed bool) error) error {
+	return o.run(resolving, func() error {
+		a, sealed := attribute{name: name, stored: name}, name != accessACL && name != disk.DefaultACL
+		if sealed {
+			if err := o.sealName(in, &a); err != nil {
+				return err
+			}
+		}
+		t, err := o.target(in)
+		if err != nil {
 			return err
 		}
-	}
-	t, err := n.target()
-	if err != nil {
-		return err
-	}
-	defer t.release()
-	a.at = t.attributePath()
-	return do(a, sealed)
+		defer t.release()
+		a.at = t.attributePath()
+		return do(a, sealed)
+	})
 }
 
 // sealName finds out the attribute's name in the volume.
-func (n *node) sealName(a *attribute) (err error) {
+func (o *operation) sealName(in *inode, a *attribute) (err error) {
 	if !mayHave(a.name) {
 		return unix.EOPNOTSUPP
 	}
-	if a.object, err = n.object(); err != nil {
+	if a.object, err = o.objectOf(in); err != nil {
 		return err
 	}
-	a.stored, err = n.v.sealed.SealAttributeName(a.object, a.name)
+	a.stored, err = o.sealed.SealAttributeName(a.object, a.name)
 	if errors.Is(err, envelope.ErrTooLong) {
 		return unix.ERANGE
 	}
@@ -90,7 +87,7 @@ func (t target) attributePath() attributePath {
 	if t.fd >= 0 {
 		return attributePath{disk.ProcPath(t.fd), true}
 	}
-	return attributePath{t.spot.atProc(), false}
+	return attributePath{t.entry.procPath(), false}
 }
 
 func (p attributePath) get(name string, value []byte) (int, error) {
@@ -121,81 +118,74 @@ func (p attributePath) list(names []byte) (int, error) {
 	return unix.Llistxattr(p.path, names)
 }
 
-// object returns the ID that the node's attributes are sealed with. The caller holds volume.tree.
-func (n *node) object() (id [envelope.IDSize]byte, err error) {
-	v := n.v
-	switch n.in.kind {
+// objectOf returns the ID that an inode's attributes are sealed with. The caller holds volume.tree.
+func (o *operation) objectOf(in *inode) (id [envelope.IDSize]byte, err error) {
+	switch in.kind {
 	case unix.S_IFDIR:
-		u, err := v.use(n.in)
+		dir, err := o.pin(in)
 		if err != nil {
 			return id, err
 		}
-		defer u.release()
-		return u.id, nil
+		defer dir.release()
+		return dir.id(), nil
 	case unix.S_IFREG:
-		known := n.in.object.Load()
-		if known == nil || v.shared() { // the number may be another file's by now
-			read, err := n.readFileID()
+		known := in.object.Load()
+		if known == nil || o.shared() { // the number may be another file's by now
+			h, err := o.readHeader(in)
 			if err != nil {
 				return id, err
 			}
-			known = &read
-			n.in.object.Store(known)
+			known = &h.FileID // where it is wrong, no attribute opens
+			in.object.Store(known)
 		}
 		return *known, nil
 	}
 	return id, unix.EOPNOTSUPP
 }
 
-// readFileID reads the file's ID from its header. Where it is wrong, no attribute opens.
-func (n *node) readFileID() (id envelope.FileID, err error) {
-	h, err := n.readHeader()
-	if err != nil {
-		return id, err
-	}
-	return h.FileID, nil
-}
-
-// readHeader reads the file's header, which needs no data key; unless the file is open, it isn't authentic. The caller holds volume.tree.
-func (n *node) readHeader() (*envelope.Header, error) {
-	t, err := n.target()
+// readHeader reads a file's header, which needs no data key. Unless the file is open, the header is
+// not authentic. The caller holds volume.tree.
+func (o *operation) readHeader(in *inode) (*envelope.Header, error) {
+	t, err := o.target(in)
 	if err != nil {
 		return nil, err
 	}
 	defer t.release()
-	if t.content != nil && !n.v.shared() {
-		h := t.content.file().Header()
+	if t.file != nil && !o.shared() {
+		h := t.file.unsealed().Header()
 		return &h, nil
 	}
 	fd := t.fd
 	if fd < 0 {
-		fd, err = unix.Openat(t.spot.fd, t.spot.entry(), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		fd, err = unix.Openat(t.entry.fd, t.entry.name(), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return nil, err
 		}
 		defer unix.Close(fd)
 	}
-	h, err := n.v.sealed.ReadHeader(&disk.Storage{FD: fd}, false)
+	h, err := o.sealed.ReadHeader(&disk.Storage{FD: fd}, false)
 	if err != nil {
 		return nil, err
 	}
-	if t.fd < 0 && !n.v.sealed.LiesAt(h, t.spot.location()) {
+	if t.fd < 0 && !o.sealed.LiesAt(h, t.entry.location()) {
 		return nil, disk.ErrMismatch
 	}
 	return h, nil
 }
 
 // Getxattr reads an attribute.
-func (n *node) Getxattr(_ context.Context, name string, dest []byte) (size uint32, errno syscall.Errno) {
+func (n *node) Getxattr(ctx context.Context, name string, dest []byte) (size uint32, errno syscall.Errno) {
+	o := n.v.operation(ctx)
+	defer o.end()
 	if strings.HasPrefix(name, control.Prefix) {
-		value, err := n.getControl(name)
+		value, err := o.getControl(n.in, name)
 		if err == nil && len(dest) < len(value) && len(dest) > 0 {
 			return uint32(len(value)), unix.ERANGE
 		}
 		copy(dest, value)
 		return uint32(len(value)), n.controlErrno(err, "read an attribute of")
 	}
-	err := n.withAttribute(name, func(a attribute, sealed bool) error {
+	err := o.withAttribute(n.in, name, func(a attribute, sealed bool) error {
 		value, err := a.get()
 		if !sealed && errors.Is(err, unix.EOPNOTSUPP) {
 			return unix.ENODATA // the kernel takes ACLs for supported; a backing file system without them has none
@@ -226,7 +216,7 @@ func (n *node) attributeErrno(err error, op string) syscall.Errno {
 			return usual
 		}
 	}
-	return n.v.errno(err, op, n.describe())
+	return n.v.errnoOf(err, op, n.in)
 }
 
 func (a attribute) get() ([]byte, error) {
@@ -246,32 +236,43 @@ func (a attribute) get() ([]byte, error) {
 
 // Setxattr writes an attribute.
 func (n *node) Setxattr(ctx context.Context, name string, value []byte, flags uint32) syscall.Errno {
+	o := n.v.operation(ctx)
+	defer o.end()
 	if strings.HasPrefix(name, control.Prefix) {
-		return n.controlErrno(n.setControl(ctx, name, value), "set an attribute of")
+		return n.controlErrno(o.setControl(ctx, n.in, name, value), "set an attribute of")
 	}
-	err := n.withAttribute(name, func(a attribute, sealed bool) (err error) {
+	err := o.withAttribute(n.in, name, func(a attribute, sealed bool) (err error) {
+		stored := value
 		if sealed {
-			if value, err = n.v.sealed.SealAttribute(a.object, a.name, value); err != nil {
+			if stored, err = o.sealed.SealAttribute(a.object, a.name, value); err != nil {
 				return err
 			}
 		}
-		return a.at.set(a.stored, value, int(flags))
+		return a.at.set(a.stored, stored, int(flags))
 	})
 	return n.attributeErrno(err, "set an attribute of")
 }
 
 // Removexattr removes an attribute.
 func (n *node) Removexattr(ctx context.Context, name string) syscall.Errno {
+	o := n.v.operation(ctx)
+	defer o.end()
 	if strings.HasPrefix(name, control.Prefix) {
-		return n.controlErrno(n.setControl(ctx, name, nil), "remove an attribute of")
+		return n.controlErrno(o.setControl(ctx, n.in, name, nil), "remove an attribute of")
 	}
-	err := n.withAttribute(name, func(a attribute, _ bool) error { return a.at.remove(a.stored) })
+	err := o.withAttribute(n.in, name, func(a attribute, _ bool) error { return a.at.remove(a.stored) })
 	return n.attributeErrno(err, "remove an attribute of")
 }
 
 // Listxattr lists the attributes' names.
-func (n *node) Listxattr(_ context.Context, dest []byte) (uint32, syscall.Errno) {
-	list, err := n.attributes()
+func (n *node) Listxattr(ctx context.Context, dest []byte) (uint32, syscall.Errno) {
+	o := n.v.operation(ctx)
+	defer o.end()
+	var list []byte
+	err := o.run(resolving, func() (err error) {
+		list, err = o.attributes(n.in)
+		return err
+	})
 	if err != nil {
 		return 0, n.attributeErrno(err, "list the attributes of")
 	}
@@ -281,15 +282,10 @@ func (n *node) Listxattr(_ context.Context, dest []byte) (uint32, syscall.Errno)
 	return uint32(copy(dest, list)), 0
 }
 
-// attributes returns the names, each with a NUL behind it.
-func (n *node) attributes() ([]byte, error) {
-	v := n.v
-	if err := v.tree.RLock(); err != nil {
-		return nil, err
-	}
-	defer v.tree.RUnlock()
+// attributes returns the names, each with a NUL behind it. The caller holds volume.tree.
+func (o *operation) attributes(in *inode) ([]byte, error) {
 	stored := make([]byte, disk.MaxAttribute)
-	size, err := n.storedAttributes(stored)
+	size, err := o.storedAttributes(in, stored)
 	if err != nil || size == 0 {
 		return nil, err
 	}
@@ -298,12 +294,12 @@ func (n *node) attributes() ([]byte, error) {
 		switch {
 		case name == accessACL || name == disk.DefaultACL:
 		case strings.HasPrefix(name, envelope.AttributePrefix):
-			object, err := n.object()
+			object, err := o.objectOf(in)
 			if err != nil {
 				return nil, err
 			}
-			if name, err = v.sealed.OpenAttributeName(object, name); err != nil {
-				v.log.Error("an attribute's name doesn't open: it is not shown", "path", n.in.path(), "error", err)
+			if name, err = o.sealed.OpenAttributeName(object, name); err != nil {
+				o.log.Error("an attribute's name doesn't open: it is not shown", "path", in.path(), "error", err)
 				continue
 			}
 		default:
@@ -314,8 +310,8 @@ func (n *node) attributes() ([]byte, error) {
 	return list, nil
 }
 
-func (n *node) storedAttributes(names []byte) (int, error) {
-	t, err := n.target()
+func (o *operation) storedAttributes(in *inode, names []byte) (int, error) {
+	t, err := o.target(in)
 	if err != nil {
 		return 0, err
 	}

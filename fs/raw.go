@@ -101,3 +101,19 @@ func (r *raw) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]byte) (u
 	}
 	return r.RawFileSystem.Writev(cancel, in, data)
 }
+
+// atEnd is the offset of a write that goes to the file's end, wherever that is when its turn comes.
+const atEnd = -1
+
+// appending marks the writes to a shared volume that are those of O_APPEND, by their offset: go-fuse's
+// node API has no argument for the flags that the file has when it is written to. What the kernel
+// writes back of a mapping is no such write, whatever the handle that it comes by.
+type appending struct{ fuse.RawFileSystem }
+
+func (a *appending) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32, fuse.Status) {
+	if in.Flags&unix.O_APPEND != 0 && in.WriteFlags&fuse.WRITE_CACHE == 0 {
+		end := int64(atEnd)
+		in.Offset = uint64(end)
+	}
+	return a.RawFileSystem.Writev(cancel, in, data)
+}

@@ -32,7 +32,7 @@ func (v *volume) startRecovery() *recovery {
 		return r
 	}
 	r.done.Go(func() {
-		r.whole = r.directory(ctx, v.root)
+		r.whole = r.search(ctx)
 		if r.whole {
 			v.log.Info("all files that an unclean end may have left behind are checked", "volume", v.path)
 		}
@@ -47,90 +47,107 @@ func (r *recovery) stop() bool {
 	return r.whole
 }
 
-// directory goes through a directory and what is beneath. It says whether all of it was seen.
-func (r *recovery) directory(ctx context.Context, in *inode) bool {
-	children, whole := r.children(in)
-	for _, child := range children {
-		if ctx.Err() != nil {
-			return false
-		}
-		if child.in.kind == unix.S_IFDIR {
-			whole = r.directory(ctx, child.in) && whole
-		} else if !r.file(child) {
-			whole = false
+// search goes through the volume. It says whether all of it was seen. The inodes that it makes last
+// as long as it needs them.
+func (r *recovery) search(ctx context.Context) bool {
+	whole := true
+	for waiting := []*inode{r.v.root}; len(waiting) > 0; {
+		last := len(waiting) - 1
+		dir := waiting[last]
+		waiting = waiting[:last]
+		children, all := r.children(ctx, dir)
+		whole = whole && all
+		for _, child := range children {
+			switch {
+			case ctx.Err() != nil:
+				return false
+			case child.in.kind == unix.S_IFDIR:
+				waiting = append(waiting, child.in)
+			case !r.file(ctx, child):
+				whole = false
+			}
 		}
 	}
 	return whole
 }
 
-// child is a directory, or a regular file that may be one step behind, which holds its own inode: not the kernel's.
+// child is a directory, or a regular file that may be one step behind its header.
 type child struct {
 	in   *inode
 	link link
 }
 
-// children returns what is to be looked at in a directory.
-func (r *recovery) children(in *inode) (found []child, whole bool) {
-	v := r.v
-	if err := v.tree.RLock(); err != nil {
-		return nil, v.gone(err, "look through", "/")
-	}
-	defer v.tree.RUnlock()
-	u, err := v.use(in)
+// children returns what is to be looked at in a directory, and whether that is all.
+func (r *recovery) children(ctx context.Context, in *inode) (found []child, whole bool) {
+	o := r.v.operation(ctx)
+	defer o.end()
+	err := o.run(resolving, func() (err error) {
+		found, err = r.list(o, in)
+		return err
+	})
+	return found, err == nil || r.gone(err, "look through", in)
+}
+
+func (r *recovery) list(o *operation, in *inode) (found []child, err error) {
+	ref, err := o.pin(in)
 	if err != nil {
-		return nil, v.gone(err, "look through", in.path())
+		return nil, err
 	}
-	defer u.release()
-	dir, err := unix.Openat(u.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	defer ref.release()
+	dir, err := unix.Openat(ref.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, v.gone(err, "look through", in.path())
+		return nil, err
 	}
 	defer unix.Close(dir)
-	entries, err := disk.ListEntries(dir)
-	if err != nil {
-		return nil, v.gone(err, "look through", in.path())
+	err = disk.EachBatch(dir, func(entries []disk.Entry) error {
+		for _, e := range entries {
+			var st unix.Stat_t
+			if unix.Fstatat(ref.fd, e.Name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || !r.concerns(st) {
+				continue
+			}
+			if name, ok := o.nameOf(ref, e); ok {
+				l := link{in, name}
+				at := dirEntry{ref, l, envelope.BackingName{Entry: e.Name}}
+				found = append(found, child{in: o.found(at, st), link: l})
+			}
+		}
+		return nil
+	})
+	return found, err
+}
+
+// concerns says whether something is a directory, or a file that may be one step behind its header.
+func (r *recovery) concerns(st unix.Stat_t) bool {
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		return true
+	case unix.S_IFREG:
+		return r.v.tolerance.Covers(st.Ctim) && time.Unix(st.Ctim.Unix()).Before(r.before)
 	}
-	for _, e := range entries {
-		var st unix.Stat_t
-		if unix.Fstatat(u.fd, e.Name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
-			continue
-		}
-		kind := st.Mode & unix.S_IFMT
-		changed := kind == unix.S_IFREG && v.tolerance.Covers(st.Ctim) && time.Unix(st.Ctim.Unix()).Before(r.before)
-		if kind != unix.S_IFDIR && !changed {
-			continue
-		}
-		if name, ok := v.nameOf(u.fd, u.id, e, in); ok {
-			l := link{in, name}
-			at := spot{u, l, envelope.BackingName{Entry: e.Name}}
-			found = append(found, child{in: v.found(at, st), link: l})
-		}
-	}
-	return found, true
+	return false
 }
 
 // gone says whether an error only means that something was removed or moved meanwhile.
-func (v *volume) gone(err error, op, path string) bool {
+func (r *recovery) gone(err error, op string, in *inode) bool {
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESTALE) {
 		return true
 	}
-	_ = v.errno(err, op, path)
+	_ = r.v.errnoOf(err, op, in)
 	// What is not authentic stays so with tolerance or without.
 	return errors.Is(err, envelope.ErrAuthentication) || errors.Is(err, envelope.ErrFormat) || errors.Is(err, disk.ErrMismatch)
 }
 
 // file opens and reads a file, which repairs it.
-func (r *recovery) file(c child) bool {
-	v := r.v
-	if err := v.tree.RLock(); err != nil {
-		return v.gone(err, "check", c.link.name)
+func (r *recovery) file(ctx context.Context, c child) bool {
+	o := r.v.operation(ctx)
+	defer o.end()
+	var open *openFile
+	err := o.run(resolving, func() (err error) {
+		open, _, err = o.openKnown(keys.Self("repair"), c.in, false, false)
+		return err
+	})
+	if err == nil {
+		err = errors.Join(open.do(ctx, open.writable, (*envelope.File).Check), open.release())
 	}
-	content, _, err := v.openKnown(keys.Self("repair"), c.in, false, false)
-	path := c.link.path()
-	v.tree.RUnlock()
-	if err != nil {
-		return v.gone(err, "check", path)
-	}
-	err = errors.Join(content.use(content.writable, (*envelope.File).Check), content.release())
-	return err == nil || v.gone(err, "check", path)
+	return err == nil || r.gone(err, "check", c.in)
 }

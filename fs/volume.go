@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"container/list"
 	"context"
 	"errors"
 	"log/slog"
@@ -13,10 +12,12 @@ import (
 
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
+	"kmsfs/fs/lock"
 	disk "kmsfs/fs/volume"
 )
 
-// volume is a volume while it is mounted.
+// volume is a volume while it is mounted. Its parts have their state and their locks: see
+// docs/locking.md.
 type volume struct {
 	disk   *disk.Session
 	sealed *envelope.Volume
@@ -26,24 +27,23 @@ type volume struct {
 	readOnly         bool
 	// multiUser says that this process may give files to their creators: it is root.
 	multiUser bool
-	log       *slog.Logger
+	// allowOther says that other users than the mount's own may come.
+	allowOther bool
+	log        *slog.Logger
 
 	// tolerance is that of an unclean end before this mount.
 	tolerance disk.Tolerance
 	started   time.Time
 
-	// tree guards the names of inodes against the names in the volume. It is taken before all other locks.
+	// tree guards the names of inodes against the names in the volume. It comes before all other locks.
 	tree disk.Sharing
 
-	root     *inode
-	inodes   *inodeTable
-	dirs     directories
-	contents contents
-
-	// allowOther says that other users than the mount's own may come.
-	allowOther bool
-	handles    handles
-	watch      watch
+	root       *inode
+	inodes     *inodeTable
+	dirs       *directoryCache
+	files      *openFiles
+	revocation *revocation
+	reports    reports
 }
 
 // openVolume opens a volume for mounting, locks it and marks it as being changed.
@@ -60,26 +60,26 @@ func openVolume(o MountOptions) (*volume, error) {
 	v := &volume{
 		disk: session, sealed: b.Sealed, keys: o.Keys, path: o.Volume, mountpoint: absolute(o.Mountpoint), readOnly: o.ReadOnly,
 		multiUser: b.UID == 0, log: o.Log, tolerance: session.Tolerance, started: time.Now(), tree: session.Sharing, allowOther: o.AllowOther,
+		files: newOpenFiles(),
 	}
-	v.contents.open = map[identity]*content{}
-	v.dirs.idle, v.dirs.most = list.New(), mostDescriptors()
+	v.revocation, v.reports.v = newRevocation(v), v
 	if err := v.start(); err != nil {
 		return nil, errors.Join(err, session.End(v.tolerance.Since.IsZero()))
 	}
 	return v, nil
 }
 
-// mostDescriptors is how many directories may be kept open: half of what the process may have open at all.
-func mostDescriptors() int {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return 256
-	}
-	return int(min(limit.Cur/2, 16384))
-}
+// shared says that other mounts may change the volume at the same time.
+func (v *volume) shared() bool { return !v.tree.Alone() }
 
 // seen is a path within the volume as processes see it.
 func (v *volume) seen(path string) string { return filepath.Join(v.mountpoint, path) }
+
+// isAdministrator says whether a caller may do to the volume what no other may: it is root, or the
+// user that the mount belongs to.
+func (v *volume) isAdministrator(call keys.Call) bool {
+	return call.Caller.UID == 0 || call.Caller.UID == v.disk.UID
+}
 
 // start makes the root's inode, and records an unclean end.
 func (v *volume) start() error {
@@ -89,9 +89,8 @@ func (v *volume) start() error {
 	}
 	v.inodes = newInodeTable(v, &st)
 	v.root = v.inodes.get(&st)
-	v.root.fd, v.root.uses = v.disk.Root, 1 // never closed, as it is always in use
-	v.dirs.open = 1
-	v.root.record, v.root.dirID = v.disk.RootRecord, v.disk.RootRecord.ID
+	v.root.setRecord(v.disk.RootRecord, false)
+	v.dirs = newDirectoryCache(v.root, v.disk.Root)
 	if v.tolerance.Since.IsZero() {
 		return nil
 	}
@@ -100,19 +99,13 @@ func (v *volume) start() error {
 	return v.keys.Record(context.Background(), keys.Self("mount"), event)
 }
 
-// end closes everything. With whole, every file is known to need no tolerance, and the volume is marked clean.
+// end closes everything. With whole, every file is known to need no tolerance, and the volume is
+// marked clean.
 func (v *volume) end(whole bool) error {
-	var err error
-	for _, c := range v.contents.open {
-		c.mu.Lock()
-		err = errors.Join(err, c.close())
-		c.mu.Unlock()
-	}
-	v.dirs.mu.Lock()
-	for v.dirs.idle.Len() > 0 {
-		v.dirs.drop(v.dirs.idle.Front().Value.(*inode))
-	}
-	v.dirs.mu.Unlock()
+	err := v.files.close()
+	v.dirs.close()
+	v.reports.wait()
+	lock.Finish()
 	return errors.Join(err, v.disk.End(whole && err == nil))
 }
 
@@ -141,9 +134,7 @@ func (n *node) OnForget() {
 	if n.in == n.v.root {
 		return
 	}
-	if o := n.in.takeOrphan(); o != nil {
-		unix.Close(o.fd)
-	}
+	n.in.dropOrphan()
 	if n.in.kind == unix.S_IFDIR {
 		n.v.dirs.forget(n.in)
 	}

@@ -3,6 +3,7 @@ package volume
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,10 +13,12 @@ type Entry struct {
 	Name string
 	Ino  uint64
 	Kind uint8 // a DT_ constant
+	Off  int64 // where the directory goes on behind the entry, for lseek(2)
 }
 
 // Offsets in struct linux_dirent64 (getdents64(2)), in bytes.
 const (
+	direntOff    = 8
 	direntReclen = 16
 	direntType   = 18
 	direntName   = 19
@@ -55,6 +58,14 @@ func EachBatch(dir int, do func([]Entry) error) error {
 // readBatch reads the next entries of a directory, without "." and "..", so that there may be none;
 // nil at the end.
 func readBatch(dir int, buffer []byte) ([]Entry, error) {
+	entries, err := readEntries(dir, buffer)
+	return slices.DeleteFunc(entries, func(e Entry) bool { return e.Name == "." || e.Name == ".." }), err
+}
+
+// ReadEntries reads the next entries of a directory, with "." and ".."; nil at the end.
+func ReadEntries(dir int) ([]Entry, error) { return readEntries(dir, make([]byte, direntBatch)) }
+
+func readEntries(dir int, buffer []byte) ([]Entry, error) {
 	n, err := retry(func() (int, error) { return unix.Getdents(dir, buffer) })
 	if err != nil || n == 0 {
 		return nil, err
@@ -70,9 +81,8 @@ func parseEntries(b []byte) ([]Entry, error) {
 			return nil, unix.EIO
 		}
 		name, _, _ := bytes.Cut(b[direntName:length], []byte{0})
-		if s := string(name); s != "." && s != ".." {
-			entries = append(entries, Entry{s, binary.NativeEndian.Uint64(b), b[direntType]})
-		}
+		off := int64(binary.NativeEndian.Uint64(b[direntOff:]))
+		entries = append(entries, Entry{string(name), binary.NativeEndian.Uint64(b), b[direntType], off})
 		b = b[length:]
 	}
 	return entries, nil

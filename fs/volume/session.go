@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
+	"kmsfs/fs/lock"
 )
 
 // SessionOptions say how a mount uses a volume.
@@ -38,7 +38,7 @@ type Session struct {
 
 	// configuring is held while the configuration is replaced, and with it lock. It is taken after
 	// all other locks but those in envelope.Volume.
-	configuring sync.Mutex
+	configuring lock.Mutex[lock.Config]
 }
 
 // Begin begins a session. The volume is marked as being changed when it returns.

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	"kmsfs/fs/lock"
 )
 
 // Sharing is how a mount takes turns with the other mounts of its volume. Exclusive use has no
@@ -54,7 +55,7 @@ type Sharing interface {
 }
 
 // localNames guards names against the mount's own goroutines.
-type localNames struct{ names sync.RWMutex }
+type localNames struct{ names lock.RWMutex[lock.Names] }
 
 func (l *localNames) RLockLocal()   { l.names.RLock() }
 func (l *localNames) RUnlockLocal() { l.names.RUnlock() }
@@ -112,10 +113,10 @@ type shared struct {
 	fd     int // of the lock's file; -1 before it is open
 	marker int // of this mount's own marker, locked for as long as the mount lives; -1 if there is none
 
-	mu      sync.Mutex // guards what follows; held while the byte of the names is waited for
-	none    *sync.Cond // readers is 0
-	readers int        // of this mount, which hold the byte of the names together
-	since   time.Time  // when the first of them came
+	mu      lock.Mutex[lock.Hosts] // guards what follows; held while the byte of the names is waited for
+	none    *sync.Cond             // readers is 0
+	readers int                    // of this mount, which hold the byte of the names together
+	since   time.Time              // when the first of them came
 }
 
 // The bytes of kmsfs.lock.

@@ -1,0 +1,407 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"kmsfs/envelope"
+	"kmsfs/fs/keys"
+	disk "kmsfs/fs/volume"
+)
+
+// place is where a regular file was found: the directory, the backing name in it, the location that
+// its header must name, and the path.
+type place struct {
+	dir      int
+	entry    string
+	location envelope.Location
+	path     string
+}
+
+// open opens the file at p for call's caller: it is authentic, lies at its location, belongs to the
+// owner that its header names, and the key service allows the use. The caller of open holds
+// volume.tree, and releases the file.
+func (o *operation) open(call keys.Call, in *inode, p place, write bool) (*openFile, error) {
+	call.Path = o.seen(p.path)
+	c := o.files.acquire(o.volume, in)
+	if err := c.openAt(o, call, in, p, write); err != nil {
+		_ = c.release() // the error that counts is the first
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *openFile) openAt(o *operation, call keys.Call, in *inode, p place, write bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.openOrAuthorize(o, call, in, p); err != nil {
+		return err
+	}
+	if write && !c.writable {
+		return unix.EACCES
+	}
+	return nil
+}
+
+// openOrAuthorize is called with mu held.
+func (c *openFile) openOrAuthorize(o *operation, call keys.Call, in *inode, p place) error {
+	switch {
+	case c.unsealed() == nil:
+		c.in = in
+		if err := c.openStorage(p); err != nil {
+			return err
+		}
+		return c.openStored(o, call, p)
+	case c.wiped.Load():
+		return c.openWiped(o, call, p)
+	}
+	return c.use(o, c.writable, func(*envelope.File) error { return c.authorize(o, call, p) })
+}
+
+// openNameless opens a file that has no name any more.
+func (o *operation) openNameless(call keys.Call, in *inode, write bool) (*openFile, error) {
+	c := o.files.acquire(o.volume, in)
+	c.mu.Lock()
+	call.Path = o.seen(c.path)
+	err := c.openOrphan(o, call, in)
+	if err == nil && write && !c.writable {
+		err = unix.EACCES
+	}
+	c.mu.Unlock()
+	if err != nil {
+		_ = c.release() // the error that counts is the first
+		return nil, err
+	}
+	return c, nil
+}
+
+// openOrphan opens a file by the descriptor that was kept when its last name went, or authorizes its
+// use if it is open. mu is held.
+func (c *openFile) openOrphan(o *operation, call keys.Call, in *inode) error {
+	if c.unsealed() == nil {
+		fd, p, err := in.dupOrphan()
+		if err != nil {
+			return err
+		}
+		c.in, c.storage, c.writable, c.path = in, &disk.Storage{FD: fd}, !o.readOnly, p.path
+		if err := c.setTime(func() error { return nil }); err != nil {
+			unix.Close(fd)
+			return err
+		}
+		return c.openStored(o, call, p)
+	}
+	if c.in != in {
+		return unix.ESTALE // the number is another file's by now
+	}
+	if c.wiped.Load() {
+		return c.openWiped(o, call, c.lastPlace())
+	}
+	return c.use(o, false, func(f *envelope.File) error {
+		h := f.Header()
+		return o.mayDecrypt(call, o.wrapOf(&h), h.WrappedKey)
+	})
+}
+
+// openStored opens the sealed file in c.storage, or closes that. mu is held.
+func (c *openFile) openStored(o *operation, call keys.Call, p place) error {
+	err := c.takeTurn(c.writable)
+	if err == nil {
+		err = c.openSealed(o, call, p)
+		c.endTurn()
+	}
+	if err != nil {
+		unix.Close(c.storage.FD)
+		c.sealed.Store(nil)
+	}
+	return err
+}
+
+// openWiped opens a file whose keys were wiped, for call's caller. mu is held.
+func (c *openFile) openWiped(o *operation, call keys.Call, p place) error {
+	if err := c.takeTurn(c.writable); err != nil {
+		return err
+	}
+	defer c.endTurn()
+	if err := c.openSealed(o, call, p); err != nil {
+		return err
+	}
+	c.wiped.Store(false)
+	return nil
+}
+
+// lastPlace is where a file without a name has lain, as its header says.
+func (c *openFile) lastPlace() place {
+	h := c.unsealed().Header()
+	p := place{path: h.Path}
+	if len(h.Locations) > 0 {
+		p.location = h.Locations[0]
+	}
+	return p
+}
+
+// openStorage opens the backing file: for writing too, if that is possible, since a block is read to
+// be changed.
+func (c *openFile) openStorage(p place) error {
+	const flags = unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC | unix.O_NOCTTY
+	c.writable = !c.v.readOnly
+	fd, err := -1, error(nil)
+	if c.writable {
+		fd, err = unix.Openat(p.dir, p.entry, unix.O_RDWR|flags, 0)
+		for _, denied := range []error{unix.EACCES, unix.EPERM, unix.EROFS, unix.ETXTBSY} {
+			c.writable = c.writable && !errors.Is(err, denied)
+		}
+	}
+	if !c.writable {
+		fd, err = unix.Openat(p.dir, p.entry, unix.O_RDONLY|flags, 0)
+	}
+	if !c.writable && !c.v.readOnly && !c.v.multiUser {
+		if owned, forced := disk.OpenOwned(p.dir, p.entry, flags); forced == nil {
+			if err == nil {
+				unix.Close(fd)
+			}
+			fd, err, c.writable = owned, nil, true
+		}
+	}
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	err = unix.Fstat(fd, &st)
+	if err == nil && (identityOf(&st) != c.id || st.Mode&unix.S_IFMT != unix.S_IFREG) {
+		err = unix.ESTALE // the kernel looks the name up again
+	}
+	if err != nil {
+		unix.Close(fd)
+		return err
+	}
+	c.times.set(st.Mtim)
+	c.storage, c.path = &disk.Storage{FD: fd}, p.path
+	return nil
+}
+
+// openSealed opens the sealed file in c.storage.
+func (c *openFile) openSealed(o *operation, call keys.Call, p place) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(c.storage.FD, &st); err != nil {
+		return err
+	}
+	tolerant := o.tolerance.Covers(st.Ctim)
+	header, err := o.sealed.ReadHeader(c.storage, tolerant)
+	if errors.Is(err, envelope.ErrEmpty) {
+		return c.giveHeader(o, call, p, st.Uid)
+	}
+	if err != nil {
+		return err
+	}
+	opener := call
+	if header.Path != p.path || header.Owner != st.Uid {
+		opener = call.BySelf() // the caller is judged by what is true now, below
+	}
+	file, err := c.unseal(o, opener, header, tolerant)
+	if err != nil {
+		return err
+	}
+	c.sealed.Store(file)
+	if err := c.checkOpened(o, call, header, p, st); err != nil {
+		return errors.Join(err, file.Close())
+	}
+	return nil
+}
+
+// checkOpened checks the file that was just opened, and authorizes a caller that has not been yet.
+func (c *openFile) checkOpened(o *operation, call keys.Call, header *envelope.Header, p place, st unix.Stat_t) error {
+	if o.tolerance.Covers(st.Ctim) && c.writable { // a repair is not the users' doing
+		if err := disk.SetModified(c.storage.FD, c.time()); err != nil {
+			return err
+		}
+	}
+	if err := c.checkPlace(o, call, header, p, st); err != nil {
+		return err
+	}
+	if header.Path == p.path && header.Owner == st.Uid {
+		return nil
+	}
+	return c.authorize(o, call, p)
+}
+
+// unseal opens the sealed file in c.storage, which has that header, with the data key that the key
+// service unwraps for opener.
+func (c *openFile) unseal(o *operation, opener keys.Call, header *envelope.Header, tolerant bool) (*envelope.File, error) {
+	if err := o.denyIfLocked(); err != nil {
+		return nil, err
+	}
+	if !o.disk.Allows(header.KeyARN) {
+		return nil, fmt.Errorf("header names the key %s, which is none of the volume's: %w", header.KeyARN, envelope.ErrAuthentication)
+	}
+	key, err := o.decrypt(opener, o.wrapOf(header), header.WrappedKey)
+	if err != nil {
+		return nil, explain(err)
+	}
+	defer clear(key)
+	return o.sealed.OpenFile(c.storage, header, key, c.options(tolerant))
+}
+
+// explain makes a wrapped key that doesn't open a fault of the file.
+func explain(err error) error {
+	if errors.Is(err, keys.ErrDenied) || isUnanswered(err) {
+		return err
+	}
+	return fmt.Errorf("data key doesn't open: %w", err)
+}
+
+func (c *openFile) options(tolerant bool) envelope.FileOptions {
+	return envelope.FileOptions{
+		Tolerant: tolerant,
+		ReadOnly: !c.writable,
+		Repaired: func(block int64, what string) {
+			c.v.log.Warn("accepted after an unclean end", "path", c.path, "block", block, "what", what)
+			details := map[string]string{"path": c.path, "block": fmt.Sprint(block), "what": what}
+			c.v.reports.add(keys.Self("repair"), keys.Event{Name: keys.EventRepaired, Details: details})
+		},
+		Fresh: c.fresh.take,
+	}
+}
+
+// checkPlace denies a file that lies elsewhere, or has another owner, than its header says.
+func (c *openFile) checkPlace(o *operation, call keys.Call, header *envelope.Header, p place, st unix.Stat_t) error {
+	lies, owned := o.sealed.LiesAt(header, p.location), header.OwnedBy(st.Uid)
+	if st.Nlink == 0 && len(header.Locations) == 0 && len(header.LinkDigests) == 0 { // made with O_TMPFILE
+		lies = true
+	}
+	if lies && owned {
+		return nil
+	}
+	event := keys.Event{
+		Name: keys.EventContextMismatch, KeyARN: header.KeyARN, Context: header.Context(o.sealed.ID()),
+		Details: places(header.Locations, p.location, p.path),
+	}
+	event.Details["foundOwner"] = disk.OwnerName(st.Uid)
+	if owned && o.tolerance.Rebooted && o.tolerance.Covers(st.Ctim) {
+		event.Name = keys.EventRepaired
+		return c.acceptPlace(o, call, event, p)
+	}
+	event.Error = disk.ErrMismatch
+	return errors.Join(disk.ErrMismatch, o.record(call.BySelf(), event))
+}
+
+// acceptPlace accepts a file that a power failure has left one rename ahead of its header.
+func (c *openFile) acceptPlace(o *operation, call keys.Call, event keys.Event, p place) error {
+	if err := o.record(call.BySelf(), event); err != nil {
+		return err
+	}
+	o.log.Warn("accepted after an unclean end: a file lies one rename ahead of its header", "path", p.path)
+	if !c.writable {
+		return nil
+	}
+	return c.changeHeader(func(h *envelope.Header) error {
+		o.sealed.AddLocation(h, p.location)
+		return nil
+	})
+}
+
+// authorize asks the key service whether call's caller may use the file at p, as it lies there and
+// belongs to its owner now. A wrapped key that is bound to another path or owner is wrapped anew by
+// the file system itself. mu is held.
+func (c *openFile) authorize(o *operation, call keys.Call, p place) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(c.storage.FD, &st); err != nil {
+		return err
+	}
+	h := c.unsealed().Header()
+	if !o.sealed.LiesAt(&h, p.location) || !h.OwnedBy(st.Uid) {
+		return c.checkPlace(o, call, &h, p, st)
+	}
+	if err := o.denyIfLocked(); err != nil {
+		return err
+	}
+	if h.Path != p.path || h.Owner != st.Uid {
+		next, err := c.rewrapped(o, call, h.KeyARN, p.path, st.Uid)
+		if err != nil {
+			return err
+		}
+		if c.writable && st.Nlink == 1 {
+			if err := c.storeWrap(next); err != nil {
+				return err
+			}
+		}
+		h = next.header
+	}
+	if err := o.mayDecrypt(call, o.wrapOf(&h), h.WrappedKey); err != nil {
+		return explain(err)
+	}
+	return nil
+}
+
+// authorizeWrite denies a caller that may not encrypt at the file's path, and ends its use then.
+// What it may decrypt, opening the file has decided.
+func (c *openFile) authorizeWrite(o *operation, call keys.Call, path string) error {
+	err := c.mayEncrypt(o, call, path)
+	if err != nil {
+		err = errors.Join(err, c.release())
+	}
+	return err
+}
+
+func (c *openFile) mayEncrypt(o *operation, call keys.Call, path string) error {
+	h := c.unsealed().Header()
+	h.Path = path
+	call.Path = o.seen(path)
+	w := o.wrapOf(&h)
+	answers, err := o.check([]keys.Use{{Caller: call.Caller, Action: keys.ActionGenerateDataKey, Wrap: w}})
+	if err != nil || answers[0].Denied == nil {
+		return err
+	}
+	_, err = o.mayGenerate(call, w) // which has the denial recorded
+	return err
+}
+
+// openKnown opens a file by one of its known names that the caller may use it by, and returns that
+// name, or opens it as it is open already: the kernel doesn't say which name was used. With encrypt,
+// the caller needs the permission to write. The caller of openKnown holds volume.tree.
+func (o *operation) openKnown(call keys.Call, in *inode, write, encrypt bool) (c *openFile, by link, err error) {
+	names := in.names()
+	if len(names) == 0 {
+		c, err = o.openNameless(call, in, write)
+		if err == nil && encrypt {
+			err = c.authorizeWrite(o, call, c.unsealed().Header().Path)
+		}
+		return c, link{}, err
+	}
+	for _, by = range names {
+		if c, err = o.openBy(call, in, by, write, encrypt); !errors.Is(err, keys.ErrDenied) {
+			break
+		}
+	}
+	return c, by, err
+}
+
+// openBy is openKnown for one name.
+func (o *operation) openBy(call keys.Call, in *inode, by link, write, encrypt bool) (*openFile, error) {
+	e, err := o.entry(by)
+	if err != nil {
+		return nil, err
+	}
+	defer e.release()
+	if o.shared() {
+		if err := e.leadsTo(in); err != nil {
+			return nil, err
+		}
+	}
+	c, err := o.open(call, in, e.place(), write)
+	if err == nil && encrypt {
+		err = c.authorizeWrite(o, call, by.path())
+	}
+	return c, err
+}
+
+// openHeld is openKnown for what the file system does by itself. In a shared volume, it goes on with
+// a file that is open when another mount has renamed or removed it.
+func (o *operation) openHeld(call keys.Call, in *inode, write bool) (*openFile, error) {
+	c, _, err := o.openKnown(call, in, write, false)
+	if errors.Is(err, unix.ESTALE) && o.shared() {
+		return o.openNameless(call, in, write)
+	}
+	return c, err
+}

@@ -1,0 +1,81 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"kmsfs/envelope"
+	"kmsfs/fs/keys"
+)
+
+// operation is what one request does with a volume, or the file system of itself.
+type operation struct {
+	*volume
+	questions
+}
+
+// operation begins one. The caller ends it.
+func (v *volume) operation(ctx context.Context) *operation {
+	return &operation{v, questions{ctx: ctx, service: v.keys}}
+}
+
+// end wipes the data keys that the operation was given.
+func (o *operation) end() { o.forget() }
+
+// errAgain says that something has changed since an operation asked the key service about it: the
+// operation starts again.
+var errAgain = errors.New("changed meanwhile")
+
+// run calls do with the names locked. When do needs an answer of the key service, run releases the
+// lock, calls the service, and calls do again: see questions.
+func (o *operation) run(how nameAccess, do func() error) error {
+	return o.repeat(func() error { return how.locked(o.tree, do) })
+}
+
+// repeat calls do, which takes and releases all locks that it needs, until it has all answers.
+func (o *operation) repeat(do func() error) error {
+	for {
+		err := do()
+		var open *unanswered
+		switch {
+		case errors.As(err, &open):
+			if err := o.resolve(open); err != nil {
+				return err
+			}
+		case errors.Is(err, errAgain):
+			if err := o.ctx.Err(); err != nil {
+				return err
+			}
+		default:
+			return err
+		}
+	}
+}
+
+// allow adds a KMS key to those that files of the volume may be wrapped under.
+func (o *operation) allow(keyARN string) error {
+	if o.disk.Allows(keyARN) {
+		return nil
+	}
+	event := keys.Event{Name: keys.EventKeyAllowed, KeyARN: keyARN, Details: map[string]string{"volume": o.path}}
+	if err := o.record(keys.Self("policy"), event); err != nil {
+		return err
+	}
+	err := o.disk.ChangeConfig(func(c *envelope.Config) error {
+		if !slices.Contains(c.KeyARNs, keyARN) {
+			c.KeyARNs = append(c.KeyARNs, keyARN)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("%s: adding the KMS key %s: %w", o.path, keyARN, err)
+	}
+	return nil
+}
+
+// wrapOf is what a header says that the file's data key is bound to.
+func (v *volume) wrapOf(h *envelope.Header) keys.Wrap {
+	return keys.Wrap{Key: h.KeyARN, Context: h.Context(v.sealed.ID())}
+}
