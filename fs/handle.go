@@ -71,7 +71,7 @@ func (n *node) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32,
 	}
 	h := n.newHandle(call, c, n.in, at, &n.Inode, flags)
 	if err := o.denyIfLocked(); err != nil { // the round that locks the mount may not have seen the handle
-		h.Release(ctx)
+		_ = h.Release(ctx) // the error that counts is the lock
 		return nil, 0, o.errnoOf(err, "open", n.in)
 	}
 	return h, o.openFlags(), 0
