@@ -23,30 +23,31 @@ type kernel struct {
 // volumeKey is the KMS key of the tests' volumes.
 const volumeKey = "arn:aws-kmsfs:kms:local:000000000000:key/volume"
 
-// newKernel makes a volume and opens it as a mount does.
+// newKernel makes a volume and opens it as a mount does, until the test ends.
 func newKernel(t *testing.T) *kernel {
+	t.Helper()
+	k := newUnclosedKernel(t)
+	t.Cleanup(func() {
+		if err := k.v.end(true); err != nil {
+			t.Error(err)
+		}
+	})
+	return k
+}
+
+// newUnclosedKernel is newKernel for a test that ends the volume.
+func newUnclosedKernel(t *testing.T) *kernel {
 	t.Helper()
 	dir, keys := filepath.Join(t.TempDir(), "volume"), &hookedKeys{Service: keystest.New(volumeKey)}
 	if err := disk.Create(disk.CreateOptions{Volume: dir, Keys: keys, Key: volumeKey}); err != nil {
 		t.Fatal(err)
 	}
-	return openKernel(t, dir, keys)
-}
-
-// openKernel opens a volume as a mount does.
-func openKernel(t *testing.T, dir string, keys *hookedKeys) *kernel {
-	t.Helper()
 	o := MountOptions{Volume: dir, Mountpoint: "/mnt", Keys: keys, AllowOther: true, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	v, err := openVolume(o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	requests, _ := v.requests(o)
-	t.Cleanup(func() {
-		if err := v.end(true); err != nil {
-			t.Error(err)
-		}
-	})
 	return &kernel{t, v, requests, keys}
 }
 
