@@ -11,14 +11,20 @@ import (
 	disk "kmsfs/fs/volume"
 )
 
+// adoption makes what an administrator has put somewhere belong there.
+type adoption struct {
+	*operation
+	call keys.Call
+}
+
 // adopt accepts a file or directory that lies elsewhere, or has another owner, than its header or
 // record says: an administrator has put it there. What isn't authentic is refused as ever.
-func (o *operation) adopt(call keys.Call, in *inode, name string) error {
-	if !o.isAdministrator(call) {
+func (a adoption) adopt(in *inode, name string) error {
+	if !a.isAdministrator(a.call) {
 		return unix.EPERM
 	}
-	return o.run(changing, func() error {
-		e, err := o.entry(link{in, name})
+	return a.run(changing, func() error {
+		e, err := a.entry(link{in, name})
 		if err != nil {
 			return err
 		}
@@ -27,52 +33,52 @@ func (o *operation) adopt(call keys.Call, in *inode, name string) error {
 		if err != nil {
 			return err
 		}
-		call.Path = o.seen(e.link.path())
+		a.call.Path = a.seen(e.link.path())
 		switch st.Mode & unix.S_IFMT {
 		case unix.S_IFREG:
-			return o.adoptFile(call, e)
+			return a.file(e)
 		case unix.S_IFDIR:
-			return o.adoptDirectory(call, e)
+			return a.directory(e)
 		}
 		return nil
 	})
 }
 
-// adoptFile has the file's header name the location where the file is, as the only one if the file
+// file has the file's header name the location where the file is, as the only one if the file
 // has no other links, and its owner.
-func (o *operation) adoptFile(call keys.Call, e dirEntry) error {
-	storage, st, err := o.openDisowned(e)
+func (a adoption) file(e dirEntry) error {
+	storage, st, err := a.open(e)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(storage.FD)
-	header, err := o.sealed.ReadHeader(storage, false)
+	header, err := a.sealed.ReadHeader(storage, false)
 	if err != nil {
 		return err
 	}
-	if o.sealed.LiesAt(header, e.location()) && header.OwnedBy(st.Uid) {
+	if a.sealed.LiesAt(header, e.location()) && header.OwnedBy(st.Uid) {
 		return nil
 	}
-	if !o.disk.Allows(header.KeyARN) {
+	if !a.disk.Allows(header.KeyARN) {
 		return fmt.Errorf("header names the key %s, which is none of the volume's: %w", header.KeyARN, envelope.ErrAuthentication)
 	}
-	key, err := o.decrypt(call, o.wrapOf(header), header.WrappedKey)
+	key, err := a.decrypt(a.call, a.wrapOf(header), header.WrappedKey)
 	if err != nil {
 		return err
 	}
 	defer clear(key)
-	file, err := o.sealed.OpenFile(storage, header, key, envelope.FileOptions{})
+	file, err := a.sealed.OpenFile(storage, header, key, envelope.FileOptions{})
 	if err != nil {
 		return err
 	}
 	event := keys.Event{
-		Name: keys.EventAdopted, KeyARN: header.KeyARN, Context: header.Context(o.sealed.ID()),
+		Name: keys.EventAdopted, KeyARN: header.KeyARN, Context: header.Context(a.sealed.ID()),
 		Details: places(header.Locations, e.location(), e.link.path()),
 	}
 	event.Details["foundOwner"] = disk.OwnerName(st.Uid)
-	err = o.record(call.ForRecord(), event)
+	err = a.record(a.call.ForRecord(), event)
 	if err == nil {
-		err = o.settleAdopted(call, file, e, st)
+		err = a.settle(file, e, st)
 	}
 	if err == nil {
 		err = file.Sync()
@@ -83,12 +89,12 @@ func (o *operation) adoptFile(call keys.Call, e dirEntry) error {
 	return errors.Join(err, file.Close())
 }
 
-// settleAdopted has the file's header say where the file is, and which owner it has.
-func (o *operation) settleAdopted(call keys.Call, file *envelope.File, e dirEntry, st unix.Stat_t) error {
+// settle has the file's header say where the file is, and which owner it has.
+func (a adoption) settle(file *envelope.File, e dirEntry, st unix.Stat_t) error {
 	h := file.Header()
 	now := h
 	now.Path, now.Owner, now.NextOwner = e.link.path(), st.Uid, nil
-	made, err := o.reEncrypt(call.BySelf(), h.WrappedKey, o.wrapOf(&h), o.wrapOf(&now))
+	made, err := a.reEncrypt(a.call.BySelf(), h.WrappedKey, a.wrapOf(&h), a.wrapOf(&now))
 	if err != nil {
 		return err
 	}
@@ -97,19 +103,19 @@ func (o *operation) settleAdopted(call keys.Call, file *envelope.File, e dirEntr
 		if st.Nlink == 1 {
 			h.Locations, h.LinkDigests = nil, nil
 		}
-		o.sealed.AddLocation(h, e.location())
+		a.sealed.AddLocation(h, e.location())
 		return nil
 	})
 }
 
-// openDisowned opens a file that may belong nowhere, for writing. It must not be open through the
+// open opens a file that may belong nowhere, for writing. It must not be open through the
 // mount.
-func (o *operation) openDisowned(e dirEntry) (*disk.Storage, unix.Stat_t, error) {
+func (a adoption) open(e dirEntry) (*disk.Storage, unix.Stat_t, error) {
 	st, err := e.stat()
 	if err != nil {
 		return nil, st, err
 	}
-	if o.files.find(identityOf(&st)) != nil {
+	if a.files.find(identityOf(&st)) != nil {
 		return nil, st, unix.EBUSY
 	}
 	fd, err := unix.Openat(e.fd, e.name(), unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
@@ -122,15 +128,15 @@ func (o *operation) openDisowned(e dirEntry) (*disk.Storage, unix.Stat_t, error)
 	return &disk.Storage{FD: fd}, st, nil
 }
 
-// adoptDirectory makes the directory's record name the location where the directory is, as the only
+// directory makes the directory's record name the location where the directory is, as the only
 // one, and its owner.
-func (o *operation) adoptDirectory(call keys.Call, e dirEntry) error {
+func (a adoption) directory(e dirEntry) error {
 	fd, err := unix.Openat(e.fd, e.name(), unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	record, err := o.disk.ReadDirectory(fd)
+	record, err := a.disk.ReadDirectory(fd)
 	if err != nil {
 		return err
 	}
@@ -140,9 +146,9 @@ func (o *operation) adoptDirectory(call keys.Call, e dirEntry) error {
 	}
 	event := keys.Event{Name: keys.EventAdopted, Details: places(record.Locations, e.location(), e.link.path())}
 	event.Details["foundOwner"] = disk.OwnerName(owner)
-	if err := o.record(call.ForRecord(), event); err != nil {
+	if err := a.record(a.call.ForRecord(), event); err != nil {
 		return err
 	}
 	record.Locations, record.Owners = []envelope.Location{e.location()}, []uint32{owner}
-	return o.disk.ReplaceDirectory(fd, record)
+	return a.disk.ReplaceDirectory(fd, record)
 }

@@ -153,7 +153,7 @@ type step struct {
 
 // pin opens a directory, and reads its record. The caller holds volume.tree, and releases the
 // dirRef.
-func (o *operation) pin(in *inode) (dirRef, error) {
+func (o *resolver) pin(in *inode) (dirRef, error) {
 	ref, way, err := o.nearest(in)
 	for i := len(way) - 1; err == nil && i >= 0; i-- {
 		var next dirRef
@@ -166,8 +166,12 @@ func (o *operation) pin(in *inode) (dirRef, error) {
 
 // nearest returns the first directory, from in upward, that is known well enough, and the way from
 // in up to it. In a shared volume that is the root: another mount may have moved any other.
-func (o *operation) nearest(in *inode) (ref dirRef, way []step, err error) {
+func (o *resolver) nearest(in *inode) (ref dirRef, way []step, err error) {
 	for {
+		if in == o.root {
+			ref, err := o.pinRoot()
+			return ref, way, err
+		}
 		if ref, ok := o.pinKnown(in); ok {
 			return ref, way, nil
 		}
@@ -180,8 +184,8 @@ func (o *operation) nearest(in *inode) (ref dirRef, way []step, err error) {
 	}
 }
 
-func (o *operation) pinKnown(in *inode) (dirRef, bool) {
-	if o.shared() && in != o.root {
+func (o *resolver) pinKnown(in *inode) (dirRef, bool) {
+	if o.shared() {
 		return dirRef{}, false
 	}
 	record := in.knownRecord()
@@ -192,8 +196,18 @@ func (o *operation) pinKnown(in *inode) (dirRef, bool) {
 	return dirRef{o.dirs, in, fd, record}, ok
 }
 
+// pinRoot pins the root, whose descriptor is always open.
+func (o *resolver) pinRoot() (dirRef, error) {
+	fd, _ := o.dirs.pin(o.root)
+	record, err := o.readRecord(o.root, fd, envelope.Location{})
+	if err != nil {
+		o.dirs.unpin(o.root)
+	}
+	return dirRef{o.dirs, o.root, fd, record}, err
+}
+
 // descend pins a directory that lies in one that is pinned.
-func (o *operation) descend(parent dirRef, s step) (dirRef, error) {
+func (o *resolver) descend(parent dirRef, s step) (dirRef, error) {
 	name, err := o.sealed.EncryptName(parent.id(), s.link.name)
 	if err != nil {
 		return dirRef{}, err
@@ -219,7 +233,7 @@ func (o *operation) descend(parent dirRef, s step) (dirRef, error) {
 }
 
 // openDirectory opens and pins a directory.
-func (o *operation) openDirectory(parent dirRef, entry string, in *inode) (int, error) {
+func (o *resolver) openDirectory(parent dirRef, entry string, in *inode) (int, error) {
 	fd, err := unix.Openat(parent.fd, entry, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
@@ -256,7 +270,7 @@ func (in *inode) knownRecord() *envelope.Directory {
 
 // readRecord returns the record of in, which was found at that location and is open as fd. The
 // record is authentic, and names this location and the directory's owner.
-func (o *operation) readRecord(in *inode, fd int, found envelope.Location) (*envelope.Directory, error) {
+func (o *resolver) readRecord(in *inode, fd int, found envelope.Location) (*envelope.Directory, error) {
 	in.recordMu.Lock()
 	defer in.recordMu.Unlock()
 	if in.record != nil {
@@ -307,7 +321,7 @@ func (in *inode) setRecord(record *envelope.Directory, unsynced bool) {
 // acceptDirectory decides on a directory that was found at another location, or has another owner,
 // than its record says. It is refused, unless a power failure may have left the record behind a
 // rename.
-func (o *operation) acceptDirectory(fd int, in *inode, record *envelope.Directory, found envelope.Location, owner uint32) error {
+func (o *resolver) acceptDirectory(fd int, in *inode, record *envelope.Directory, found envelope.Location, owner uint32) error {
 	event := keys.Event{Name: keys.EventContextMismatch, Details: places(record.Locations, found, in.path())}
 	event.Details["foundOwner"] = disk.OwnerName(owner)
 	var st unix.Stat_t
@@ -340,7 +354,7 @@ func places(sealed []envelope.Location, found envelope.Location, path string) ma
 
 // syncRecords makes the records of in and of all directories above it durable: without them,
 // nothing beneath them can be found.
-func (o *operation) syncRecords(in *inode) error {
+func (o *resolver) syncRecords(in *inode) error {
 	for in != nil {
 		if err := o.syncRecord(in); err != nil {
 			return err
@@ -354,7 +368,7 @@ func (o *operation) syncRecords(in *inode) error {
 	return nil
 }
 
-func (o *operation) syncRecord(in *inode) error {
+func (o *resolver) syncRecord(in *inode) error {
 	in.recordMu.Lock()
 	unsynced := in.unsynced
 	in.recordMu.Unlock()
@@ -386,7 +400,7 @@ func (in *inode) addFresh(child *inode) {
 
 // syncDirectory makes durable what fsync(2) of a directory promises: its entries, and that the
 // directories among them can be opened.
-func (o *operation) syncDirectory(in *inode) error {
+func (o *resolver) syncDirectory(in *inode) error {
 	in.recordMu.Lock()
 	fresh := in.fresh
 	in.fresh = nil

@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"fmt"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -20,7 +19,7 @@ type effectivePolicy struct {
 
 // effective finds the policy that holds in a directory: its own, or that of the nearest directory
 // above it that has one, else the configuration's. The caller holds volume.tree.
-func (o *operation) effective(in *inode) (p effectivePolicy, err error) {
+func (o *resolver) effective(in *inode) (p effectivePolicy, err error) {
 	for in != nil && (p.key == "" || p.compression == envelope.CompressionInherited) {
 		record, err := o.directoryRecord(in)
 		if err != nil {
@@ -48,7 +47,7 @@ func (o *operation) effective(in *inode) (p effectivePolicy, err error) {
 }
 
 // directoryRecord returns a directory's record. The caller holds volume.tree.
-func (o *operation) directoryRecord(in *inode) (*envelope.Directory, error) {
+func (o *resolver) directoryRecord(in *inode) (*envelope.Directory, error) {
 	if o.shared() {
 		in.dropRecord() // another mount may have set a policy
 	} else if record := in.knownRecord(); record != nil {
@@ -63,7 +62,7 @@ func (o *operation) directoryRecord(in *inode) (*envelope.Directory, error) {
 }
 
 // resolveKey returns the ARN of a KMS key that a policy names.
-func (o *operation) resolveKey(key string, at link) (arn string, err error) {
+func (o *resolver) resolveKey(key string, at link) (arn string, err error) {
 	if strings.Contains(key, ":key/") {
 		return key, nil
 	}
@@ -73,7 +72,7 @@ func (o *operation) resolveKey(key string, at link) (arn string, err error) {
 
 // sameKey says whether files made in two directories get the same KMS key, and returns the policy
 // that holds in the second one if they aren't the same directory. The caller holds volume.tree.
-func (o *operation) sameKey(a, b link) (same bool, under effectivePolicy, err error) {
+func (o *resolver) sameKey(a, b link) (same bool, under effectivePolicy, err error) {
 	if a.parent == b.parent {
 		return true, effectivePolicy{}, nil
 	}
@@ -91,31 +90,6 @@ func (o *operation) sameKey(a, b link) (same bool, under effectivePolicy, err er
 	}
 	second, err := o.resolveKey(to.key, b)
 	return first == second, to, err
-}
-
-// setPolicy changes a directory's policy by edit, durably, for its owner or root.
-func (o *operation) setPolicy(call keys.Call, in *inode, edit func(d *envelope.Directory)) error {
-	dir, err := o.pin(in)
-	if err != nil {
-		return err
-	}
-	defer dir.release()
-	present, err := o.directoryRecord(in)
-	if err != nil {
-		return err
-	}
-	if err := checkOwner(call, present); err != nil {
-		return err
-	}
-	next := *present
-	edit(&next)
-	event := keys.Event{Name: keys.EventPolicySet, Details: map[string]string{
-		"path": in.path(), "key": next.Key, "compression": compressionName(next.Compression), "uid": fmt.Sprint(call.Caller.UID),
-	}}
-	if err := o.record(call.ForRecord(), event); err != nil {
-		return err
-	}
-	return o.replaceRecord(dir, &next)
 }
 
 // checkOwner denies a caller that a directory doesn't belong to by its record.

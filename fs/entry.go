@@ -19,7 +19,7 @@ type dirEntry struct {
 }
 
 // entry resolves a name. The caller holds volume.tree, and releases the dirEntry.
-func (o *operation) entry(l link) (dirEntry, error) {
+func (o *resolver) entry(l link) (dirEntry, error) {
 	dir, err := o.pin(l.parent)
 	if err != nil {
 		return dirEntry{}, err

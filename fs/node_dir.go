@@ -114,7 +114,7 @@ func (l *listing) read(o *operation) (end bool, err error) {
 
 // nameOf returns the name that users see for a backing entry; none if it isn't theirs, or doesn't
 // open.
-func (o *operation) nameOf(dir dirRef, e disk.Entry) (string, bool) {
+func (o *resolver) nameOf(dir dirRef, e disk.Entry) (string, bool) {
 	if o.disk.IsControl(e.Name) {
 		return "", false
 	}

@@ -23,7 +23,7 @@ func (n *node) Link(ctx context.Context, target gofs.InodeEmbedder, name string,
 	o := n.v.operation(ctx)
 	defer o.end()
 	l, call := link{n.in, name}, callOf(ctx, "link")
-	err := o.run(making, func() error { return o.link(call, old.in, l, &out.Attr) })
+	err := o.run(making, func() error { return linking{o, call, old.in}.make(l, &out.Attr) })
 	if err != nil {
 		return nil, o.errnoAt(err, "link", l)
 	}
@@ -31,8 +31,15 @@ func (n *node) Link(ctx context.Context, target gofs.InodeEmbedder, name string,
 	return n.newNode(ctx, old.in), 0
 }
 
-func (o *operation) link(call keys.Call, in *inode, l link, out *fuse.Attr) error {
-	e, err := o.entry(l)
+// linking gives an inode another name.
+type linking struct {
+	*operation
+	call keys.Call
+	in   *inode
+}
+
+func (n linking) make(l link, out *fuse.Attr) error {
+	e, err := n.entry(l)
 	if err != nil {
 		return err
 	}
@@ -40,26 +47,26 @@ func (o *operation) link(call keys.Call, in *inode, l link, out *fuse.Attr) erro
 	if _, err := e.stat(); err == nil {
 		return unix.EEXIST
 	}
-	if in.kind != unix.S_IFREG {
-		return o.linkSpecial(in, e, out)
+	if n.in.kind != unix.S_IFREG {
+		return n.special(e, out)
 	}
-	c, err := o.prepareLink(call, in, e)
+	c, err := n.prepare(e)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(c.linkAt(o, e), c.release()); err != nil {
+	if err := errors.Join(n.add(c, e), c.release()); err != nil {
 		return err
 	}
-	in.addLink(l)
-	return o.fileAttr(out, in, e)
+	n.in.addLink(l)
+	return n.fileAttr(out, n.in, e)
 }
 
-func (o *operation) linkSpecial(in *inode, e dirEntry, out *fuse.Attr) error {
-	known, ok := in.link()
+func (n linking) special(e dirEntry, out *fuse.Attr) error {
+	known, ok := n.in.link()
 	if !ok {
 		return unix.ENOENT
 	}
-	old, err := o.entry(known)
+	old, err := n.entry(known)
 	if err != nil {
 		return err
 	}
@@ -71,17 +78,17 @@ func (o *operation) linkSpecial(in *inode, e dirEntry, out *fuse.Attr) error {
 		e.dropName()
 		return err
 	}
-	in.addLink(e.link)
-	return o.attr(out, in, target{fd: -1, entry: e})
+	n.in.addLink(e.link)
+	return n.attr(out, n.in, target{fd: -1, entry: e})
 }
 
-// prepareLink opens the file that is about to be linked at e. All links of a file lie under one KMS
+// prepare opens the file that is about to be linked at e. All links of a file lie under one KMS
 // key. A file without a name is linked by a process that has it open already.
-func (o *operation) prepareLink(call keys.Call, in *inode, e dirEntry) (*openFile, error) {
-	opener := call
-	known, named := in.link()
+func (n linking) prepare(e dirEntry) (*openFile, error) {
+	opener := n.call
+	known, named := n.in.link()
 	if named {
-		same, _, err := o.sameKey(known, e.link)
+		same, _, err := n.sameKey(known, e.link)
 		if err == nil && !same {
 			err = unix.EXDEV
 		}
@@ -89,14 +96,14 @@ func (o *operation) prepareLink(call keys.Call, in *inode, e dirEntry) (*openFil
 			return nil, err
 		}
 	} else {
-		opener = call.BySelf()
+		opener = n.call.BySelf()
 	}
-	c, err := o.openHeld(opener, in, true)
+	c, err := n.openHeld(opener, n.in, true)
 	if err != nil {
 		return nil, err
 	}
 	if !named {
-		if err := c.nameFirst(o, call, e); err != nil {
+		if err := n.nameFirst(c, e); err != nil {
 			return nil, errors.Join(err, c.release())
 		}
 	}
@@ -105,26 +112,26 @@ func (o *operation) prepareLink(call keys.Call, in *inode, e dirEntry) (*openFil
 
 // nameFirst brings a file that is about to get its first name under the KMS key that holds there, if
 // it was made under another one.
-func (c *openFile) nameFirst(o *operation, call keys.Call, e dirEntry) error {
-	under, err := o.effective(e.in)
+func (n linking) nameFirst(c *openFile, e dirEntry) error {
+	under, err := n.effective(e.in)
 	if err != nil {
 		return err
 	}
-	arn, err := o.resolveKey(under.key, e.link)
+	arn, err := n.resolveKey(under.key, e.link)
 	if err != nil || arn == c.unsealed().Header().KeyARN {
 		return err
 	}
-	next, err := c.broughtUnder(o, call, under.key, e.link.path())
+	next, err := c.broughtUnder(n.operation, n.call, under.key, e.link.path())
 	if err != nil {
 		return err
 	}
-	return c.changeWrap(o, next)
+	return c.changeWrap(n.operation, next)
 }
 
-// linkAt adds the location to the file's header before the link is there.
-func (c *openFile) linkAt(o *operation, e dirEntry) error {
+// add adds the location to the file's header before the link is there.
+func (n linking) add(c *openFile, e dirEntry) error {
 	location := e.location()
-	err := c.change(o, func(h *envelope.Header) { o.sealed.AddLocation(h, location) })
+	err := c.change(n.operation, func(h *envelope.Header) { n.sealed.AddLocation(h, location) })
 	for _, full := range []error{unix.ENOSPC, unix.E2BIG, unix.EOPNOTSUPP, envelope.ErrTooLong} {
 		if errors.Is(err, full) {
 			return unix.EMLINK // the header's overflow has no room for another location
@@ -138,7 +145,7 @@ func (c *openFile) linkAt(o *operation, e dirEntry) error {
 	}
 	if err != nil {
 		e.dropName()
-		return errors.Join(err, c.change(o, func(h *envelope.Header) { o.sealed.RemoveLocation(h, location) }))
+		return errors.Join(err, c.change(n.operation, func(h *envelope.Header) { n.sealed.RemoveLocation(h, location) }))
 	}
 	return nil
 }

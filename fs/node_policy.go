@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"syscall"
 
@@ -17,16 +18,22 @@ import (
 // maxKeyName bounds the name of a KMS key, in bytes: AWS's bound of identifiers.
 const maxKeyName = 2048
 
-// getControl reads an attribute by which programs speak to the mount.
-func (o *operation) getControl(in *inode, name string) (value string, err error) {
-	if name == control.Locked && in == o.root && o.revocation.locked.Load() {
+// controls are the attributes of an inode by which programs speak to the mount.
+type controls struct {
+	*operation
+	in *inode
+}
+
+// get reads an attribute by which programs speak to the mount.
+func (p controls) get(name string) (value string, err error) {
+	if name == control.Locked && p.in == p.root && p.revocation.locked.Load() {
 		return control.Yes, nil
 	}
-	err = o.run(resolving, func() (err error) {
-		if in.kind == unix.S_IFDIR {
-			value, err = o.directoryControl(in, name)
-		} else if name == control.Key && in.kind == unix.S_IFREG {
-			value, err = o.fileKey(in)
+	err = p.run(resolving, func() (err error) {
+		if p.in.kind == unix.S_IFDIR {
+			value, err = p.ofDirectory(name)
+		} else if name == control.Key && p.in.kind == unix.S_IFREG {
+			value, err = p.fileKey()
 		}
 		return err
 	})
@@ -36,11 +43,11 @@ func (o *operation) getControl(in *inode, name string) (value string, err error)
 	return value, err
 }
 
-// directoryControl reads a directory's own policy, or the effective one.
-func (o *operation) directoryControl(in *inode, name string) (string, error) {
+// ofDirectory reads a directory's own policy, or the effective one.
+func (p controls) ofDirectory(name string) (string, error) {
 	switch name {
 	case control.Key, control.Compression:
-		record, err := o.directoryRecord(in)
+		record, err := p.directoryRecord(p.in)
 		if err != nil {
 			return "", err
 		}
@@ -49,103 +56,128 @@ func (o *operation) directoryControl(in *inode, name string) (string, error) {
 		}
 		return record.Key, nil
 	case control.EffectiveKey, control.EffectiveCompression:
-		p, err := o.effective(in)
+		policy, err := p.effective(p.in)
 		if err != nil {
 			return "", err
 		}
 		if name == control.EffectiveCompression {
-			return compressionName(p.compression), nil
+			return compressionName(policy.compression), nil
 		}
-		return p.key, nil
+		return policy.key, nil
 	}
 	return "", nil
 }
 
 // fileKey returns the ARN of the KMS key that a file's header names. The caller holds volume.tree.
-func (o *operation) fileKey(in *inode) (string, error) {
-	h, err := o.readHeader(in)
+func (p controls) fileKey() (string, error) {
+	h, err := p.readHeader(p.in)
 	if err != nil {
 		return "", err
 	}
 	return h.KeyARN, nil
 }
 
-// setControl sets one of them; nil removes it.
-func (o *operation) setControl(ctx context.Context, in *inode, name string, value []byte) error {
-	if in.kind != unix.S_IFDIR || o.readOnly {
+// set sets one of them; nil removes it.
+func (p controls) set(ctx context.Context, name string, value []byte) error {
+	if p.in.kind != unix.S_IFDIR || p.readOnly {
 		return unix.EOPNOTSUPP
 	}
 	text := string(value)
 	switch {
 	case name == control.Key:
-		return o.setKey(callOf(ctx, "set policy"), in, text)
+		return p.setKey(callOf(ctx, "set policy"), text)
 	case name == control.Compression:
-		return o.setCompression(callOf(ctx, "set policy"), in, text)
+		return p.setCompression(callOf(ctx, "set policy"), text)
 	case name == control.Rewrap && value != nil:
-		return o.rewrap(callOf(ctx, "rewrap"), in, text)
+		return rewrap{p.operation, callOf(ctx, "rewrap"), p.in}.named(text)
 	case name == control.Adopt && value != nil:
-		return o.adopt(callOf(ctx, "adopt"), in, text)
-	case name == control.Locked && in == o.root:
-		return o.revocation.lockByHand(ctx, callOf(ctx, "lock"), value != nil)
+		return adoption{p.operation, callOf(ctx, "adopt")}.adopt(p.in, text)
+	case name == control.Locked && p.in == p.root:
+		return p.revocation.lockByHand(ctx, callOf(ctx, "lock"), value != nil)
 	}
 	return unix.EOPNOTSUPP
 }
 
 // setKey sets, or with "" removes, the KMS key of a directory's policy. Only a caller that may make
 // files under the key there may set it.
-func (o *operation) setKey(call keys.Call, in *inode, key string) error {
+func (p controls) setKey(call keys.Call, key string) error {
 	if len(key) > maxKeyName || strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return unix.EINVAL
 	}
-	return o.run(changing, func() error {
+	return p.run(changing, func() error {
 		if key != "" {
-			if err := o.admitPolicy(call, in, key); err != nil {
+			if err := p.admit(call, key); err != nil {
 				return err
 			}
 		}
-		return o.setPolicy(call, in, func(d *envelope.Directory) { d.Key = key })
+		return p.setPolicy(call, func(d *envelope.Directory) { d.Key = key })
 	})
 }
 
-// admitPolicy has the key service decide whether the caller may have files in a directory made under
+// admit has the key service decide whether the caller may have files in a directory made under
 // a KMS key, and adds the key to the volume's.
-func (o *operation) admitPolicy(call keys.Call, in *inode, key string) error {
-	dir, err := o.pin(in)
+func (p controls) admit(call keys.Call, key string) error {
+	dir, err := p.pin(p.in)
 	if err != nil {
 		return err
 	}
 	defer dir.release()
-	record, err := o.directoryRecord(in)
+	record, err := p.directoryRecord(p.in)
 	if err != nil {
 		return err
 	}
 	if err := checkOwner(call, record); err != nil {
 		return err
 	}
-	if err := o.denyIfLocked(); err != nil {
+	if err := p.denyIfLocked(); err != nil {
 		return err
 	}
 	owner, err := disk.OwnerOf(dir.fd)
 	if err != nil {
 		return err
 	}
-	header := envelope.Header{Path: in.path(), Owner: owner}
-	arn, err := o.mayGenerate(call, keys.Wrap{Key: key, Context: header.Context(o.sealed.ID())})
+	header := envelope.Header{Path: p.in.path(), Owner: owner}
+	arn, err := p.mayGenerate(call, keys.Wrap{Key: key, Context: header.Context(p.sealed.ID())})
 	if err != nil {
 		return err
 	}
-	return o.allow(arn)
+	return p.allow(arn)
 }
 
 // setCompression sets, or with "" removes, the compression of a directory's policy.
-func (o *operation) setCompression(call keys.Call, in *inode, text string) error {
+func (p controls) setCompression(call keys.Call, text string) error {
 	compression, ok := compressionNames[text]
 	if !ok && text != "" {
 		return unix.EINVAL
 	}
-	return o.run(changing, func() error {
-		return o.setPolicy(call, in, func(d *envelope.Directory) { d.Compression = compression })
+	return p.run(changing, func() error {
+		return p.setPolicy(call, func(d *envelope.Directory) { d.Compression = compression })
 	})
+}
+
+// setPolicy changes a directory's policy by edit, durably, for its owner or root.
+func (p controls) setPolicy(call keys.Call, edit func(d *envelope.Directory)) error {
+	dir, err := p.pin(p.in)
+	if err != nil {
+		return err
+	}
+	defer dir.release()
+	present, err := p.directoryRecord(p.in)
+	if err != nil {
+		return err
+	}
+	if err := checkOwner(call, present); err != nil {
+		return err
+	}
+	next := *present
+	edit(&next)
+	event := keys.Event{Name: keys.EventPolicySet, Details: map[string]string{
+		"path": p.in.path(), "key": next.Key, "compression": compressionName(next.Compression), "uid": fmt.Sprint(call.Caller.UID),
+	}}
+	if err := p.record(call.ForRecord(), event); err != nil {
+		return err
+	}
+	return p.replaceRecord(dir, &next)
 }
 
 // controlErrno is the error number of what came of such an attribute.

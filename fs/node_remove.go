@@ -18,16 +18,19 @@ var (
 	_ gofs.NodeRmdirer  = (*node)(nil)
 )
 
+// removal removes names.
+type removal struct{ *operation }
+
 // Unlink removes a name of what is no directory.
 func (n *node) Unlink(ctx context.Context, name string) syscall.Errno {
 	o := n.v.operation(ctx)
 	defer o.end()
 	l, call := link{n.in, name}, callOf(ctx, "unlink").BySelf()
-	return o.errnoAt(o.run(changing, func() error { return o.unlink(call, l) }), "remove", l)
+	return o.errnoAt(o.run(changing, func() error { return removal{o}.unlink(call, l) }), "remove", l)
 }
 
-func (o *operation) unlink(call keys.Call, l link) error {
-	e, err := o.entry(l)
+func (r removal) unlink(call keys.Call, l link) error {
+	e, err := r.entry(l)
 	if err != nil {
 		return err
 	}
@@ -38,11 +41,11 @@ func (o *operation) unlink(call keys.Call, l link) error {
 	}
 	var c *openFile
 	if st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink > 1 {
-		if c, err = o.openForRemoval(call, e, st); err != nil {
+		if c, err = r.open(call, e, st); err != nil {
 			return err
 		}
 	}
-	err = o.unlinkEntry(e, st)
+	err = r.unlinkEntry(e, st)
 	if c == nil {
 		return err
 	}
@@ -51,45 +54,45 @@ func (o *operation) unlink(call keys.Call, l link) error {
 	}
 	// The file stays at its other links. Its header must not name this location any more, or it could
 	// be moved back.
-	err = c.change(o, func(h *envelope.Header) { o.sealed.RemoveLocation(h, e.location()) })
+	err = c.change(r.operation, func(h *envelope.Header) { r.sealed.RemoveLocation(h, e.location()) })
 	if err = errors.Join(err, c.release()); err != nil {
-		o.log.Warn("a removed link stays among the header's locations", "path", l.path(), "error", err)
+		r.log.Warn("a removed link stays among the header's locations", "path", l.path(), "error", err)
 	}
 	return nil
 }
 
-func (o *operation) unlinkEntry(e dirEntry, st unix.Stat_t) error {
-	keep := o.openOrphan(e, st)
+func (r removal) unlinkEntry(e dirEntry, st unix.Stat_t) error {
+	keep := r.openOrphan(e, st)
 	if err := unix.Unlinkat(e.fd, e.name(), 0); err != nil {
 		keep.drop()
 		return err
 	}
 	e.dropName()
-	o.unlinked(e.link, st, keep)
+	r.unlinked(e.link, st, keep)
 	return nil
 }
 
 // openForRemoval opens a file with several links, one of which goes. A file that can't be opened can
 // still be removed: there is no openFile then.
-func (o *operation) openForRemoval(call keys.Call, e dirEntry, st unix.Stat_t) (*openFile, error) {
-	c, err := o.open(call, o.inodes.get(&st), e.place(), true)
+func (r removal) open(call keys.Call, e dirEntry, st unix.Stat_t) (*openFile, error) {
+	c, err := r.operation.open(call, r.inodes.get(&st), e.place(), true)
 	if isUnanswered(err) || errors.Is(err, errAgain) {
 		return nil, err
 	}
 	if err != nil {
-		o.log.Warn("a link is removed of a file that can't be opened", "path", e.link.path(), "error", err)
+		r.log.Warn("a link is removed of a file that can't be opened", "path", e.link.path(), "error", err)
 		return nil, nil
 	}
 	return c, nil
 }
 
 // openOrphan opens a regular file that is about to lose its last name, if the kernel knows it.
-func (v *volume) openOrphan(e dirEntry, st unix.Stat_t) *orphan {
-	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink > 1 || !v.inodes.has(identityOf(&st)) {
+func (r removal) openOrphan(e dirEntry, st unix.Stat_t) *orphan {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink > 1 || !r.inodes.has(identityOf(&st)) {
 		return nil
 	}
 	flags := unix.O_RDWR
-	if v.readOnly {
+	if r.readOnly {
 		flags = unix.O_RDONLY
 	}
 	fd, err := unix.Openat(e.fd, e.name(), flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
@@ -100,14 +103,14 @@ func (v *volume) openOrphan(e dirEntry, st unix.Stat_t) *orphan {
 }
 
 // unlinked notes that a name is gone, and with the last one the inode; keep is its descriptor then.
-func (v *volume) unlinked(l link, st unix.Stat_t, keep *orphan) {
-	in := v.inodes.get(&st)
+func (r removal) unlinked(l link, st unix.Stat_t, keep *orphan) {
+	in := r.inodes.get(&st)
 	in.removeLink(l)
 	if keep != nil {
 		in.setOrphan(keep)
 	}
 	if st.Nlink <= 1 || in.kind == unix.S_IFDIR {
-		v.inodes.remove(in) // its number may come back for another file
+		r.inodes.remove(in) // its number may come back for another file
 	}
 }
 
@@ -116,11 +119,11 @@ func (n *node) Rmdir(ctx context.Context, name string) syscall.Errno {
 	o := n.v.operation(ctx)
 	defer o.end()
 	l := link{n.in, name}
-	return o.errnoAt(o.run(changing, func() error { return o.removeDirectory(l) }), "remove directory", l)
+	return o.errnoAt(o.run(changing, func() error { return removal{o}.directory(l) }), "remove directory", l)
 }
 
-func (o *operation) removeDirectory(l link) error {
-	e, err := o.entry(l)
+func (r removal) directory(l link) error {
+	e, err := r.entry(l)
 	if err != nil {
 		return err
 	}
@@ -133,13 +136,13 @@ func (o *operation) removeDirectory(l link) error {
 		return unix.ENOTDIR
 	}
 	// A mode that keeps the owner out of the directory doesn't keep the owner from removing it.
-	closed := !o.multiUser && st.Mode&0o700 != 0o700
+	closed := !r.multiUser && st.Mode&0o700 != 0o700
 	if closed {
 		if err := unix.Fchmodat(e.fd, e.name(), st.Mode&0o7777|0o700, 0); err != nil {
 			return err
 		}
 	}
-	if err := o.checkEmpty(e); err != nil {
+	if err := r.checkEmpty(e); err != nil {
 		if closed {
 			err = errors.Join(err, unix.Fchmodat(e.fd, e.name(), st.Mode&0o7777, 0))
 		}
@@ -150,15 +153,15 @@ func (o *operation) removeDirectory(l link) error {
 		return err
 	}
 	e.dropName()
-	o.unlinked(l, st, nil)
-	if err := o.disk.Dismantle(e.fd, temp); err != nil {
-		o.log.Warn("a removed directory's remains stay in the volume", "path", l.path(), "error", err)
+	r.unlinked(l, st, nil)
+	if err := r.disk.Dismantle(e.fd, temp); err != nil {
+		r.log.Warn("a removed directory's remains stay in the volume", "path", l.path(), "error", err)
 	}
 	return nil
 }
 
 // checkEmpty returns ENOTEMPTY if a directory holds anything of users.
-func (v *volume) checkEmpty(e dirEntry) error {
+func (r removal) checkEmpty(e dirEntry) error {
 	dir, err := unix.Openat(e.fd, e.name(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -169,7 +172,7 @@ func (v *volume) checkEmpty(e dirEntry) error {
 		return err
 	}
 	for _, entry := range entries {
-		if !v.disk.IsControl(entry.Name) {
+		if !r.disk.IsControl(entry.Name) {
 			return unix.ENOTEMPTY
 		}
 	}

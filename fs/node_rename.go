@@ -87,7 +87,7 @@ func (r *renaming) move(source unix.Stat_t) error {
 	}
 	var keep *orphan
 	if replaced.file {
-		keep = r.openOrphan(r.b, *r.target)
+		keep = removal{r.operation}.openOrphan(r.b, *r.target)
 	}
 	err = r.b.prepareName()
 	if err == nil {
@@ -101,7 +101,7 @@ func (r *renaming) move(source unix.Stat_t) error {
 		r.a.dropName()
 	}
 	if replaced.file {
-		r.unlinked(r.b.link, *r.target, keep)
+		removal{r.operation}.unlinked(r.b.link, *r.target, keep)
 	}
 	m.in.removeLink(r.a.link)
 	m.in.addLink(r.b.link)
@@ -161,12 +161,12 @@ func (r *renaming) prepareReplaced(source unix.Stat_t) (replaced, error) {
 		if source.Mode&unix.S_IFMT != unix.S_IFDIR {
 			return gone, unix.EISDIR
 		}
-		return gone, r.removeDirectory(r.b.link)
+		return gone, removal{r.operation}.directory(r.b.link)
 	}
 	gone.file = true
 	var err error
 	if r.target.Mode&unix.S_IFMT == unix.S_IFREG && r.target.Nlink > 1 && identityOf(r.target) != identityOf(&source) {
-		gone.c, err = r.openForRemoval(r.call.BySelf(), r.b, *r.target)
+		gone.c, err = removal{r.operation}.open(r.call.BySelf(), r.b, *r.target)
 	}
 	return gone, err
 }

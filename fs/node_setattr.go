@@ -48,7 +48,8 @@ func (n *node) setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAttrI
 		call = callOf(ctx, "chown")
 	}
 	return o.run(how, func() error {
-		if err := o.setOwner(call, n.in, in); err != nil {
+		owner := ownership{o, call, n.in}
+		if err := owner.set(in); err != nil {
 			return err
 		}
 		t, err := o.target(n.in)
@@ -207,9 +208,16 @@ func (t target) dropPrivileges() error {
 	return t.chmod(mode)
 }
 
-// setOwner changes owner and group. A file's data key is bound to its owner: its header names the
+// ownership changes owner and group.
+type ownership struct {
+	*operation
+	call keys.Call
+	in   *inode
+}
+
+// set changes owner and group. A file's data key is bound to its owner: its header names the
 // next one before the change, and is bound to it after.
-func (o *operation) setOwner(call keys.Call, in *inode, to *fuse.SetAttrIn) error {
+func (w ownership) set(to *fuse.SetAttrIn) error {
 	uid, gid := -1, -1
 	if id, ok := to.GetUID(); ok {
 		uid = int(id)
@@ -220,12 +228,12 @@ func (o *operation) setOwner(call keys.Call, in *inode, to *fuse.SetAttrIn) erro
 	switch {
 	case uid < 0 && gid < 0:
 		return nil
-	case in.kind == unix.S_IFREG && uid >= 0:
-		return o.chownFile(call, in, uint32(uid), gid)
-	case in.kind == unix.S_IFDIR && uid >= 0:
-		return o.chownDirectory(in, uint32(uid), gid)
+	case w.in.kind == unix.S_IFREG && uid >= 0:
+		return w.ofFile(uint32(uid), gid)
+	case w.in.kind == unix.S_IFDIR && uid >= 0:
+		return w.ofDirectory(uint32(uid), gid)
 	}
-	t, err := o.target(in)
+	t, err := w.target(w.in)
 	if err != nil {
 		return err
 	}
@@ -233,15 +241,15 @@ func (o *operation) setOwner(call keys.Call, in *inode, to *fuse.SetAttrIn) erro
 	return t.chown(uid, gid)
 }
 
-// chownDirectory has the record name both owners before the change, durably, and the new one after
+// ofDirectory has the record name both owners before the change, durably, and the new one after
 // it.
-func (o *operation) chownDirectory(in *inode, uid uint32, gid int) error {
-	dir, err := o.pin(in)
+func (w ownership) ofDirectory(uid uint32, gid int) error {
+	dir, err := w.pin(w.in)
 	if err != nil {
 		return err
 	}
 	defer dir.release()
-	present, err := o.directoryRecord(in)
+	present, err := w.directoryRecord(w.in)
 	if err != nil {
 		return err
 	}
@@ -255,22 +263,22 @@ func (o *operation) chownDirectory(in *inode, uid uint32, gid int) error {
 	}
 	both, one := *present, *present
 	both.Owners, one.Owners = []uint32{owner, uid}, []uint32{uid}
-	if err := o.replaceRecord(dir, &both); err != nil {
+	if err := w.replaceRecord(dir, &both); err != nil {
 		return err
 	}
 	err = chown()
 	if err != nil {
 		one.Owners = []uint32{owner}
 	}
-	return errors.Join(err, o.replaceRecord(dir, &one))
+	return errors.Join(err, w.replaceRecord(dir, &one))
 }
 
-func (o *operation) chownFile(call keys.Call, in *inode, uid uint32, gid int) error {
-	c, err := o.openHeld(call, in, false)
+func (w ownership) ofFile(uid uint32, gid int) error {
+	c, err := w.openHeld(w.call, w.in, false)
 	if err != nil {
 		return err
 	}
-	return errors.Join(c.chown(o, call, uid, gid), c.release())
+	return errors.Join(c.chown(w.operation, w.call, uid, gid), c.release())
 }
 
 func (c *openFile) chown(o *operation, call keys.Call, uid uint32, gid int) error {

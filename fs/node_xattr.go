@@ -31,35 +31,41 @@ type attribute struct {
 	stored string // as the volume has it
 }
 
-// withAttribute resolves the attribute name of an inode and calls do. ACLs are the backing inode's
+// attributes are an inode's extended attributes.
+type attributes struct {
+	*operation
+	in *inode
+}
+
+// with resolves the attribute name of an inode and calls do. ACLs are the backing inode's
 // own; all others are sealed.
-func (o *operation) withAttribute(in *inode, name string, do func(a attribute, sealed bool) error) error {
-	return o.run(resolving, func() error {
+func (t attributes) with(name string, do func(a attribute, sealed bool) error) error {
+	return t.run(resolving, func() error {
 		a, sealed := attribute{name: name, stored: name}, name != accessACL && name != disk.DefaultACL
 		if sealed {
-			if err := o.sealName(in, &a); err != nil {
+			if err := t.sealName(&a); err != nil {
 				return err
 			}
 		}
-		t, err := o.target(in)
+		target, err := t.target(t.in)
 		if err != nil {
 			return err
 		}
-		defer t.release()
-		a.at = t.attributePath()
+		defer target.release()
+		a.at = target.attributePath()
 		return do(a, sealed)
 	})
 }
 
 // sealName finds out the attribute's name in the volume.
-func (o *operation) sealName(in *inode, a *attribute) (err error) {
+func (t attributes) sealName(a *attribute) (err error) {
 	if !mayHave(a.name) {
 		return unix.EOPNOTSUPP
 	}
-	if a.object, err = o.objectOf(in); err != nil {
+	if a.object, err = t.object(); err != nil {
 		return err
 	}
-	a.stored, err = o.sealed.SealAttributeName(a.object, a.name)
+	a.stored, err = t.sealed.SealAttributeName(a.object, a.name)
 	if errors.Is(err, envelope.ErrTooLong) {
 		return unix.ERANGE
 	}
@@ -118,25 +124,25 @@ func (p attributePath) list(names []byte) (int, error) {
 	return unix.Llistxattr(p.path, names)
 }
 
-// objectOf returns the ID that an inode's attributes are sealed with. The caller holds volume.tree.
-func (o *operation) objectOf(in *inode) (id [envelope.IDSize]byte, err error) {
-	switch in.kind {
+// object returns the ID that an inode's attributes are sealed with. The caller holds volume.tree.
+func (t attributes) object() (id [envelope.IDSize]byte, err error) {
+	switch t.in.kind {
 	case unix.S_IFDIR:
-		dir, err := o.pin(in)
+		dir, err := t.pin(t.in)
 		if err != nil {
 			return id, err
 		}
 		defer dir.release()
 		return dir.id(), nil
 	case unix.S_IFREG:
-		known := in.object.Load()
-		if known == nil || o.shared() { // the number may be another file's by now
-			h, err := o.readHeader(in)
+		known := t.in.object.Load()
+		if known == nil || t.shared() { // the number may be another file's by now
+			h, err := t.readHeader(t.in)
 			if err != nil {
 				return id, err
 			}
 			known = &h.FileID // where it is wrong, no attribute opens
-			in.object.Store(known)
+			t.in.object.Store(known)
 		}
 		return *known, nil
 	}
@@ -178,14 +184,14 @@ func (n *node) Getxattr(ctx context.Context, name string, dest []byte) (size uin
 	o := n.v.operation(ctx)
 	defer o.end()
 	if strings.HasPrefix(name, control.Prefix) {
-		value, err := o.getControl(n.in, name)
+		value, err := controls{o, n.in}.get(name)
 		if err == nil && len(dest) < len(value) && len(dest) > 0 {
 			return uint32(len(value)), unix.ERANGE
 		}
 		copy(dest, value)
 		return uint32(len(value)), n.controlErrno(err, "read an attribute of")
 	}
-	err := o.withAttribute(n.in, name, func(a attribute, sealed bool) error {
+	err := attributes{o, n.in}.with(name, func(a attribute, sealed bool) error {
 		value, err := a.get()
 		if !sealed && errors.Is(err, unix.EOPNOTSUPP) {
 			return unix.ENODATA // the kernel takes ACLs for supported; a backing file system without them has none
@@ -239,9 +245,9 @@ func (n *node) Setxattr(ctx context.Context, name string, value []byte, flags ui
 	o := n.v.operation(ctx)
 	defer o.end()
 	if strings.HasPrefix(name, control.Prefix) {
-		return n.controlErrno(o.setControl(ctx, n.in, name, value), "set an attribute of")
+		return n.controlErrno(controls{o, n.in}.set(ctx, name, value), "set an attribute of")
 	}
-	err := o.withAttribute(n.in, name, func(a attribute, sealed bool) (err error) {
+	err := attributes{o, n.in}.with(name, func(a attribute, sealed bool) (err error) {
 		stored := value
 		if sealed {
 			if stored, err = o.sealed.SealAttribute(a.object, a.name, value); err != nil {
@@ -258,9 +264,9 @@ func (n *node) Removexattr(ctx context.Context, name string) syscall.Errno {
 	o := n.v.operation(ctx)
 	defer o.end()
 	if strings.HasPrefix(name, control.Prefix) {
-		return n.controlErrno(o.setControl(ctx, n.in, name, nil), "remove an attribute of")
+		return n.controlErrno(controls{o, n.in}.set(ctx, name, nil), "remove an attribute of")
 	}
-	err := o.withAttribute(n.in, name, func(a attribute, _ bool) error { return a.at.remove(a.stored) })
+	err := attributes{o, n.in}.with(name, func(a attribute, _ bool) error { return a.at.remove(a.stored) })
 	return n.attributeErrno(err, "remove an attribute of")
 }
 
@@ -270,7 +276,7 @@ func (n *node) Listxattr(ctx context.Context, dest []byte) (uint32, syscall.Errn
 	defer o.end()
 	var list []byte
 	err := o.run(resolving, func() (err error) {
-		list, err = o.attributes(n.in)
+		list, err = attributes{o, n.in}.list()
 		return err
 	})
 	if err != nil {
@@ -282,10 +288,10 @@ func (n *node) Listxattr(ctx context.Context, dest []byte) (uint32, syscall.Errn
 	return uint32(copy(dest, list)), 0
 }
 
-// attributes returns the names, each with a NUL behind it. The caller holds volume.tree.
-func (o *operation) attributes(in *inode) ([]byte, error) {
+// list returns the names, each with a NUL behind it. The caller holds volume.tree.
+func (t attributes) list() ([]byte, error) {
 	stored := make([]byte, disk.MaxAttribute)
-	size, err := o.storedAttributes(in, stored)
+	size, err := t.stored(stored)
 	if err != nil || size == 0 {
 		return nil, err
 	}
@@ -294,12 +300,12 @@ func (o *operation) attributes(in *inode) ([]byte, error) {
 		switch {
 		case name == accessACL || name == disk.DefaultACL:
 		case strings.HasPrefix(name, envelope.AttributePrefix):
-			object, err := o.objectOf(in)
+			object, err := t.object()
 			if err != nil {
 				return nil, err
 			}
-			if name, err = o.sealed.OpenAttributeName(object, name); err != nil {
-				o.log.Error("an attribute's name doesn't open: it is not shown", "path", in.path(), "error", err)
+			if name, err = t.sealed.OpenAttributeName(object, name); err != nil {
+				t.log.Error("an attribute's name doesn't open: it is not shown", "path", t.in.path(), "error", err)
 				continue
 			}
 		default:
@@ -310,11 +316,11 @@ func (o *operation) attributes(in *inode) ([]byte, error) {
 	return list, nil
 }
 
-func (o *operation) storedAttributes(in *inode, names []byte) (int, error) {
-	t, err := o.target(in)
+func (t attributes) stored(names []byte) (int, error) {
+	target, err := t.target(t.in)
 	if err != nil {
 		return 0, err
 	}
-	defer t.release()
-	return t.attributePath().list(names)
+	defer target.release()
+	return target.attributePath().list(names)
 }

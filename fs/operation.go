@@ -10,19 +10,27 @@ import (
 	"kmsfs/fs/keys"
 )
 
-// operation is what one request does with a volume, or the file system of itself.
-type operation struct {
+// request is what the kernel asks for, or what the file system does of itself: it has a context, and
+// its questions to the key service.
+type request struct {
 	*volume
 	questions
 }
 
+// resolver finds directories, names, and the policies that hold there. Its methods are called with
+// volume.tree locked.
+type resolver struct{ request }
+
+// operation opens what a request is about. Its methods are called with volume.tree locked.
+type operation struct{ resolver }
+
 // operation begins one. The caller ends it.
 func (v *volume) operation(ctx context.Context) *operation {
-	return &operation{v, questions{ctx: ctx, service: v.keys}}
+	return &operation{resolver{request{v, questions{ctx: ctx, service: v.keys}}}}
 }
 
 // end wipes the data keys that the operation was given.
-func (o *operation) end() { o.forget() }
+func (o *request) end() { o.forget() }
 
 // errAgain says that something has changed since an operation asked the key service about it: the
 // operation starts again.
@@ -30,12 +38,12 @@ var errAgain = errors.New("changed meanwhile")
 
 // run calls do with the names locked. When do needs an answer of the key service, run releases the
 // lock, calls the service, and calls do again: see questions.
-func (o *operation) run(how nameAccess, do func() error) error {
+func (o *request) run(how nameAccess, do func() error) error {
 	return o.repeat(func() error { return how.locked(o.tree, do) })
 }
 
 // repeat calls do, which takes and releases all locks that it needs, until it has all answers.
-func (o *operation) repeat(do func() error) error {
+func (o *request) repeat(do func() error) error {
 	for {
 		err := do()
 		var open *unanswered
@@ -55,7 +63,7 @@ func (o *operation) repeat(do func() error) error {
 }
 
 // allow adds a KMS key to those that files of the volume may be wrapped under.
-func (o *operation) allow(keyARN string) error {
+func (o *request) allow(keyARN string) error {
 	if o.disk.Allows(keyARN) {
 		return nil
 	}
