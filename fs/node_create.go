@@ -202,33 +202,33 @@ func (c *openFile) makeFile(o *operation, call keys.Call, under effectivePolicy,
 }
 
 // giveHeader makes a file empty that an unclean end has left without a header.
-func (c *openFile) giveHeader(o *operation, call keys.Call, p place, owner uint32) error {
-	if !c.writable {
+func (n *opening) giveHeader(owner uint32) error {
+	if !n.writable {
 		return fmt.Errorf("an unclean end left it without a header, and it can't be written: %w", envelope.ErrFormat)
 	}
-	event := keys.Event{Name: keys.EventRepaired, Details: map[string]string{"path": p.path, "what": "no header: made empty"}}
-	if err := o.record(keys.Self("repair"), event); err != nil {
+	event := keys.Event{Name: keys.EventRepaired, Details: map[string]string{"path": n.at.path, "what": "no header: made empty"}}
+	if err := n.o.record(keys.Self("repair"), event); err != nil {
 		return err
 	}
-	parent := o.root
-	if l, ok := c.in.link(); ok {
+	parent := n.o.root
+	if l, ok := n.in.link(); ok {
 		parent = l.parent
 	}
-	under, err := o.effective(parent)
+	under, err := n.o.effective(parent)
 	if err != nil {
 		return err
 	}
-	h := &envelope.Header{FileID: envelope.NewFileID(), Owner: owner, Path: p.path, Locations: []envelope.Location{p.location}, Compression: under.compression}
-	key, err := o.newDataKey(call, under, h)
+	h := &envelope.Header{FileID: envelope.NewFileID(), Owner: owner, Path: n.at.path, Locations: []envelope.Location{n.at.location}, Compression: under.compression}
+	key, err := n.o.newDataKey(n.call, under, h)
 	clear(key.Plaintext)
 	if err != nil {
 		return err
 	}
-	if err := c.storage.Truncate(0); err != nil {
+	if err := n.storage.Truncate(0); err != nil {
 		return err
 	}
-	o.log.Warn("empty after an unclean end", "path", p.path)
-	return c.makeFile(o, call, under, h)
+	n.o.log.Warn("empty after an unclean end", "path", n.at.path)
+	return n.makeFile(n.o, n.call, under, h)
 }
 
 // own gives what was just made in dir to its creator: this process made it, as root. A set-group-ID

@@ -26,38 +26,47 @@ type place struct {
 func (o *operation) open(call keys.Call, in *inode, p place, write bool) (*openFile, error) {
 	call.Path = o.seen(p.path)
 	c := o.files.acquire(o.volume, in)
-	if err := c.openAt(o, call, in, p, write); err != nil {
+	n := &opening{c, o, call, p}
+	if err := n.open(in, write); err != nil {
 		_ = c.release() // the error that counts is the first
 		return nil, err
 	}
 	return c, nil
 }
 
-func (c *openFile) openAt(o *operation, call keys.Call, in *inode, p place, write bool) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err := c.openOrAuthorize(o, call, in, p); err != nil {
+// opening opens a file at a place, or authorizes its use if it is open. Its methods are called with
+// openFile.mu held.
+type opening struct {
+	*openFile
+	o    *operation
+	call keys.Call
+	at   place
+}
+
+func (n *opening) open(in *inode, write bool) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.openOrAuthorize(in); err != nil {
 		return err
 	}
-	if write && !c.writable {
+	if write && !n.writable {
 		return unix.EACCES
 	}
 	return nil
 }
 
-// openOrAuthorize is called with mu held.
-func (c *openFile) openOrAuthorize(o *operation, call keys.Call, in *inode, p place) error {
+func (n *opening) openOrAuthorize(in *inode) error {
 	switch {
-	case c.unsealed() == nil:
-		c.in = in
-		if err := c.openStorage(p); err != nil {
+	case n.unsealed() == nil:
+		n.in = in
+		if err := n.openStorage(); err != nil {
 			return err
 		}
-		return c.openStored(o, call, p)
-	case c.wiped.Load():
-		return c.openWiped(o, call, p)
+		return n.openStored()
+	case n.wiped.Load():
+		return n.openWiped()
 	}
-	return c.use(o, c.writable, func(*envelope.File) error { return c.authorize(o, call, p) })
+	return n.use(n.o, n.writable, func(*envelope.File) error { return n.authorize() })
 }
 
 // openNameless opens a file that has no name any more.
@@ -65,7 +74,8 @@ func (o *operation) openNameless(call keys.Call, in *inode, write bool) (*openFi
 	c := o.files.acquire(o.volume, in)
 	c.mu.Lock()
 	call.Path = o.seen(c.path)
-	err := c.openOrphan(o, call, in)
+	n := &opening{openFile: c, o: o, call: call}
+	err := n.openOrphan(in)
 	if err == nil && write && !c.writable {
 		err = unix.EACCES
 	}
@@ -78,56 +88,57 @@ func (o *operation) openNameless(call keys.Call, in *inode, write bool) (*openFi
 }
 
 // openOrphan opens a file by the descriptor that was kept when its last name went, or authorizes its
-// use if it is open. mu is held.
-func (c *openFile) openOrphan(o *operation, call keys.Call, in *inode) error {
-	if c.unsealed() == nil {
+// use if it is open.
+func (n *opening) openOrphan(in *inode) error {
+	if n.unsealed() == nil {
 		fd, p, err := in.dupOrphan()
 		if err != nil {
 			return err
 		}
-		c.in, c.storage, c.writable, c.path = in, &disk.Storage{FD: fd}, !o.readOnly, p.path
-		if err := c.setTime(func() error { return nil }); err != nil {
+		n.in, n.storage, n.writable, n.path, n.at = in, &disk.Storage{FD: fd}, !n.o.readOnly, n.at.path, p
+		if err := n.setTime(func() error { return nil }); err != nil {
 			unix.Close(fd)
 			return err
 		}
-		return c.openStored(o, call, p)
+		return n.openStored()
 	}
-	if c.in != in {
+	if n.in != in {
 		return unix.ESTALE // the number is another file's by now
 	}
-	if c.wiped.Load() {
-		return c.openWiped(o, call, c.lastPlace())
+	if n.wiped.Load() {
+		n.at = n.lastPlace()
+		return n.openWiped()
 	}
-	return c.use(o, false, func(f *envelope.File) error {
+	return n.use(n.o, false, func(f *envelope.File) error {
 		h := f.Header()
-		return o.mayDecrypt(call, o.wrapOf(&h), h.WrappedKey)
+		return n.o.mayDecrypt(n.call, n.o.wrapOf(&h), h.WrappedKey)
 	})
 }
 
-// openStored opens the sealed file in c.storage, or closes that. mu is held.
-func (c *openFile) openStored(o *operation, call keys.Call, p place) error {
-	err := c.takeTurn(c.writable)
+// openStored opens the sealed file in c.storage, or closes that.
+func (n *opening) openStored() error {
+	err := n.takeTurn(n.writable)
 	if err == nil {
-		err = c.openSealed(o, call, p)
-		c.endTurn()
+		err = n.openSealed()
+		n.endTurn()
 	}
 	if err != nil {
-		unix.Close(c.storage.FD)
-		c.sealed.Store(nil)
+		unix.Close(n.storage.FD)
+		n.sealed.Store(nil)
 	}
 	return err
 }
 
-// openWiped opens a file whose keys were wiped, for call's caller. mu is held.
-func (c *openFile) openWiped(o *operation, call keys.Call, p place) error {
-	if err := c.takeTurn(c.writable); err != nil {
+// openWiped opens a file whose keys were wiped, for call's caller.
+func (n *opening) openWiped() error {
+	if err := n.takeTurn(n.writable); err != nil {
 		return err
 	}
-	defer c.endTurn()
-	if err := c.openSealed(o, call, p); err != nil {
+	defer n.endTurn()
+	if err := n.openSealed(); err != nil {
 		return err
 	}
-	c.wiped.Store(false)
+	n.wiped.Store(false)
 	return nil
 }
 
@@ -143,25 +154,25 @@ func (c *openFile) lastPlace() place {
 
 // openStorage opens the backing file: for writing too, if that is possible, since a block is read to
 // be changed.
-func (c *openFile) openStorage(p place) error {
+func (n *opening) openStorage() error {
 	const flags = unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC | unix.O_NOCTTY
-	c.writable = !c.v.readOnly
+	n.writable = !n.v.readOnly
 	fd, err := -1, error(nil)
-	if c.writable {
-		fd, err = unix.Openat(p.dir, p.entry, unix.O_RDWR|flags, 0)
+	if n.writable {
+		fd, err = unix.Openat(n.at.dir, n.at.entry, unix.O_RDWR|flags, 0)
 		for _, denied := range []error{unix.EACCES, unix.EPERM, unix.EROFS, unix.ETXTBSY} {
-			c.writable = c.writable && !errors.Is(err, denied)
+			n.writable = n.writable && !errors.Is(err, denied)
 		}
 	}
-	if !c.writable {
-		fd, err = unix.Openat(p.dir, p.entry, unix.O_RDONLY|flags, 0)
+	if !n.writable {
+		fd, err = unix.Openat(n.at.dir, n.at.entry, unix.O_RDONLY|flags, 0)
 	}
-	if !c.writable && !c.v.readOnly && !c.v.multiUser {
-		if owned, forced := disk.OpenOwned(p.dir, p.entry, flags); forced == nil {
+	if !n.writable && !n.v.readOnly && !n.v.multiUser {
+		if owned, forced := disk.OpenOwned(n.at.dir, n.at.entry, flags); forced == nil {
 			if err == nil {
 				unix.Close(fd)
 			}
-			fd, err, c.writable = owned, nil, true
+			fd, err, n.writable = owned, nil, true
 		}
 	}
 	if err != nil {
@@ -169,61 +180,61 @@ func (c *openFile) openStorage(p place) error {
 	}
 	var st unix.Stat_t
 	err = unix.Fstat(fd, &st)
-	if err == nil && (identityOf(&st) != c.id || st.Mode&unix.S_IFMT != unix.S_IFREG) {
+	if err == nil && (identityOf(&st) != n.id || st.Mode&unix.S_IFMT != unix.S_IFREG) {
 		err = unix.ESTALE // the kernel looks the name up again
 	}
 	if err != nil {
 		unix.Close(fd)
 		return err
 	}
-	c.times.set(st.Mtim)
-	c.storage, c.path = &disk.Storage{FD: fd}, p.path
+	n.times.set(st.Mtim)
+	n.storage, n.path = &disk.Storage{FD: fd}, n.at.path
 	return nil
 }
 
 // openSealed opens the sealed file in c.storage.
-func (c *openFile) openSealed(o *operation, call keys.Call, p place) error {
+func (n *opening) openSealed() error {
 	var st unix.Stat_t
-	if err := unix.Fstat(c.storage.FD, &st); err != nil {
+	if err := unix.Fstat(n.storage.FD, &st); err != nil {
 		return err
 	}
-	tolerant := o.tolerance.Covers(st.Ctim)
-	header, err := o.sealed.ReadHeader(c.storage, tolerant)
+	tolerant := n.o.tolerance.Covers(st.Ctim)
+	header, err := n.o.sealed.ReadHeader(n.storage, tolerant)
 	if errors.Is(err, envelope.ErrEmpty) {
-		return c.giveHeader(o, call, p, st.Uid)
+		return n.giveHeader(st.Uid)
 	}
 	if err != nil {
 		return err
 	}
-	opener := call
-	if header.Path != p.path || header.Owner != st.Uid {
-		opener = call.BySelf() // the caller is judged by what is true now, below
+	opener := n.call
+	if header.Path != n.at.path || header.Owner != st.Uid {
+		opener = n.call.BySelf() // the caller is judged by what is true now, below
 	}
-	file, err := c.unseal(o, opener, header, tolerant)
+	file, err := n.unseal(n.o, opener, header, tolerant)
 	if err != nil {
 		return err
 	}
-	c.sealed.Store(file)
-	if err := c.checkOpened(o, call, header, p, st); err != nil {
+	n.sealed.Store(file)
+	if err := n.checkOpened(header, st); err != nil {
 		return errors.Join(err, file.Close())
 	}
 	return nil
 }
 
 // checkOpened checks the file that was just opened, and authorizes a caller that has not been yet.
-func (c *openFile) checkOpened(o *operation, call keys.Call, header *envelope.Header, p place, st unix.Stat_t) error {
-	if o.tolerance.Covers(st.Ctim) && c.writable { // a repair is not the users' doing
-		if err := disk.SetModified(c.storage.FD, c.time()); err != nil {
+func (n *opening) checkOpened(header *envelope.Header, st unix.Stat_t) error {
+	if n.o.tolerance.Covers(st.Ctim) && n.writable { // a repair is not the users' doing
+		if err := disk.SetModified(n.storage.FD, n.time()); err != nil {
 			return err
 		}
 	}
-	if err := c.checkPlace(o, call, header, p, st); err != nil {
+	if err := n.checkPlace(header, st); err != nil {
 		return err
 	}
-	if header.Path == p.path && header.Owner == st.Uid {
+	if header.Path == n.at.path && header.Owner == st.Uid {
 		return nil
 	}
-	return c.authorize(o, call, p)
+	return n.authorize()
 }
 
 // unseal opens the sealed file in c.storage, which has that header, with the data key that the key
@@ -265,8 +276,8 @@ func (c *openFile) options(tolerant bool) envelope.FileOptions {
 }
 
 // checkPlace denies a file that lies elsewhere, or has another owner, than its header says.
-func (c *openFile) checkPlace(o *operation, call keys.Call, header *envelope.Header, p place, st unix.Stat_t) error {
-	lies, owned := o.sealed.LiesAt(header, p.location), header.OwnedBy(st.Uid)
+func (n *opening) checkPlace(header *envelope.Header, st unix.Stat_t) error {
+	lies, owned := n.o.sealed.LiesAt(header, n.at.location), header.OwnedBy(st.Uid)
 	if st.Nlink == 0 && len(header.Locations) == 0 && len(header.LinkDigests) == 0 { // made with O_TMPFILE
 		lies = true
 	}
@@ -274,61 +285,61 @@ func (c *openFile) checkPlace(o *operation, call keys.Call, header *envelope.Hea
 		return nil
 	}
 	event := keys.Event{
-		Name: keys.EventContextMismatch, KeyARN: header.KeyARN, Context: header.Context(o.sealed.ID()),
-		Details: places(header.Locations, p.location, p.path),
+		Name: keys.EventContextMismatch, KeyARN: header.KeyARN, Context: header.Context(n.o.sealed.ID()),
+		Details: places(header.Locations, n.at.location, n.at.path),
 	}
 	event.Details["foundOwner"] = disk.OwnerName(st.Uid)
-	if owned && o.tolerance.Rebooted && o.tolerance.Covers(st.Ctim) {
+	if owned && n.o.tolerance.Rebooted && n.o.tolerance.Covers(st.Ctim) {
 		event.Name = keys.EventRepaired
-		return c.acceptPlace(o, call, event, p)
+		return n.acceptPlace(event)
 	}
 	event.Error = disk.ErrMismatch
-	return errors.Join(disk.ErrMismatch, o.record(call.BySelf(), event))
+	return errors.Join(disk.ErrMismatch, n.o.record(n.call.BySelf(), event))
 }
 
 // acceptPlace accepts a file that a power failure has left one rename ahead of its header.
-func (c *openFile) acceptPlace(o *operation, call keys.Call, event keys.Event, p place) error {
-	if err := o.record(call.BySelf(), event); err != nil {
+func (n *opening) acceptPlace(event keys.Event) error {
+	if err := n.o.record(n.call.BySelf(), event); err != nil {
 		return err
 	}
-	o.log.Warn("accepted after an unclean end: a file lies one rename ahead of its header", "path", p.path)
-	if !c.writable {
+	n.o.log.Warn("accepted after an unclean end: a file lies one rename ahead of its header", "path", n.at.path)
+	if !n.writable {
 		return nil
 	}
-	return c.changeHeader(func(h *envelope.Header) error {
-		o.sealed.AddLocation(h, p.location)
+	return n.changeHeader(func(h *envelope.Header) error {
+		n.o.sealed.AddLocation(h, n.at.location)
 		return nil
 	})
 }
 
 // authorize asks the key service whether call's caller may use the file at p, as it lies there and
 // belongs to its owner now. A wrapped key that is bound to another path or owner is wrapped anew by
-// the file system itself. mu is held.
-func (c *openFile) authorize(o *operation, call keys.Call, p place) error {
+// the file system itself.
+func (n *opening) authorize() error {
 	var st unix.Stat_t
-	if err := unix.Fstat(c.storage.FD, &st); err != nil {
+	if err := unix.Fstat(n.storage.FD, &st); err != nil {
 		return err
 	}
-	h := c.unsealed().Header()
-	if !o.sealed.LiesAt(&h, p.location) || !h.OwnedBy(st.Uid) {
-		return c.checkPlace(o, call, &h, p, st)
+	h := n.unsealed().Header()
+	if !n.o.sealed.LiesAt(&h, n.at.location) || !h.OwnedBy(st.Uid) {
+		return n.checkPlace(&h, st)
 	}
-	if err := o.denyIfLocked(); err != nil {
+	if err := n.o.denyIfLocked(); err != nil {
 		return err
 	}
-	if h.Path != p.path || h.Owner != st.Uid {
-		next, err := c.rewrapped(o, call, h.KeyARN, p.path, st.Uid)
+	if h.Path != n.at.path || h.Owner != st.Uid {
+		next, err := n.rewrapped(n.o, n.call, h.KeyARN, n.at.path, st.Uid)
 		if err != nil {
 			return err
 		}
-		if c.writable && st.Nlink == 1 {
-			if err := c.storeWrap(next); err != nil {
+		if n.writable && st.Nlink == 1 {
+			if err := n.storeWrap(next); err != nil {
 				return err
 			}
 		}
 		h = next.header
 	}
-	if err := o.mayDecrypt(call, o.wrapOf(&h), h.WrappedKey); err != nil {
+	if err := n.o.mayDecrypt(n.call, n.o.wrapOf(&h), h.WrappedKey); err != nil {
 		return explain(err)
 	}
 	return nil

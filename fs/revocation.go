@@ -323,24 +323,25 @@ func (h *handle) openAgain(ctx context.Context) error {
 			l, named = h.in.link()
 		}
 		if !named {
-			return h.c.openIfWiped(o, call, (*openFile).lastPlace)
+			return h.c.openIfWiped(o, call, h.c.lastPlace)
 		}
 		e, err := o.entry(l)
 		if err != nil {
 			return err
 		}
 		defer e.release()
-		return h.c.openIfWiped(o, call, func(*openFile) place { return e.place() })
+		return h.c.openIfWiped(o, call, e.place)
 	})
 }
 
-func (c *openFile) openIfWiped(o *operation, call keys.Call, at func(*openFile) place) error {
+func (c *openFile) openIfWiped(o *operation, call keys.Call, at func() place) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.wiped.Load() {
 		return nil
 	}
-	return c.openWiped(o, call, at(c))
+	n := &opening{c, o, call, at()}
+	return n.openWiped()
 }
 
 // report logs and records, once for each process, that it has lost access to the file.

@@ -193,4 +193,3 @@ func TestEmptyFileTakesFreshKey(t *testing.T) {
 		}
 	}
 }
-
