@@ -1,11 +1,16 @@
-// Package fs is the file system: it maps POSIX operations, as FUSE brings them, to sealed files in a volume.
+// Package fs is the file system: it maps POSIX operations, as FUSE brings them, to sealed files in a
+// volume.
 //
-//   - mount.go: a mount's life
-//   - volume.go, inode.go, directory.go, content.go: what a mounted volume knows of its inodes, directories and open files
-//   - shared.go: what is done otherwise if other mounts use the volume too
-//   - node.go and what begins with node_: the operations
+//   - mount.go, volume.go: a mount's life, and a mounted volume's parts
+//   - inode.go, directory.go, entry.go: inodes, pinned directories and the names in them
+//   - open_file.go, open.go, wrap.go, fresh_key.go, times.go: open files and their data keys
+//   - operation.go, questions.go: how an operation asks the key service without a lock
+//   - holders.go, revocation.go: taking access from open files
+//   - node.go and what begins with node_, adopt.go, raw.go: the operations
 //   - handle.go: reading and writing
-//   - recover.go: the search for what an unclean end left behind
+//   - recover.go, reports.go: the search for what an unclean end left behind
+//
+// docs/locking.md has the locks and their order, and the lifetime of inodes.
 package fs
 
 import (
