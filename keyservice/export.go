@@ -8,10 +8,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"kmsfs/keyservice/audit"
@@ -21,13 +19,10 @@ import (
 )
 
 const (
-	// exportTimeout is how long a command may take with one digest.
-	exportTimeout = time.Minute
 	// exportPatience is how long digests wait that could not be exported.
 	exportPatience = time.Minute
 	// maxExportSetting bounds the directory's path and the command, in bytes.
 	maxExportSetting = 4096
-	digestVariable   = "KMSFS_DIGEST"
 )
 
 // errand is what a service does behind the log, which it never delays, again and again.
@@ -108,7 +103,7 @@ func (s *Service) startExporting() {
 // exportDigests exports those that have not been.
 func (s *Service) exportDigests(ctx context.Context) error {
 	settings, err := s.auditSettings()
-	if err != nil || settings.ExportDirectory == "" && settings.ExportCommand == "" {
+	if err != nil || settings.ExportDirectory == "" {
 		return err
 	}
 	var last uint64
@@ -124,41 +119,28 @@ func (s *Service) exportDigests(ctx context.Context) error {
 		return err
 	}
 	for _, d := range digests {
-		if err := export(ctx, settings, d); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := exportTo(settings.ExportDirectory, d); err != nil {
 			return fmt.Errorf("export %s: %w", d.Name, err)
 		}
-		if err := s.exported(settings, d.Segment); err != nil {
+		if err := s.exported(settings.ExportDirectory, d.Segment); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// exported remembers that a digest was exported, unless they go elsewhere by now.
-func (s *Service) exported(settings *kms.AuditSettings, segment uint64) error {
+// exported remembers that a digest was exported to a directory, unless they go elsewhere by now.
+func (s *Service) exported(to string, segment uint64) error {
 	s.changes.Lock()
 	defer s.changes.Unlock()
 	now, err := s.auditSettings()
-	if err != nil || !exportsAs(now, settings) {
+	if err != nil || now.ExportDirectory != to {
 		return err
 	}
 	return s.store.Update(func(tx *store.Tx) error { return tx.PutAuditExported(segment) })
-}
-
-func exportsAs(a, b *kms.AuditSettings) bool {
-	return a.ExportDirectory == b.ExportDirectory && a.ExportCommand == b.ExportCommand
-}
-
-func export(ctx context.Context, a *kms.AuditSettings, d audit.SignedDigest) error {
-	if a.ExportDirectory != "" {
-		if err := exportTo(a.ExportDirectory, d); err != nil {
-			return err
-		}
-	}
-	if a.ExportCommand != "" {
-		return exportBy(ctx, a.ExportCommand, d)
-	}
-	return nil
 }
 
 // exportTo copies a digest into a directory, where it may be already, but not another of its name.
@@ -192,44 +174,26 @@ func exportTo(path string, d audit.SignedDigest) error {
 	return dir.Rename(fresh, d.Name)
 }
 
-// exportBy has a command take a digest. It gets none of this process's environment but what a shell needs, as that may have a secret in it.
-func exportBy(ctx context.Context, command string, d audit.SignedDigest) error {
-	ctx, cancel := context.WithTimeout(ctx, exportTimeout)
-	defer cancel()
-	run := exec.CommandContext(ctx, "/bin/sh", "-c", command)
-	run.Stdin = bytes.NewReader(d.Content)
-	run.Env = []string{digestVariable + "=" + d.Name}
-	for _, name := range []string{"PATH", "HOME", "LANG"} {
-		if value, ok := os.LookupEnv(name); ok {
-			run.Env = append(run.Env, name+"="+value)
-		}
-	}
-	run.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	run.Cancel = func() error { return syscall.Kill(-run.Process.Pid, syscall.SIGKILL) } // with what it has started
-	return run.Run()
-}
-
-// checkPlaces refuses settings by which a caller would have the home's owner write files or run commands.
+// checkPlaces refuses settings by which a caller would have the home's owner write to files and sockets.
 func (s *Service) checkPlaces(r *request, in *kms.AuditSettings) error {
 	now, err := s.auditSettings()
 	if err != nil {
 		return err
 	}
-	if exportsAs(in, now) && in.StandInDirectory == now.StandInDirectory && in.SendTo == now.SendTo {
+	if in.ExportDirectory == now.ExportDirectory && in.StandInDirectory == now.StandInDirectory && in.SendTo == now.SendTo {
 		return nil
 	}
 	if r.caller.UID != s.facts.Owner || r.caller.AccessKeyID != "" {
 		return kms.Errorf(kms.CodeAccessDenied, "Only the home's owner, on its machine, sets where records and digests go to.")
 	}
 	if in.SendTo != "" {
-		if err := cmp.Or(kms.CheckLength("sendTo", len(in.SendTo), 0, maxExportSetting), send.Check(in.SendTo)); err != nil {
+		if err := send.Check(in.SendTo); err != nil {
 			return kms.Invalid("sendTo", in.SendTo, "Member is malformed: %v", err)
 		}
 	}
 	if err := cmp.Or(
 		kms.CheckLength("standInDirectory", len(in.StandInDirectory), 0, maxExportSetting),
-		kms.CheckLength("exportDirectory", len(in.ExportDirectory), 0, maxExportSetting),
-		kms.CheckLength("exportCommand", len(in.ExportCommand), 0, maxExportSetting)); err != nil {
+		kms.CheckLength("exportDirectory", len(in.ExportDirectory), 0, maxExportSetting)); err != nil {
 		return err
 	}
 	for member, path := range map[string]string{"standInDirectory": in.StandInDirectory, "exportDirectory": in.ExportDirectory} {
@@ -239,9 +203,6 @@ func (s *Service) checkPlaces(r *request, in *kms.AuditSettings) error {
 	}
 	if info, err := os.Stat(in.StandInDirectory); in.StandInDirectory != "" && (err != nil || !info.IsDir()) {
 		return kms.Invalid("standInDirectory", in.StandInDirectory, "Member must be a directory that is there")
-	}
-	if strings.ContainsRune(in.ExportCommand, 0) {
-		return kms.Invalid("exportCommand", in.ExportCommand, "Member must be a command")
 	}
 	return nil
 }

@@ -69,7 +69,6 @@ func (s *Service) putAuditSettings(r *request, in *kms.AuditSettings) (*kms.PutA
 	}
 	r.textParam("standInDirectory", in.StandInDirectory)
 	r.textParam("exportDirectory", in.ExportDirectory)
-	r.textParam("exportCommand", in.ExportCommand)
 	r.textParam("sendTo", in.SendTo)
 	if in.RetentionDays != 0 {
 		if err := kms.CheckNumber("retentionDays", &in.RetentionDays, leastRetentionDays, mostRetentionDays); err != nil {
@@ -90,7 +89,7 @@ func (s *Service) putAuditSettings(r *request, in *kms.AuditSettings) (*kms.PutA
 		return nil, err
 	}
 	err = s.change(r, func(tx *store.Tx) error {
-		if !exportsAs(in, was) { // all of them are to be there
+		if in.ExportDirectory != was.ExportDirectory { // all of them are to be there
 			if err := tx.PutAuditExported(0); err != nil {
 				return err
 			}

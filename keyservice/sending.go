@@ -51,7 +51,7 @@ func (s *Service) sendRecords(ctx context.Context) (err error) {
 	}); err != nil {
 		return err
 	}
-	sink, err := send.Open(ctx, settings.SendTo, s.names.AuditLog())
+	sink, err := send.Open(ctx, settings.SendTo)
 	if err != nil {
 		return fmt.Errorf("send audit records to %s: %w", settings.SendTo, err)
 	}
@@ -65,7 +65,7 @@ func (s *Service) sendRecords(ctx context.Context) (err error) {
 // outbox is where records wait for a sink.
 type outbox struct {
 	s    *Service
-	sink send.Sink
+	sink *send.Sink
 	to   string
 	// read and sent are the numbers of the last records that were read and sent, and stored what the store knows of that, since then.
 	read, sent, stored uint64

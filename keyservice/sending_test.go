@@ -1,88 +1,78 @@
 package keyservice_test
 
 import (
-	"compress/gzip"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
-	"net/http/httptest"
+	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	collector "go.opentelemetry.io/proto/otlp/collector/logs/v1"
-	"google.golang.org/protobuf/proto"
-
 	"kmsfs/keyservice"
 	"kmsfs/keyservice/kms"
 )
 
-// collected is a collector of OpenTelemetry logs, which can be down.
+// collected is a syslog daemon, which can be down.
 type collected struct {
+	t    *testing.T
+	path string
+
 	mu      sync.Mutex // guards what follows
-	down    bool
+	socket  *net.UnixConn
 	records []collectedRecord
 }
 
 type collectedRecord struct {
-	sequence           uint64
-	event, user, level string
+	sequence        uint64
+	priority, event string
 }
 
-func (c *collected) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// up has the daemon listen.
+func (c *collected) up() {
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: c.path, Net: "unixgram"})
+	if err != nil {
+		c.t.Fatal(err)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.down {
-		http.Error(w, "down", http.StatusServiceUnavailable)
-		return
-	}
-	if err := c.take(r); err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	w.Header().Set("Content-Type", "application/x-protobuf")
+	c.socket = socket
+	go c.receive(socket)
 }
 
-func (c *collected) take(r *http.Request) error {
-	unpacked, err := gzip.NewReader(r.Body)
-	if err != nil {
-		return err
+// down has it listen no more.
+func (c *collected) down() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.socket.Close()
+	if err := os.Remove(c.path); err != nil {
+		c.t.Fatal(err)
 	}
-	body, err := io.ReadAll(unpacked)
-	if err != nil {
-		return err
-	}
-	var in collector.ExportLogsServiceRequest
-	if err := proto.Unmarshal(body, &in); err != nil {
-		return err
-	}
-	for _, resource := range in.ResourceLogs {
-		for _, scope := range resource.ScopeLogs {
-			for _, record := range scope.LogRecords {
-				var line struct{ Sequence uint64 }
-				if err := json.Unmarshal([]byte(record.Body.GetStringValue()), &line); err != nil {
-					return err
-				}
-				found := collectedRecord{sequence: line.Sequence, event: record.EventName, level: record.SeverityText}
-				for _, a := range record.Attributes {
-					if a.Key == "user.name" {
-						found.user = a.Value.GetStringValue()
-					}
-				}
-				c.records = append(c.records, found)
-			}
+}
+
+func (c *collected) receive(socket *net.UnixConn) {
+	for message := make([]byte, 512<<10); ; {
+		n, err := socket.Read(message)
+		if err != nil {
+			return
 		}
+		head, text, _ := bytes.Cut(message[:n], []byte("]: "))
+		var line struct {
+			Sequence  uint64
+			EventName string
+		}
+		if err := json.Unmarshal(text, &line); err != nil {
+			c.t.Errorf("%q: %v", message[:n], err)
+		}
+		priority, _, _ := strings.Cut(string(head), ">")
+		c.mu.Lock()
+		c.records = append(c.records, collectedRecord{line.Sequence, priority, line.EventName})
+		c.mu.Unlock()
 	}
-	return nil
-}
-
-func (c *collected) set(down bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.down = down
 }
 
 func (c *collected) all() []collectedRecord {
@@ -101,15 +91,14 @@ func awaitThat(t *testing.T, what string, happened func() bool) {
 	}
 }
 
-// Records go to a collector as they are written, in their order; one that is down is caught up with, holds up nobody, and is told of.
+// Records go to a syslog socket as they are written, in their order; one that is down is caught up with, holds up nobody, and is told of.
 func TestSending(t *testing.T) {
-	c := &collected{}
-	server := httptest.NewServer(c)
-	defer server.Close()
+	c := &collected{t: t, path: filepath.Join(t.TempDir(), "log")}
+	c.up()
 	dir, secret := newHome(t)
 	s := openHome(t, dir, secret)
 	key := newKey(t, s)
-	settings := &kms.AuditSettings{SegmentKiB: 64, SegmentHours: 1, SendTo: "otlp:" + server.URL}
+	settings := &kms.AuditSettings{SegmentKiB: 64, SegmentHours: 1, SendTo: c.path}
 	if _, err := kms.PutAuditSettings.Call(t.Context(), s, self(), settings); err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +136,7 @@ func TestSending(t *testing.T) {
 	}
 	use(100)
 	whole()
-	c.set(true)
+	c.down()
 	use(500) // several segments
 	health := func() string {
 		h, err := keyservice.Health(context.Background(), dir)
@@ -157,7 +146,7 @@ func TestSending(t *testing.T) {
 		return strings.Join(h.Warnings, " ")
 	}
 	awaitThat(t, "health to tell", func() bool { return strings.Contains(health(), "audit records wait to be sent") })
-	c.set(false)
+	c.up()
 	whole()
 	awaitThat(t, "health to be well again", func() bool { return health() == "" })
 	if err := s.Close(); err != nil {
@@ -168,9 +157,9 @@ func TestSending(t *testing.T) {
 	whole()
 	found := map[string]bool{}
 	for _, r := range c.all() {
-		found[r.event+" "+r.level] = true
+		found[r.event+" "+r.priority] = true
 	}
-	for _, want := range []string{"GenerateDataKey INFO", "AuditRecordsNotSent INFO", "ServiceStopped INFO"} {
+	for _, want := range []string{"GenerateDataKey <86", "AuditRecordsNotSent <86", "ServiceStopped <86"} {
 		if !found[want] {
 			t.Errorf("no record of %s was sent", want)
 		}
@@ -180,13 +169,13 @@ func TestSending(t *testing.T) {
 // Only the home's owner sends records elsewhere, and only to places that there can be.
 func TestSendTo(t *testing.T) {
 	s := newService(t)
-	for _, to := range []string{"mail", "otlp:", "otlp:ftp://x", "otlp:https://user:pass@x", "otlp:https://x?key=secret", "file:/etc/passwd"} {
+	for _, to := range []string{"syslog", "dev/log", "/dev/\x00log", "/" + strings.Repeat("x", 107)} {
 		_, err := kms.PutAuditSettings.Call(t.Context(), s, self(), &kms.AuditSettings{SegmentKiB: 64, SegmentHours: 1, SendTo: to})
 		if code(err) != kms.CodeValidation {
 			t.Errorf("%s: %v", to, err)
 		}
 	}
-	_, err := kms.PutAuditSettings.Call(t.Context(), s, stranger(), &kms.AuditSettings{SegmentKiB: 64, SegmentHours: 1, SendTo: "syslog"})
+	_, err := kms.PutAuditSettings.Call(t.Context(), s, stranger(), &kms.AuditSettings{SegmentKiB: 64, SegmentHours: 1, SendTo: "/dev/log"})
 	if code(err) != kms.CodeAccessDenied {
 		t.Errorf("a stranger: %v", err)
 	}

@@ -22,12 +22,11 @@ type AuditSettings struct {
 	// StandInDirectory is where records go while the log can't be written, until it can: an absolute path, on another disk; empty for none. Only the
 	// home's owner sets it, on this machine, and what follows.
 	StandInDirectory string `json:",omitempty"`
-	// ExportDirectory is where the digest of each closed segment is copied to, an absolute path; and ExportCommand what the shell is told to run with
-	// each on its standard input, and its name in the environment's KMSFS_DIGEST. Empty for none.
+	// ExportDirectory is an absolute path that the digest of each closed segment is copied to; empty for
+	// none.
 	ExportDirectory string `json:",omitempty"`
-	ExportCommand   string `json:",omitempty"`
-	// SendTo is where records are sent to as they are written: journald, syslog, or otlp: and the URL of a collector of OpenTelemetry logs. Empty for
-	// nowhere.
+	// SendTo is the absolute path of a syslog socket that records are sent to as they are written, such
+	// as /dev/log; empty for none.
 	SendTo string `json:",omitempty"`
 }
 

@@ -1,126 +1,104 @@
-// Package send passes audit records on to other logs: the system's journal, its syslog, or a collector of OpenTelemetry logs.
+// Package send passes audit records on to the system's log, by the socket that syslog(3) writes to.
+// systemd's journal and every syslog daemon listen there, and pass records on to other hosts.
 package send
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"net/url"
+	"net"
+	"os"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/printable"
 )
 
-// The places that records can be sent to; Collector is followed by the URL of an OTLP/HTTP endpoint.
 const (
-	Journal   = "journald"
-	Syslog    = "syslog"
-	Collector = "otlp:"
+	// facility is syslog's authpriv, times 8.
+	facility = 10 << 3
+	// The severities of syslog that records have.
+	severityError   = 3
+	severityWarning = 4
+	severityInfo    = 6
+
+	tag = "kmsfs-audit"
+	// sendBuffer holds a record of any length, in bytes, if the kernel allows it.
+	sendBuffer = 512 << 10
+	// longestPath is that of a socket, in bytes (unix(7)).
+	longestPath = 107
 )
 
-// Sink takes records. It is not safe for concurrent use.
-type Sink interface {
-	// Send passes records on, in their order. After an error some of them may have arrived.
-	Send(ctx context.Context, records []*audit.Entry) error
-	// Close ends it.
-	Close() error
-}
-
-// Check says what is wrong with the name of a place.
-func Check(to string) error {
-	if to == Journal || to == Syslog {
-		return nil
-	}
-	text, ok := strings.CutPrefix(to, Collector)
-	if !ok {
-		return fmt.Errorf("want %s, %s or %sURL", Journal, Syslog, Collector)
-	}
-	endpoint, err := url.Parse(text)
-	if err != nil || endpoint.Scheme != "http" && endpoint.Scheme != "https" || endpoint.Host == "" || endpoint.User != nil || endpoint.RawQuery != "" || endpoint.Fragment != "" {
-		return fmt.Errorf("want %s and a URL such as https://collector.example.com:4318", Collector)
+// Check says what is wrong with the path of a socket.
+func Check(path string) error {
+	if !strings.HasPrefix(path, "/") || len(path) > longestPath || strings.ContainsRune(path, 0) {
+		return errors.New("want the absolute path of a syslog socket, such as /dev/log")
 	}
 	return nil
 }
 
-// Open returns a sink of the records of a log.
-func Open(ctx context.Context, to, log string) (Sink, error) {
-	if err := Check(to); err != nil {
+// Sink sends records. It is not safe for concurrent use.
+type Sink struct{ conn *net.UnixConn }
+
+// Open connects to the socket.
+func Open(ctx context.Context, path string) (*Sink, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "unixgram", path)
+	if err != nil {
 		return nil, err
 	}
-	switch to {
-	case Journal:
-		return &journalSink{}, nil
-	case Syslog:
-		return openSyslog()
+	s := &Sink{conn.(*net.UnixConn)}
+	if err := s.conn.SetWriteBuffer(sendBuffer); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
-	return openCollector(ctx, strings.TrimPrefix(to, Collector), log)
+	return s, nil
 }
 
-// severity is how grave a record is.
-type severity int
-
-const (
-	notice severity = iota
-	refused
-	failed
-)
-
-func severityOf(e *audit.Entry) severity {
-	switch {
-	case e.ErrorCode == "KMSInternalException":
-		return failed
-	case e.ErrorCode != "":
-		return refused
+// Send sends records, in their order: each whole record is a message. After an error some of them
+// may have arrived.
+func (s *Sink) Send(ctx context.Context, records []*audit.Entry) error {
+	deadline, _ := ctx.Deadline() // a zero time is none
+	if err := s.conn.SetWriteDeadline(deadline); err != nil {
+		return err
 	}
-	return notice
-}
-
-// summary is a record in a line for people.
-func summary(e *audit.Entry) string {
-	by, program := e.Principal()
-	what := []string{e.EventName}
-	if e.ErrorCode != "" {
-		what = append(what, e.ErrorCode)
-	}
-	what = append(what, "by", by)
-	if program != "" {
-		what = append(what, program)
-	}
-	if path := e.AdditionalEventData.FilePath; path != "" {
-		what = append(what, "for", path)
-	}
-	for i, word := range what {
-		what[i] = printable.Text(word)
-	}
-	return strings.Join(what, " ")
-}
-
-// attempt runs something that can't be told to stop, and doesn't begin again before it has ended.
-type attempt struct {
-	// running is closed when what was begun has ended; nil if nothing was.
-	running chan struct{}
-}
-
-func (a *attempt) run(ctx context.Context, do func() error) error {
-	if a.running != nil {
-		select {
-		case <-a.running:
-		case <-ctx.Done():
-			return fmt.Errorf("it doesn't take what it was given before: %w", ctx.Err())
+	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetWriteDeadline(time.Unix(1, 0)) }) // it can only have been closed
+	defer stop()
+	for _, e := range records {
+		err := s.write(e, string(e.Line))
+		if errors.Is(err, unix.EMSGSIZE) {
+			err = s.write(e, tooLong(e))
+		}
+		if err != nil {
+			return err
 		}
 	}
-	ended := make(chan struct{})
-	var err error
-	go func() {
-		defer close(ended)
-		err = do()
-	}()
-	select {
-	case <-ended:
-		a.running = nil
-		return err
-	case <-ctx.Done():
-		a.running = ended
-		return ctx.Err()
-	}
+	return nil
 }
+
+// write sends a message in the form of RFC 3164, as local senders write it.
+func (s *Sink) write(e *audit.Entry, text string) error {
+	_, err := fmt.Fprintf(s.conn, "<%d>%s %s[%d]: %s", facility|severityOf(e), time.Now().Format(time.Stamp), tag, os.Getpid(), text)
+	return err
+}
+
+// tooLong stands for a record that is longer than the socket's messages.
+func tooLong(e *audit.Entry) string {
+	by, _ := e.Principal()
+	return fmt.Sprintf("record %d is too long to be sent, %d bytes: %s by %s %s",
+		e.Sequence, len(e.Line), printable.Text(e.EventName), printable.Text(by), printable.Text(e.ErrorCode))
+}
+
+func severityOf(e *audit.Entry) int {
+	switch {
+	case e.ErrorCode == "KMSInternalException":
+		return severityError
+	case e.ErrorCode != "":
+		return severityWarning
+	}
+	return severityInfo
+}
+
+// Close closes the connection.
+func (s *Sink) Close() error { return s.conn.Close() }

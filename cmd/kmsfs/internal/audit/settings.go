@@ -62,8 +62,8 @@ for ever, or for a number of days, at least 30. When they are removed, a signed
 statement of that remains.`,
 		Example: `
   kmsfs audit settings --retention-days 365 --sync always
-  kmsfs audit settings --send-to otlp:https://collector.example.com:4318
-  kmsfs audit settings --export-command 'ssh elsewhere "cat >$KMSFS_DIGEST"'`,
+  kmsfs audit settings --send-to /dev/log
+  kmsfs audit settings --export-directory /mnt/elsewhere/digests`,
 		Args: cli.None,
 		RunE: func(*cobra.Command, []string) error { return o.Call(o.run) },
 	}
@@ -75,8 +75,7 @@ statement of that remains.`,
 	o.flags.StringVar(&o.given.StandInDirectory, "stand-in", "",
 		"write records to a `DIRECTORY` on another disk while the log can't be written")
 	o.flags.StringVar(&o.given.ExportDirectory, "export-directory", "", "copy the digest of each closed segment to a `DIRECTORY`")
-	o.flags.StringVar(&o.given.ExportCommand, "export-command", "", "run a shell `COMMAND` with each digest on its input")
-	o.flags.StringVar(&o.given.SendTo, "send-to", "", "send records to a `PLACE`: journald, syslog or otlp:URL")
+	o.flags.StringVar(&o.given.SendTo, "send-to", "", "send records to a syslog `SOCKET`, such as /dev/log")
 	o.flags.StringVar(&o.sync, "sync", "",
 		"put records on disk before calls are answered: `WHEN` is always, or changes for calls that change something")
 	o.Declare(o.flags)
@@ -117,8 +116,6 @@ func (o *settingsOptions) apply(settings *kms.AuditSettings) (changed bool) {
 			settings.StandInDirectory, changed = o.given.StandInDirectory, true
 		case "export-directory":
 			settings.ExportDirectory, changed = o.given.ExportDirectory, true
-		case "export-command":
-			settings.ExportCommand, changed = o.given.ExportCommand, true
 		case "send-to":
 			settings.SendTo, changed = o.given.SendTo, true
 		case "sync":
@@ -139,6 +136,6 @@ func showSettings(settings *kms.AuditSettings) error {
 	return output.Facts("Segments are closed at", fmt.Sprintf("%d KiB or %d hours", settings.SegmentKiB, settings.SegmentHours),
 		"Closed segments are kept", retention, "Records are synced before the answer", synced,
 		"Records go while the log can't be written to", settings.StandInDirectory,
-		"Digests are copied to", settings.ExportDirectory, "Digests are passed to", settings.ExportCommand,
+		"Digests are copied to", settings.ExportDirectory,
 		"Records are sent to", settings.SendTo)
 }
