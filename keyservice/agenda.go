@@ -8,60 +8,31 @@ import (
 
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/authz"
+	"kmsfs/keyservice/catalog"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/material"
 	"kmsfs/keyservice/store"
 )
 
-// agendaInterval is how often the clock is looked at, which may be set, and stands still for timers while the machine sleeps. Uses of keys are
+// dueInterval is how often the clock is looked at, which may be set, and stands still for timers while the machine sleeps. Uses of keys are
 // stored at the same time.
-const agendaInterval = time.Minute
+const dueInterval = time.Minute
 
 // tendInterval is how often old segments of the audit log are seen to: their ages are settled in hours and days.
 const tendInterval = 10 * time.Minute
 
-// agenda sees to what falls due: the deletion of keys, the expiry of imported material and of grants, rotations.
-type agenda struct {
-	// wake says that something may fall due earlier than was thought; stop ends the work, and done says that it has ended.
-	wake, stop, done chan struct{}
-}
-
-func (s *Service) startAgenda() {
-	s.agenda = agenda{wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
-	next, tended := s.doDue(), time.Now()
-	go func() {
-		defer close(s.agenda.done)
-		for {
-			timer := time.NewTimer(next)
-			select {
-			case <-s.agenda.stop:
-				timer.Stop()
-				return
-			case <-s.agenda.wake:
-				timer.Stop()
-			case <-timer.C:
-			}
-			_ = s.flushUsage() // what can't be stored now may be in a minute, and Close says so otherwise
-			if time.Since(tended) >= tendInterval {
-				tended = time.Now()
-				s.log.Tend()
-			}
-			next = s.doDue()
+// startScheduler has what falls due done: the deletion of keys, the expiry of imported material and of
+// grants, and rotations.
+func (s *Service) startScheduler() {
+	tended := time.Now()
+	s.scheduler.Start(func() time.Duration {
+		_ = s.usage.Flush(s.store) // what can't be stored now may be in a minute, and Close says so otherwise
+		if time.Since(tended) >= tendInterval {
+			tended = time.Now()
+			s.log.Tend()
 		}
-	}()
-}
-
-func (s *Service) stopAgenda() {
-	close(s.agenda.stop)
-	<-s.agenda.done
-}
-
-// remind has the agenda look again, for something that a change has noted.
-func (s *Service) remind() {
-	select {
-	case s.agenda.wake <- struct{}{}:
-	default:
-	}
+		return s.doDue()
+	})
 }
 
 // doDue does all that is due, and returns how long to wait for more. What can't be done, as when no record of it can be written, stays due.
@@ -76,22 +47,22 @@ func (s *Service) doDue() time.Duration {
 			return err
 		})
 		wait := time.Until(next.Time)
-		if err != nil || !ok || wait > agendaInterval {
-			return agendaInterval
+		if err != nil || !ok || wait > dueInterval {
+			return dueInterval
 		}
 		if wait > 0 {
 			return wait
 		}
 		if err := s.do(next); err != nil {
-			return agendaInterval
+			return dueInterval
 		}
 	}
 }
 
-// do does what is due, unless it holds no more, and takes it off the agenda.
+// do does what is due, unless it holds no more, and takes it off the schedule.
 func (s *Service) do(d store.Due) error {
 	r := s.internalRequest()
-	k, err := s.key(d.Key)
+	k, err := s.catalog.Find(d.Key)
 	if err != nil {
 		return err
 	}
@@ -121,7 +92,7 @@ func (s *Service) internalRequest() *request {
 }
 
 // deleteDueKey deletes a key whose waiting period is over: first what its material can't be unwrapped without, and then all there is of it.
-func (s *Service) deleteDueKey(r *request, k *key) error {
+func (s *Service) deleteDueKey(r *request, k *catalog.Key) error {
 	if k.State != kms.StatePendingDeletion || r.time.Before(k.Deletion) {
 		return nil
 	}
@@ -145,12 +116,12 @@ func (s *Service) deleteDueKey(r *request, k *key) error {
 	r.concerns(resourceKey, k.ARN)
 	r.details = append(r.details, audit.Text("keyId", k.ID.String()))
 	err = s.change(r, func(tx *store.Tx) error { return tx.DeleteKey(k.ID) }, k.ID)
-	s.cache.forget(nil, k.Aliases...)
+	s.catalog.Forget(nil, k.Aliases...)
 	return err
 }
 
 // expireMaterials destroys imported material whose time is over.
-func (s *Service) expireMaterials(r *request, k *key) error {
+func (s *Service) expireMaterials(r *request, k *catalog.Key) error {
 	for _, m := range k.Materials {
 		if !m.Present || !authz.IsOver(m.ValidTo, r.time) {
 			continue
@@ -162,7 +133,7 @@ func (s *Service) expireMaterials(r *request, k *key) error {
 		if err := s.dropMaterial(&event, k, m.ID); err != nil {
 			return err
 		}
-		changed, err := s.key(k.ID)
+		changed, err := s.catalog.Find(k.ID)
 		if err != nil {
 			return err
 		}
@@ -172,7 +143,7 @@ func (s *Service) expireMaterials(r *request, k *key) error {
 }
 
 // dropMaterial destroys imported material, so that the same can be imported again. Unless it only awaited its rotation, the key is good for nothing meanwhile.
-func (s *Service) dropMaterial(r *request, k *key, id store.MaterialID) error {
+func (s *Service) dropMaterial(r *request, k *catalog.Key, id store.MaterialID) error {
 	changed := k.Key
 	changed.Materials = slices.Clone(k.Materials)
 	for i := range changed.Materials {
@@ -181,7 +152,7 @@ func (s *Service) dropMaterial(r *request, k *key, id store.MaterialID) error {
 			continue
 		}
 		m.Present, m.ValidTo = false, time.Time{}
-		if !m.Pending && k.isIn(kms.StateEnabled, kms.StateDisabled) {
+		if !m.Pending && k.IsIn(kms.StateEnabled, kms.StateDisabled) {
 			changed.State = kms.StatePendingImport
 		}
 	}
@@ -207,7 +178,7 @@ func (s *Service) dropMaterial(r *request, k *key, id store.MaterialID) error {
 }
 
 // expireGrant removes a grant whose time is over; it allows nothing by then.
-func (s *Service) expireGrant(r *request, k *key, id store.GrantID) error {
+func (s *Service) expireGrant(r *request, k *catalog.Key, id store.GrantID) error {
 	var g *store.Grant
 	err := s.store.View(func(tx *store.Tx) (err error) {
 		g, err = tx.Grant(k.ID, id)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/catalog"
 	"kmsfs/keyservice/home"
 	"kmsfs/keyservice/keyspec"
 	"kmsfs/keyservice/kms"
@@ -95,13 +96,13 @@ func (a auditSigner) Sign(message []byte) (signature []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	err = a.s.ring.Use(k.current(), func(secret []byte) (err error) {
-		signature, err = k.spec.Sign(signingAlgorithm, keyspec.Raw, secret, message)
+	err = a.s.ring.Use(k.CurrentMaterial(), func(secret []byte) (err error) {
+		signature, err = k.KeySpec.Sign(signingAlgorithm, keyspec.Raw, secret, message)
 		return err
 	})
 	return signature, err
 }
 
-func (s *Service) auditKey() (*key, error) {
+func (s *Service) auditKey() (*catalog.Key, error) {
 	return s.ownedKey(auditKey, store.Key{Spec: "ECC_NIST_EDWARDS25519", Usage: kms.UsageSigning})
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/catalog"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 )
@@ -33,20 +34,20 @@ func (s *Service) managedKey(r *request, alias string) (store.KeyID, bool, error
 }
 
 // ownedKey is a key of the service's own, made when it is first needed: a symmetric one, unless like says otherwise.
-func (s *Service) ownedKey(name string, like store.Key) (*key, error) {
+func (s *Service) ownedKey(name string, like store.Key) (*catalog.Key, error) {
 	like.Manager = kms.ManagerOwned
 	id, err := s.internalKey(ownedPrefix+name, like)
 	if err != nil {
 		return nil, err
 	}
-	return s.existing(id)
+	return s.catalog.Any(id)
 }
 
 // internalKey returns the key that a name stands for, and makes it, a symmetric one unless the record says otherwise, if need be.
 func (s *Service) internalKey(name string, record store.Key) (store.KeyID, error) {
 	s.changes.Lock()
 	defer s.changes.Unlock()
-	if id, ok, err := s.target(name); ok || err != nil {
+	if id, ok, err := s.catalog.Target(name); ok || err != nil {
 		return id, err
 	}
 	id, err := uuid.NewRandom()

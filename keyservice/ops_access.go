@@ -51,11 +51,11 @@ func (s *Service) wouldAdmit(r *request, u *kms.KeyUse) (current bool, err error
 	if err := s.authorizeIn(r, "kms:"+u.Action, k, u.EncryptionContext); err != nil {
 		return false, err
 	}
-	if err := cmp.Or(k.serves(u.Action, kms.UsageEncryption), k.usable()); err != nil || len(u.CiphertextBlob) == 0 {
+	if err := cmp.Or(k.Serves(u.Action, kms.UsageEncryption), k.Usable()); err != nil || len(u.CiphertextBlob) == 0 {
 		return false, err
 	}
 	parsed, err := material.ParseBlob(u.CiphertextBlob)
-	if err != nil || k.materials[parsed.Material] == nil {
+	if err != nil || k.Present[parsed.Material] == nil {
 		return false, kms.ErrInvalidCiphertext()
 	}
 	return parsed.Key == k.ID && parsed.Material == k.Materials[k.Current].ID, nil

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"strings"
 
+	"kmsfs/keyservice/catalog"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 )
@@ -15,7 +16,7 @@ func (s *Service) createAlias(r *request, in *kms.CreateAliasInput) (*kms.Create
 	if err != nil {
 		return nil, err
 	}
-	if _, ok, err := s.target(in.AliasName); ok || err != nil {
+	if _, ok, err := s.catalog.Target(in.AliasName); ok || err != nil {
 		return nil, cmp.Or[error](err, kms.Errorf(kms.CodeAlreadyExists, "An alias with the name %s already exists", s.names.Alias(in.AliasName)))
 	}
 	now := millis(r.time)
@@ -36,7 +37,7 @@ func (s *Service) updateAlias(r *request, in *kms.UpdateAliasInput) (*kms.Update
 	if err := s.authorize(r, "kms:UpdateAlias", old); err != nil {
 		return nil, err
 	}
-	if old.Usage != target.Usage || old.spec.Symmetric() != target.spec.Symmetric() || old.spec.MAC() != target.spec.MAC() {
+	if old.Usage != target.Usage || old.KeySpec.Symmetric() != target.KeySpec.Symmetric() || old.KeySpec.MAC() != target.KeySpec.MAC() {
 		return nil, kms.Errorf(kms.CodeValidation, "Alias %s cannot be changed from a KMS key of usage %s to one of another type or usage.", in.AliasName, old.Usage)
 	}
 	alias.Target, alias.Updated = target.ID, millis(r.time)
@@ -57,7 +58,7 @@ func (s *Service) deleteAlias(r *request, in *kms.DeleteAliasInput) (*kms.Delete
 		return nil, err
 	}
 	err = s.change(r, func(tx *store.Tx) error { return tx.DeleteAlias(alias.Name) }, target.ID)
-	s.cache.forget(nil, alias.Name)
+	s.catalog.Forget(nil, alias.Name)
 	return &kms.DeleteAliasOutput{}, err
 }
 
@@ -74,7 +75,7 @@ func (s *Service) admitAlias(r *request, action, name string) error {
 }
 
 // aliasTarget lets the caller have the alias name the key, and returns the key.
-func (s *Service) aliasTarget(r *request, action, name, id string) (*key, error) {
+func (s *Service) aliasTarget(r *request, action, name, id string) (*catalog.Key, error) {
 	if err := s.admitAlias(r, action, name); err != nil {
 		return nil, err
 	}
@@ -85,14 +86,14 @@ func (s *Service) aliasTarget(r *request, action, name, id string) (*key, error)
 	if strings.HasPrefix(id, kms.AliasPrefix) {
 		return nil, kms.Errorf(kms.CodeValidation, "Aliases must refer to keys. Not aliases")
 	}
-	target, err := s.plainKey(id)
+	target, err := s.catalog.Named(id)
 	if err != nil {
 		return nil, err
 	}
-	return target, cmp.Or(s.authorize(r, action, target), target.notIn(kms.StatePendingDeletion))
+	return target, cmp.Or(s.authorize(r, action, target), target.NotIn(kms.StatePendingDeletion))
 }
 
-func (s *Service) existingAlias(name string) (*store.Alias, *key, error) {
+func (s *Service) existingAlias(name string) (*store.Alias, *catalog.Key, error) {
 	var alias *store.Alias
 	err := s.store.View(func(tx *store.Tx) (err error) {
 		alias, err = tx.Alias(name)
@@ -104,7 +105,7 @@ func (s *Service) existingAlias(name string) (*store.Alias, *key, error) {
 	if alias == nil {
 		return nil, nil, kms.Errorf(kms.CodeNotFound, "Alias %s is not found.", s.names.Alias(name))
 	}
-	target, err := s.existingKey(alias.Target)
+	target, err := s.catalog.Existing(alias.Target)
 	return alias, target, err
 }
 
@@ -119,7 +120,7 @@ func (s *Service) putAlias(r *request, a *store.Alias, before ...store.KeyID) er
 		}
 		return nil
 	}, append(before, a.Target)...)
-	s.cache.forget(nil, a.Name)
+	s.catalog.Forget(nil, a.Name)
 	return err
 }
 
@@ -132,12 +133,12 @@ func (s *Service) listAliases(r *request, in *kms.ListAliasesInput) (*kms.ListAl
 	if err := s.authorizeAccount(r, "kms:ListAliases", "*"); err != nil {
 		return nil, err
 	}
-	var of *key
+	var of *catalog.Key
 	if in.KeyId != "" {
 		if err := kms.CheckIdentifier("keyId", in.KeyId); err != nil {
 			return nil, err
 		}
-		if of, err = s.plainKey(in.KeyId); err != nil {
+		if of, err = s.catalog.Named(in.KeyId); err != nil {
 			return nil, err
 		}
 	}
@@ -151,7 +152,7 @@ func (s *Service) listAliases(r *request, in *kms.ListAliasesInput) (*kms.ListAl
 }
 
 // aliasPage lists a key's aliases, or all.
-func (s *Service) aliasPage(of *key, after string, limit int) (*kms.ListAliasesOutput, error) {
+func (s *Service) aliasPage(of *catalog.Key, after string, limit int) (*kms.ListAliasesOutput, error) {
 	out := &kms.ListAliasesOutput{Aliases: []kms.AliasListEntry{}}
 	add := func(a *store.Alias) bool {
 		if !strings.HasPrefix(a.Name, kms.AliasPrefix) {

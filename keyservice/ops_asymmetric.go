@@ -3,6 +3,7 @@ package keyservice
 import (
 	"cmp"
 
+	"kmsfs/keyservice/catalog"
 	"kmsfs/keyservice/keyspec"
 	"kmsfs/keyservice/kms"
 )
@@ -62,11 +63,11 @@ func (s *Service) newDataKeyPair(r *request, action string, in *kms.GenerateData
 		clear(private)
 		return nil, err
 	}
-	return &kms.GenerateDataKeyPairOutput{PrivateKeyCiphertextBlob: sealed, PrivateKeyPlaintext: private, PublicKey: public, KeyId: k.ARN, KeyPairSpec: spec.Name, KeyMaterialId: k.currentID}, nil
+	return &kms.GenerateDataKeyPairOutput{PrivateKeyCiphertextBlob: sealed, PrivateKeyPlaintext: private, PublicKey: public, KeyId: k.ARN, KeyPairSpec: spec.Name, KeyMaterialId: k.CurrentID}, nil
 }
 
 // use finds the key that a cryptographic operation without an encryption context names, and lets the caller use it.
-func (s *Service) use(r *request, id, usage string) (*key, error) {
+func (s *Service) use(r *request, id, usage string) (*catalog.Key, error) {
 	k, err := s.anyKey(r, id)
 	if err != nil {
 		return nil, err
@@ -74,8 +75,8 @@ func (s *Service) use(r *request, id, usage string) (*key, error) {
 	if err := s.authorizeIn(r, "kms:"+r.name, k, nil); err != nil {
 		return nil, err
 	}
-	r.uses(k.key)
-	return k.key, cmp.Or(k.serves(r.name, usage), k.usable())
+	r.uses(k.Key)
+	return k.Key, cmp.Or(k.Serves(r.name, usage), k.Usable())
 }
 
 // signing describes and checks what Sign and Verify have in common.
@@ -109,9 +110,9 @@ func (s *Service) sign(r *request, in *kms.SignInput) (*kms.SignOutput, error) {
 		return nil, err
 	}
 	var signature []byte
-	err = s.ring.Use(k.current(), func(secret []byte) (err error) {
-		signature, err = k.spec.Sign(in.SigningAlgorithm, in.MessageType, secret, in.Message)
-		return specError(k, in.SigningAlgorithm, err)
+	err = s.ring.Use(k.CurrentMaterial(), func(secret []byte) (err error) {
+		signature, err = k.KeySpec.Sign(in.SigningAlgorithm, in.MessageType, secret, in.Message)
+		return k.SpecError(in.SigningAlgorithm, err)
 	})
 	if err := cmp.Or(err, dryRun(r, in.DryRun)); err != nil {
 		return nil, err
@@ -128,8 +129,8 @@ func (s *Service) verify(r *request, in *kms.VerifyInput) (*kms.VerifyOutput, er
 	if err != nil {
 		return nil, err
 	}
-	err = k.spec.Verify(in.SigningAlgorithm, in.MessageType, k.PublicKey, in.Message, in.Signature)
-	if err := cmp.Or(specError(k, in.SigningAlgorithm, err), dryRun(r, in.DryRun)); err != nil {
+	err = k.KeySpec.Verify(in.SigningAlgorithm, in.MessageType, k.PublicKey, in.Message, in.Signature)
+	if err := cmp.Or(k.SpecError(in.SigningAlgorithm, err), dryRun(r, in.DryRun)); err != nil {
 		return nil, err
 	}
 	return &kms.VerifyOutput{KeyId: k.ARN, SignatureValid: true, SigningAlgorithm: in.SigningAlgorithm}, nil
@@ -156,9 +157,9 @@ func (s *Service) generateMac(r *request, in *kms.GenerateMacInput) (*kms.Genera
 		return nil, err
 	}
 	var mac []byte
-	err = s.ring.Use(k.current(), func(secret []byte) (err error) {
-		mac, err = k.spec.GenerateMAC(in.MacAlgorithm, secret, in.Message)
-		return specError(k, in.MacAlgorithm, err)
+	err = s.ring.Use(k.CurrentMaterial(), func(secret []byte) (err error) {
+		mac, err = k.KeySpec.GenerateMAC(in.MacAlgorithm, secret, in.Message)
+		return k.SpecError(in.MacAlgorithm, err)
 	})
 	if err := cmp.Or(err, dryRun(r, in.DryRun)); err != nil {
 		return nil, err
@@ -175,8 +176,8 @@ func (s *Service) verifyMac(r *request, in *kms.VerifyMacInput) (*kms.VerifyMacO
 	if err != nil {
 		return nil, err
 	}
-	err = s.ring.Use(k.current(), func(secret []byte) error {
-		return specError(k, in.MacAlgorithm, k.spec.VerifyMAC(in.MacAlgorithm, secret, in.Message, in.Mac))
+	err = s.ring.Use(k.CurrentMaterial(), func(secret []byte) error {
+		return k.SpecError(in.MacAlgorithm, k.KeySpec.VerifyMAC(in.MacAlgorithm, secret, in.Message, in.Mac))
 	})
 	if err := cmp.Or(err, dryRun(r, in.DryRun)); err != nil {
 		return nil, err
@@ -196,13 +197,13 @@ func (s *Service) getPublicKey(r *request, in *kms.GetPublicKeyInput) (*kms.GetP
 	if err := s.authorizeIn(r, "kms:GetPublicKey", k, nil); err != nil {
 		return nil, err
 	}
-	if !k.spec.Asymmetric() {
+	if !k.KeySpec.Asymmetric() {
 		return nil, kms.Errorf(kms.CodeUnsupportedOperation, "%s key spec is %s which is not valid for this operation.", k.ARN, k.Spec)
 	}
-	if err := k.usable(); err != nil {
+	if err := k.Usable(); err != nil {
 		return nil, err
 	}
-	m := s.metadata(k.key)
+	m := s.metadata(k.Key)
 	return &kms.GetPublicKeyOutput{
 		KeyId: k.ARN, PublicKey: k.PublicKey, CustomerMasterKeySpec: k.Spec, KeySpec: k.Spec, KeyUsage: k.Usage,
 		EncryptionAlgorithms: m.EncryptionAlgorithms, SigningAlgorithms: m.SigningAlgorithms, KeyAgreementAlgorithms: m.KeyAgreementAlgorithms,
@@ -226,9 +227,9 @@ func (s *Service) deriveSharedSecret(r *request, in *kms.DeriveSharedSecretInput
 		return nil, err
 	}
 	var shared []byte
-	err = s.ring.Use(k.current(), func(secret []byte) (err error) {
-		shared, err = k.spec.DeriveSharedSecret(secret, in.PublicKey)
-		return specError(k, in.KeyAgreementAlgorithm, err)
+	err = s.ring.Use(k.CurrentMaterial(), func(secret []byte) (err error) {
+		shared, err = k.KeySpec.DeriveSharedSecret(secret, in.PublicKey)
+		return k.SpecError(in.KeyAgreementAlgorithm, err)
 	})
 	if err := cmp.Or(err, dryRun(r, in.DryRun)); err != nil {
 		clear(shared)

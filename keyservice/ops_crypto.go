@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"kmsfs/keyservice/audit"
-	"kmsfs/keyservice/keyspec"
+	"kmsfs/keyservice/catalog"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/material"
 	"kmsfs/keyservice/store"
@@ -48,7 +48,7 @@ func checkEncryptionAlgorithm(member, algorithm string) error {
 }
 
 // admitEncryption finds the key and lets the caller encrypt under it.
-func (s *Service) admitEncryption(r *request, e *encryption) (*key, error) {
+func (s *Service) admitEncryption(r *request, e *encryption) (*catalog.Key, error) {
 	k, err := s.anyKey(r, e.keyID)
 	if err != nil {
 		return nil, err
@@ -57,25 +57,7 @@ func (s *Service) admitEncryption(r *request, e *encryption) (*key, error) {
 	if err := s.authorizeIn(r, e.action, k, e.context); err != nil {
 		return nil, err
 	}
-	return k.key, cmp.Or(k.fits(r.name, e.algorithm, e.contextMember, e.context), k.usable())
-}
-
-// fits says whether the key encrypts and decrypts by the algorithm. Only symmetric keys have use for an encryption context.
-func (k *key) fits(operation, algorithm, member string, context map[string]string) error {
-	if err := k.serves(operation, kms.UsageEncryption); err != nil {
-		return err
-	}
-	if !slices.Contains(k.spec.EncryptionAlgorithms, algorithm) {
-		return errIncompatible(algorithm, k)
-	}
-	if !k.spec.Symmetric() && len(context) > 0 {
-		return kms.Invalid(member, "", "Member must be empty for key spec %s", k.Spec)
-	}
-	return nil
-}
-
-func errIncompatible(algorithm string, k *key) *kms.Error {
-	return kms.Errorf(kms.CodeInvalidKeyUsage, "Algorithm %s is incompatible with key spec %s.", algorithm, k.Spec)
+	return k.Key, cmp.Or(k.Fits(r.name, e.algorithm, e.contextMember, e.context), k.Usable())
 }
 
 func (s *Service) encrypt(r *request, in *kms.EncryptInput) (*kms.EncryptOutput, error) {
@@ -90,7 +72,7 @@ func (s *Service) encrypt(r *request, in *kms.EncryptInput) (*kms.EncryptOutput,
 	if err != nil {
 		return nil, err
 	}
-	if err := cmp.Or(checkFits(k, e.algorithm, in.Plaintext), dryRun(r, in.DryRun)); err != nil {
+	if err := cmp.Or(k.CheckPlaintext(e.algorithm, in.Plaintext), dryRun(r, in.DryRun)); err != nil {
 		return nil, err
 	}
 	sealed, err := s.seal(r, k, &e, in.Plaintext, "keyMaterialId")
@@ -100,29 +82,18 @@ func (s *Service) encrypt(r *request, in *kms.EncryptInput) (*kms.EncryptOutput,
 	return &kms.EncryptOutput{CiphertextBlob: sealed, KeyId: k.ARN, EncryptionAlgorithm: e.algorithm}, nil
 }
 
-// checkFits refuses what is too long for an RSA key.
-func checkFits(k *key, algorithm string, plaintext []byte) error {
-	if k.spec.Symmetric() {
-		return nil
-	}
-	if most := k.spec.MaxPlaintext(algorithm); len(plaintext) > most {
-		return kms.Errorf(kms.CodeValidation, "Algorithm %s and key spec %s cannot encrypt data larger than %d bytes.", algorithm, k.Spec, most)
-	}
-	return nil
-}
-
 // seal encrypts under the key's current material.
-func (s *Service) seal(r *request, k *key, e *encryption, plaintext []byte, materialName string) (sealed []byte, err error) {
+func (s *Service) seal(r *request, k *catalog.Key, e *encryption, plaintext []byte, materialName string) (sealed []byte, err error) {
 	r.uses(k)
-	if !k.spec.Symmetric() {
-		return k.spec.Encrypt(e.algorithm, k.PublicKey, plaintext)
+	if !k.KeySpec.Symmetric() {
+		return k.KeySpec.Encrypt(e.algorithm, k.PublicKey, plaintext)
 	}
-	m := k.current()
+	m := k.CurrentMaterial()
 	err = s.ring.Use(m, func(secret []byte) error {
 		sealed, err = material.SealBlob(secret, k.ID, m.ID, plaintext, e.context)
 		return err
 	})
-	r.additional = append(r.additional, audit.Text(materialName, k.currentID))
+	r.additional = append(r.additional, audit.Text(materialName, k.CurrentID))
 	return sealed, err
 }
 
@@ -193,7 +164,7 @@ func (s *Service) decrypt(r *request, in *kms.DecryptInput) (*kms.DecryptOutput,
 }
 
 // source finds the ciphertext's key and lets the caller use it.
-func (s *Service) source(r *request, c *ciphertext) (k *key, parsed material.Blob, err error) {
+func (s *Service) source(r *request, c *ciphertext) (k *catalog.Key, parsed material.Blob, err error) {
 	isBlob := c.algorithm == kms.SpecSymmetric && !c.absent
 	if isBlob {
 		if parsed, err = material.ParseBlob(c.blob); err != nil {
@@ -214,11 +185,11 @@ func (s *Service) source(r *request, c *ciphertext) (k *key, parsed material.Blo
 }
 
 // blobKey is the key of that ID, which a blob names. A caller without permission doesn't learn whether there is such a key.
-func (s *Service) blobKey(r *request, c *ciphertext, id store.KeyID) (*key, error) {
-	k, err := s.existingKey(id)
+func (s *Service) blobKey(r *request, c *ciphertext, id store.KeyID) (*catalog.Key, error) {
+	k, err := s.catalog.Existing(id)
 	if err == nil {
 		r.authz.Set("kms:encryptionalgorithm", c.algorithm)
-		err = s.authorizeIn(r, c.action, namedKey{key: k}, c.context)
+		err = s.authorizeIn(r, c.action, namedKey{Key: k}, c.context)
 	}
 	if e, ok := errors.AsType[*kms.Error](err); ok && (e.Code == kms.CodeNotFound || e.Code == kms.CodeAccessDenied) {
 		return nil, kms.Errorf(kms.CodeAccessDenied, "The ciphertext refers to a customer master key that does not exist, does not exist in this region, or you are not allowed to access.")
@@ -226,19 +197,19 @@ func (s *Service) blobKey(r *request, c *ciphertext, id store.KeyID) (*key, erro
 	if err != nil {
 		return nil, err
 	}
-	return k, cmp.Or(k.fits(r.name, c.algorithm, c.contextMember, c.context), k.usable())
+	return k, cmp.Or(k.Fits(r.name, c.algorithm, c.contextMember, c.context), k.Usable())
 }
 
 // unseal decrypts the ciphertext; parsed is empty for an asymmetric key's. The material's ID is empty for such.
-func (s *Service) unseal(r *request, k *key, c *ciphertext, parsed material.Blob, materialName string) (plaintext []byte, materialID string, err error) {
+func (s *Service) unseal(r *request, k *catalog.Key, c *ciphertext, parsed material.Blob, materialName string) (plaintext []byte, materialID string, err error) {
 	r.uses(k)
-	m := k.current()
+	m := k.CurrentMaterial()
 	isBlob := parsed.Header != nil
 	if isBlob {
-		if m = k.materials[parsed.Material]; m == nil {
+		if m = k.Present[parsed.Material]; m == nil {
 			return nil, "", kms.ErrInvalidCiphertext()
 		}
-		materialID = k.currentID
+		materialID = k.CurrentID
 		if m.ID != k.Materials[k.Current].ID {
 			materialID = m.ID.String()
 		}
@@ -247,7 +218,7 @@ func (s *Service) unseal(r *request, k *key, c *ciphertext, parsed material.Blob
 		if isBlob {
 			plaintext, err = parsed.Open(secret, c.context)
 		} else {
-			plaintext, err = k.spec.Decrypt(c.algorithm, secret, c.blob)
+			plaintext, err = k.KeySpec.Decrypt(c.algorithm, secret, c.blob)
 		}
 		if err != nil {
 			return kms.ErrInvalidCiphertext()
@@ -286,7 +257,7 @@ func (s *Service) reEncrypt(r *request, in *kms.ReEncryptInput) (*kms.ReEncryptO
 		return nil, err
 	}
 	defer clear(plaintext)
-	if err := cmp.Or(checkFits(to, e.algorithm, plaintext), dryRun(r, in.DryRun)); err != nil {
+	if err := cmp.Or(to.CheckPlaintext(e.algorithm, plaintext), dryRun(r, in.DryRun)); err != nil {
 		return nil, err
 	}
 	sealed, err := s.seal(r, to, &e, plaintext, "destinationKeyMaterialId")
@@ -296,12 +267,12 @@ func (s *Service) reEncrypt(r *request, in *kms.ReEncryptInput) (*kms.ReEncryptO
 	return &kms.ReEncryptOutput{
 		CiphertextBlob: sealed, SourceKeyId: from.ARN, KeyId: to.ARN,
 		SourceEncryptionAlgorithm: c.algorithm, DestinationEncryptionAlgorithm: e.algorithm,
-		SourceKeyMaterialId: source, DestinationKeyMaterialId: to.currentID,
+		SourceKeyMaterialId: source, DestinationKeyMaterialId: to.CurrentID,
 	}, nil
 }
 
 // admitReEncryption finds both keys and lets the caller use them.
-func (s *Service) admitReEncryption(r *request, c *ciphertext, e *encryption) (from *key, parsed material.Blob, to *key, err error) {
+func (s *Service) admitReEncryption(r *request, c *ciphertext, e *encryption) (from *catalog.Key, parsed material.Blob, to *catalog.Key, err error) {
 	// Both are needed for the condition that they are the same, and whether the caller may know of them is decided below.
 	sameKey := s.namesSameKey(r, c, e)
 	r.authz.SetBool("kms:reencryptonsamekey", sameKey)
@@ -324,23 +295,4 @@ func (s *Service) namesSameKey(r *request, c *ciphertext, e *encryption) bool {
 	}
 	parsed, err := material.ParseBlob(c.blob)
 	return err == nil && parsed.Key == to.ID
-}
-
-// specError is what an error of package keyspec is to callers.
-func specError(k *key, algorithm string, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, keyspec.ErrAlgorithm):
-		return errIncompatible(algorithm, k)
-	case errors.Is(err, keyspec.ErrSignature):
-		return &kms.Error{Code: kms.CodeKMSInvalidSignature}
-	case errors.Is(err, keyspec.ErrMAC):
-		return &kms.Error{Code: kms.CodeKMSInvalidMac}
-	case errors.Is(err, keyspec.ErrDecryption):
-		return kms.ErrInvalidCiphertext()
-	case errors.Is(err, keyspec.ErrMaterial):
-		return kms.Errorf(kms.CodeInternal, "the key material is damaged")
-	}
-	return kms.Errorf(kms.CodeValidation, "%v", err)
 }

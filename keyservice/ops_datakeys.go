@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/rand"
 
+	"kmsfs/keyservice/catalog"
 	"kmsfs/keyservice/kms"
 )
 
@@ -52,11 +53,11 @@ func (s *Service) newDataKey(r *request, action string, in *kms.GenerateDataKeyI
 		clear(plaintext)
 		return nil, err
 	}
-	return &kms.GenerateDataKeyOutput{CiphertextBlob: sealed, Plaintext: plaintext, KeyId: k.ARN, KeyMaterialId: k.currentID}, nil
+	return &kms.GenerateDataKeyOutput{CiphertextBlob: sealed, Plaintext: plaintext, KeyId: k.ARN, KeyMaterialId: k.CurrentID}, nil
 }
 
 // dataKeyKey finds the key that is to encrypt a data key or the private key of a pair, and lets the caller use it.
-func (s *Service) dataKeyKey(r *request, action, id string, context map[string]string) (*key, error) {
+func (s *Service) dataKeyKey(r *request, action, id string, context map[string]string) (*catalog.Key, error) {
 	k, err := s.anyKey(r, id)
 	if err != nil {
 		return nil, err
@@ -65,10 +66,10 @@ func (s *Service) dataKeyKey(r *request, action, id string, context map[string]s
 	if err := s.authorizeIn(r, action, k, context); err != nil {
 		return nil, err
 	}
-	if !k.spec.Symmetric() {
+	if !k.KeySpec.Symmetric() {
 		return nil, kms.Errorf(kms.CodeInvalidKeyUsage, "%s key usage is %s which is not valid for %s.", k.ARN, k.Usage, r.name)
 	}
-	return k.key, k.usable()
+	return k.Key, k.Usable()
 }
 
 // dataKeySize is the size in bytes of the data key that is asked for.

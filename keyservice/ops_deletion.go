@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/catalog"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 )
@@ -19,24 +20,24 @@ func (s *Service) scheduleKeyDeletion(r *request, in *kms.ScheduleKeyDeletionInp
 		return nil, err
 	}
 	out := &kms.ScheduleKeyDeletionOutput{KeyState: kms.StatePendingDeletion, PendingWindowInDays: window}
-	err := s.alter(r, "kms:ScheduleKeyDeletion", in.KeyId, func(k *key, changed *store.Key) error {
+	err := s.alter(r, "kms:ScheduleKeyDeletion", in.KeyId, func(k *catalog.Key, changed *store.Key) error {
 		changed.State, changed.Deletion = kms.StatePendingDeletion, millis(r.time).AddDate(0, 0, int(window))
 		out.KeyId, out.DeletionDate = k.ARN, kms.Timestamp{Time: changed.Deletion}
 		r.response = append(r.response, audit.Text("keyId", k.ARN), audit.Text("keyState", changed.State),
 			audit.Text("deletionDate", changed.Deletion.Format(time.RFC3339)), audit.Number("pendingWindowInDays", int64(window)))
-		return k.notIn(kms.StatePendingDeletion)
+		return k.NotIn(kms.StatePendingDeletion)
 	})
 	return out, err
 }
 
 func (s *Service) cancelKeyDeletion(r *request, in *kms.CancelKeyDeletionInput) (*kms.CancelKeyDeletionOutput, error) {
 	out := &kms.CancelKeyDeletionOutput{}
-	err := s.alter(r, "kms:CancelKeyDeletion", in.KeyId, func(k *key, changed *store.Key) error {
-		if !k.isIn(kms.StatePendingDeletion) {
+	err := s.alter(r, "kms:CancelKeyDeletion", in.KeyId, func(k *catalog.Key, changed *store.Key) error {
+		if !k.IsIn(kms.StatePendingDeletion) {
 			return kms.Errorf(kms.CodeKMSInvalidState, "%s is not pending deletion.", k.ARN)
 		}
 		changed.State, changed.Deletion = kms.StateDisabled, time.Time{}
-		if lacksMaterial(&k.Key) {
+		if catalog.LacksMaterial(&k.Key) {
 			changed.State = kms.StatePendingImport
 		}
 		out.KeyId = k.ARN
@@ -44,14 +45,4 @@ func (s *Service) cancelKeyDeletion(r *request, in *kms.CancelKeyDeletionInput) 
 		return nil
 	})
 	return out, err
-}
-
-// lacksMaterial says whether material that the key encrypts or decrypts with is missing.
-func lacksMaterial(k *store.Key) bool {
-	for _, m := range k.Materials {
-		if !m.Present && !m.Pending {
-			return true
-		}
-	}
-	return k.Current < 0
 }

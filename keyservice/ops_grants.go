@@ -10,6 +10,7 @@ import (
 
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/authz"
+	"kmsfs/keyservice/catalog"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 	"kmsfs/keyservice/token"
@@ -32,8 +33,8 @@ func (s *Service) createGrant(r *request, in *kms.CreateGrantInput) (*kms.Create
 	}
 	g.Key = k.ID
 	if err := cmp.Or(
-		k.checkGrantOperations(g.Operations), checkGrantConstraints(k, in.Constraints),
-		k.notIn(kms.StateDisabled, kms.StatePendingDeletion, kms.StatePendingImport)); err != nil {
+		k.CheckGrantOperations(g.Operations), checkGrantConstraints(k, in.Constraints),
+		k.NotIn(kms.StateDisabled, kms.StatePendingDeletion, kms.StatePendingImport)); err != nil {
 		return nil, err
 	}
 	if parent := r.authz.Verdict.Grant; parent != nil && !authz.Narrows(g, parent) {
@@ -49,11 +50,11 @@ func (s *Service) createGrant(r *request, in *kms.CreateGrantInput) (*kms.Create
 	return &kms.CreateGrantOutput{GrantToken: s.tokens.Grant(k.ID, id), GrantId: id.String()}, nil
 }
 
-func checkGrantConstraints(k *key, c *kms.GrantConstraints) error {
+func checkGrantConstraints(k *catalog.Key, c *kms.GrantConstraints) error {
 	if c == nil {
 		return nil
 	}
-	return k.checkConstraints(c)
+	return k.CheckConstraints(c)
 }
 
 // newGrant is the grant that is asked for, without an ID and a key.
@@ -69,7 +70,7 @@ func (s *Service) newGrant(r *request, in *kms.CreateGrantInput) (*store.Grant, 
 		}
 	}
 	if err := cmp.Or(
-		kms.CheckLength("operations", len(in.Operations), 1, 2*len(grantOperations)),
+		kms.CheckLength("operations", len(in.Operations), 1, 2*len(catalog.GrantOperations)),
 		kms.CheckLength("name", len(in.Name), 0, kms.MaxGrantName),
 		s.tokens.CheckGrants(in.GrantTokens)); err != nil {
 		return nil, err
@@ -144,7 +145,7 @@ func grantContext(g *store.Grant) map[string]string {
 }
 
 // addGrant stores a grant, unless one of that name with the same parameters is there. It returns the ID of the one that is.
-func (s *Service) addGrant(r *request, k *key, g *store.Grant) (store.GrantID, error) {
+func (s *Service) addGrant(r *request, k *catalog.Key, g *store.Grant) (store.GrantID, error) {
 	same := *g
 	same.Created = time.Time{} // whatever it is, the grant is the same
 	parameters, err := json.Marshal(same)
@@ -166,7 +167,7 @@ func (s *Service) addGrant(r *request, k *key, g *store.Grant) (store.GrantID, e
 	}
 	rand.Read(g.ID[:])
 	r.response = append(r.response, audit.Text("grantId", g.ID.String()))
-	defer s.remind()
+	defer s.scheduler.Wake()
 	return g.ID, s.change(r, func(tx *store.Tx) error {
 		if tx.GrantCount(k.ID) >= kms.MaxKeyGrants {
 			return kms.Errorf(kms.CodeLimitExceeded, "%s has %d grants, which is the limit.", k.ARN, kms.MaxKeyGrants)
@@ -269,7 +270,7 @@ func (s *Service) grantLister(in *kms.ListGrantsInput, key store.KeyID, after *s
 }
 
 // readGrantMarker is the grant of the key that a marker names; nil for no marker.
-func (s *Service) readGrantMarker(operation, marker string, k *key) (*store.GrantID, error) {
+func (s *Service) readGrantMarker(operation, marker string, k *catalog.Key) (*store.GrantID, error) {
 	last, err := s.markedKey(operation, marker, k)
 	if last == nil || err != nil {
 		return nil, err
@@ -368,7 +369,7 @@ func (s *Service) retireGrant(r *request, in *kms.RetireGrantInput) (*kms.Retire
 	}
 	s.changes.Lock()
 	defer s.changes.Unlock()
-	k, err := s.existingKey(key)
+	k, err := s.catalog.Existing(key)
 	if err != nil {
 		return nil, err
 	}

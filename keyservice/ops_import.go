@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/catalog"
 	"kmsfs/keyservice/keyspec"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/material"
@@ -32,14 +33,6 @@ func expirationModel(validTo time.Time) string {
 	return expires
 }
 
-// imports says whether material can be imported into the key.
-func (k *key) imports() error {
-	if k.Origin != kms.OriginExternal {
-		return kms.Errorf(kms.CodeUnsupportedOperation, "%s origin is %s which is not valid for this operation.", k.ARN, k.Origin)
-	}
-	return nil
-}
-
 func (s *Service) getParametersForImport(r *request, in *kms.GetParametersForImportInput) (*kms.GetParametersForImportOutput, error) {
 	r.textParam("wrappingAlgorithm", in.WrappingAlgorithm)
 	r.textParam("wrappingKeySpec", in.WrappingKeySpec)
@@ -56,7 +49,7 @@ func (s *Service) getParametersForImport(r *request, in *kms.GetParametersForImp
 		return nil, err
 	}
 	if err := cmp.Or(
-		k.imports(), k.notIn(kms.StatePendingDeletion),
+		k.Imports(), k.NotIn(kms.StatePendingDeletion),
 		kms.CheckUnsupported("WrappingAlgorithm "+in.WrappingAlgorithm, in.WrappingAlgorithm == "RSAES_PKCS1_V1_5" || in.WrappingAlgorithm == "SM2PKE"),
 		kms.CheckUnsupported("WrappingKeySpec SM2", in.WrappingKeySpec == "SM2")); err != nil {
 		return nil, err
@@ -98,8 +91,8 @@ func (s *Service) sealToken(t *token.Import, private []byte) ([]byte, error) {
 		return nil, err
 	}
 	var sealed []byte
-	err = s.ring.Use(k.current(), func(secret []byte) (err error) {
-		sealed, err = material.SealBlob(secret, k.ID, k.current().ID, private, t.Context())
+	err = s.ring.Use(k.CurrentMaterial(), func(secret []byte) (err error) {
+		sealed, err = material.SealBlob(secret, k.ID, k.CurrentMaterial().ID, private, t.Context())
 		return err
 	})
 	return t.Append(sealed), err
@@ -119,7 +112,7 @@ func (s *Service) openToken(id store.KeyID, text []byte, now time.Time) (*token.
 	if err != nil {
 		return nil, nil, err
 	}
-	m := k.materials[blob.Material]
+	m := k.Present[blob.Material]
 	if m == nil || blob.Key != k.ID {
 		return nil, nil, token.ErrInvalidImport()
 	}
@@ -154,7 +147,7 @@ func (s *Service) importKeyMaterial(r *request, in *kms.ImportKeyMaterialInput) 
 	if err != nil {
 		return nil, err
 	}
-	if err := cmp.Or(k.imports(), k.notIn(kms.StatePendingDeletion)); err != nil {
+	if err := cmp.Or(k.Imports(), k.NotIn(kms.StatePendingDeletion)); err != nil {
 		return nil, err
 	}
 	secret, err := s.openImport(k, in, r.time)
@@ -164,13 +157,13 @@ func (s *Service) importKeyMaterial(r *request, in *kms.ImportKeyMaterialInput) 
 	defer clear(secret)
 	s.changes.Lock()
 	defer s.changes.Unlock()
-	if k, err = s.existingKey(k.ID); err != nil {
+	if k, err = s.catalog.Existing(k.ID); err != nil {
 		return nil, err
 	}
-	if err := k.notIn(kms.StatePendingDeletion); err != nil {
+	if err := k.NotIn(kms.StatePendingDeletion); err != nil {
 		return nil, err
 	}
-	defer s.remind()
+	defer s.scheduler.Wake()
 	return s.addImported(r, k, in, secret, validTo)
 }
 
@@ -211,13 +204,13 @@ func importEnd(r *request, in *kms.ImportKeyMaterialInput) (time.Time, error) {
 }
 
 // openImport is the key material in the clear, which the caller wipes.
-func (s *Service) openImport(k *key, in *kms.ImportKeyMaterialInput, now time.Time) ([]byte, error) {
+func (s *Service) openImport(k *catalog.Key, in *kms.ImportKeyMaterialInput, now time.Time) ([]byte, error) {
 	issued, private, err := s.openToken(k.ID, in.ImportToken, now)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(private)
-	secret, err := material.UnwrapImport(k.spec, issued.Algorithm, private, in.EncryptedKeyMaterial)
+	secret, err := material.UnwrapImport(k.KeySpec, issued.Algorithm, private, in.EncryptedKeyMaterial)
 	switch {
 	case errors.Is(err, keyspec.ErrDecryption):
 		return nil, kms.ErrInvalidCiphertext()
@@ -228,7 +221,7 @@ func (s *Service) openImport(k *key, in *kms.ImportKeyMaterialInput, now time.Ti
 }
 
 // addImported stores imported material: the key's first, one that was there before, or the next.
-func (s *Service) addImported(r *request, k *key, in *kms.ImportKeyMaterialInput, secret []byte, validTo time.Time) (*kms.ImportKeyMaterialOutput, error) {
+func (s *Service) addImported(r *request, k *catalog.Key, in *kms.ImportKeyMaterialInput, secret []byte, validTo time.Time) (*kms.ImportKeyMaterialOutput, error) {
 	id := material.NewID(k.ID, secret)
 	if in.KeyMaterialId != "" && in.KeyMaterialId != id.String() {
 		return nil, kms.Errorf(kms.CodeIncorrectKeyMaterial, "The key material is not that of ID %s.", in.KeyMaterialId)
@@ -240,7 +233,7 @@ func (s *Service) addImported(r *request, k *key, in *kms.ImportKeyMaterialInput
 	case at < 0 && in.ImportType == existingOne, at < 0 && len(k.Materials) > 0 && in.ImportType != newOne:
 		return nil, kms.Errorf(kms.CodeIncorrectKeyMaterial, "The key material is not the one that was imported before.")
 	case at < 0:
-		if err := k.takesNext(); err != nil {
+		if err := k.TakesNext(); err != nil {
 			return nil, err
 		}
 		at = len(changed.Materials)
@@ -258,7 +251,7 @@ func (s *Service) addImported(r *request, k *key, in *kms.ImportKeyMaterialInput
 	if err := setPublicKey(k, &changed, secret); err != nil {
 		return nil, err
 	}
-	if k.isIn(kms.StatePendingImport) && !lacksMaterial(&changed) {
+	if k.IsIn(kms.StatePendingImport) && !catalog.LacksMaterial(&changed) {
 		changed.State = kms.StateEnabled
 	}
 	r.response = append(r.response, audit.Text("keyId", k.ARN), audit.Text("keyMaterialId", id.String()))
@@ -274,24 +267,11 @@ func (s *Service) addImported(r *request, k *key, in *kms.ImportKeyMaterialInput
 	return &kms.ImportKeyMaterialOutput{KeyId: k.ARN, KeyMaterialId: id.String()}, nil
 }
 
-func setPublicKey(k *key, changed *store.Key, secret []byte) (err error) {
-	if k.spec.Asymmetric() {
-		changed.PublicKey, err = k.spec.PublicKey(secret)
+func setPublicKey(k *catalog.Key, changed *store.Key, secret []byte) (err error) {
+	if k.KeySpec.Asymmetric() {
+		changed.PublicKey, err = k.KeySpec.PublicKey(secret)
 	}
 	return err
-}
-
-// takesNext says whether new material can be imported: only symmetric keys ever have more than one, and one at a time awaits its rotation.
-func (k *key) takesNext() error {
-	switch {
-	case len(k.Materials) == 0:
-		return nil
-	case !k.spec.Symmetric():
-		return kms.Errorf(kms.CodeIncorrectKeyMaterial, "The key material is not the one that was imported before.")
-	case slices.ContainsFunc(k.Materials, func(m store.Material) bool { return m.Pending }):
-		return kms.Errorf(kms.CodeKMSInvalidState, "%s has key material that is pending rotation already.", k.ARN)
-	}
-	return nil
 }
 
 func (s *Service) deleteImportedKeyMaterial(r *request, in *kms.DeleteImportedKeyMaterialInput) (*kms.DeleteImportedKeyMaterialOutput, error) {
@@ -305,7 +285,7 @@ func (s *Service) deleteImportedKeyMaterial(r *request, in *kms.DeleteImportedKe
 	if err != nil {
 		return nil, err
 	}
-	if err := k.imports(); err != nil {
+	if err := k.Imports(); err != nil {
 		return nil, err
 	}
 	if k.Current < 0 {

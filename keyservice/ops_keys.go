@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/catalog"
 	"kmsfs/keyservice/keyspec"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/material"
@@ -148,7 +149,7 @@ func checkDescription(text string) error {
 }
 
 // addKey makes a key, with its first material unless that is to be imported.
-func (s *Service) addKey(r *request, record *store.Key, policy string) (*key, error) {
+func (s *Service) addKey(r *request, record *store.Key, policy string) (*catalog.Key, error) {
 	id, err := uuid.NewRandom()
 	if err != nil {
 		return nil, err
@@ -181,16 +182,7 @@ func (s *Service) addKey(r *request, record *store.Key, policy string) (*key, er
 	if err != nil {
 		return nil, err
 	}
-	return s.existing(id)
-}
-
-// existing is a key that is there, whoever manages it.
-func (s *Service) existing(id store.KeyID) (*key, error) {
-	k, err := s.key(id)
-	if err == nil && k == nil {
-		err = kms.Errorf(kms.CodeNotFound, "Key '%s' does not exist", s.names.Key(id))
-	}
-	return k, err
+	return s.catalog.Any(id)
 }
 
 func (s *Service) describeKey(r *request, in *kms.DescribeKeyInput) (*kms.DescribeKeyOutput, error) {
@@ -205,27 +197,27 @@ func (s *Service) describeKey(r *request, in *kms.DescribeKeyInput) (*kms.Descri
 	if err := s.authorizeIn(r, "kms:DescribeKey", k, nil); err != nil {
 		return nil, err
 	}
-	return &kms.DescribeKeyOutput{KeyMetadata: s.metadata(k.key)}, nil
+	return &kms.DescribeKeyOutput{KeyMetadata: s.metadata(k.Key)}, nil
 }
 
-func (s *Service) metadata(k *key) kms.KeyMetadata {
+func (s *Service) metadata(k *catalog.Key) kms.KeyMetadata {
 	m := kms.KeyMetadata{
 		AWSAccountId: s.facts.Account, KeyId: k.ID.String(), Arn: k.ARN,
 		CreationDate: kms.Timestamp{Time: k.Created}, Enabled: k.State == kms.StateEnabled, Description: k.Description,
 		KeyUsage: k.Usage, KeyState: k.State, DeletionDate: given(k.Deletion), Origin: k.Origin, KeyManager: k.Manager,
-		CustomerMasterKeySpec: k.Spec, KeySpec: k.Spec, CurrentKeyMaterialId: k.currentID,
+		CustomerMasterKeySpec: k.Spec, KeySpec: k.Spec, CurrentKeyMaterialId: k.CurrentID,
 	}
 	switch k.Usage {
 	case kms.UsageEncryption:
-		m.EncryptionAlgorithms = k.spec.EncryptionAlgorithms
+		m.EncryptionAlgorithms = k.KeySpec.EncryptionAlgorithms
 	case kms.UsageSigning:
-		m.SigningAlgorithms = k.spec.SigningAlgorithms
+		m.SigningAlgorithms = k.KeySpec.SigningAlgorithms
 	case kms.UsageMAC:
-		m.MacAlgorithms = k.spec.MacAlgorithms
+		m.MacAlgorithms = k.KeySpec.MacAlgorithms
 	case kms.UsageAgreement:
-		m.KeyAgreementAlgorithms = k.spec.KeyAgreementAlgorithms
+		m.KeyAgreementAlgorithms = k.KeySpec.KeyAgreementAlgorithms
 	}
-	if current := k.current(); k.Origin == kms.OriginExternal && current != nil {
+	if current := k.CurrentMaterial(); k.Origin == kms.OriginExternal && current != nil {
 		m.ExpirationModel, m.ValidTo = expirationModel(current.ValidTo), given(current.ValidTo)
 	}
 	return m
@@ -297,9 +289,9 @@ func (s *Service) updateKeyDescription(r *request, in *kms.UpdateKeyDescriptionI
 		return nil, err
 	}
 	r.param("description", in.Description)
-	return &kms.UpdateKeyDescriptionOutput{}, s.alter(r, "kms:UpdateKeyDescription", in.KeyId, func(k *key, changed *store.Key) error {
+	return &kms.UpdateKeyDescriptionOutput{}, s.alter(r, "kms:UpdateKeyDescription", in.KeyId, func(k *catalog.Key, changed *store.Key) error {
 		changed.Description = in.Description
-		return k.notIn(kms.StatePendingDeletion)
+		return k.NotIn(kms.StatePendingDeletion)
 	})
 }
 
@@ -313,33 +305,33 @@ func (s *Service) disableKey(r *request, in *kms.DisableKeyInput) (*kms.DisableK
 
 // setState enables or disables a key. A key that is in the state already stays so.
 func (s *Service) setState(r *request, action, id, state string) error {
-	return s.alter(r, action, id, func(k *key, changed *store.Key) error {
+	return s.alter(r, action, id, func(k *catalog.Key, changed *store.Key) error {
 		changed.State = state
-		return k.notIn(kms.StatePendingDeletion, kms.StatePendingImport)
+		return k.NotIn(kms.StatePendingDeletion, kms.StatePendingImport)
 	})
 }
 
 // named finds the key that a request names by ID or ARN, and lets the caller perform the action on it.
-func (s *Service) named(r *request, action, id string) (*key, error) {
+func (s *Service) named(r *request, action, id string) (*catalog.Key, error) {
 	return s.namedIn(r, action, id, nil)
 }
 
 // namedIn is named for an action in an encryption context.
-func (s *Service) namedIn(r *request, action, id string, context map[string]string) (*key, error) {
+func (s *Service) namedIn(r *request, action, id string, context map[string]string) (*catalog.Key, error) {
 	r.textParam("keyId", id)
 	if err := kms.CheckIdentifier("keyId", id); err != nil {
 		return nil, err
 	}
-	k, err := s.plainKey(id)
+	k, err := s.catalog.Named(id)
 	if err != nil {
 		return nil, err
 	}
-	return k, s.authorizeIn(r, action, namedKey{key: k}, context)
+	return k, s.authorizeIn(r, action, namedKey{Key: k}, context)
 }
 
 // alter lets the caller perform an action that changes the record of the key that a request names by ID or ARN. What f makes of the
 // record, which is a copy, is stored, unless f returns an error.
-func (s *Service) alter(r *request, action, id string, f func(k *key, changed *store.Key) error) error {
+func (s *Service) alter(r *request, action, id string, f func(k *catalog.Key, changed *store.Key) error) error {
 	r.readOnly = false
 	s.changes.Lock()
 	defer s.changes.Unlock()
@@ -352,13 +344,13 @@ func (s *Service) alter(r *request, action, id string, f func(k *key, changed *s
 	if err := f(k, &changed); err != nil {
 		return err
 	}
-	defer s.remind()
+	defer s.scheduler.Wake()
 	return s.change(r, func(tx *store.Tx) error {
 		return cmp.Or(tx.PutKey(&changed), noteDue(tx, &changed))
 	}, k.ID)
 }
 
-// noteDue puts on the agenda what is to happen to a key. What is there already, or holds no more, does no harm.
+// noteDue schedules what is to happen to a key. What is there already, or holds no more, does no harm.
 func noteDue(tx *store.Tx, k *store.Key) error {
 	var err error
 	if k.State == kms.StatePendingDeletion {
@@ -373,4 +365,17 @@ func noteDue(tx *store.Tx, k *store.Key) error {
 		}
 	}
 	return err
+}
+
+func (s *Service) getKeyLastUsage(r *request, in *kms.GetKeyLastUsageInput) (*kms.GetKeyLastUsageOutput, error) {
+	k, err := s.named(r, "kms:GetKeyLastUsage", in.KeyId)
+	if err != nil {
+		return nil, err
+	}
+	out := &kms.GetKeyLastUsageOutput{KeyId: k.ARN, TrackingStartDate: kms.Timestamp{Time: k.Created}, KeyCreationDate: kms.Timestamp{Time: k.Created}}
+	use, ok, err := s.usage.Last(s.store, k.ID)
+	if ok {
+		out.KeyLastUsage = kms.KeyLastUsage{CloudTrailEventId: use.EventID.String(), KmsRequestId: use.RequestID.String(), Operation: use.Operation, Timestamp: &kms.Timestamp{Time: use.Time}}
+	}
+	return out, err
 }

@@ -2,6 +2,7 @@ package keyservice
 
 import (
 	"kmsfs/keyservice/authz"
+	"kmsfs/keyservice/catalog"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 	"kmsfs/policy"
@@ -101,7 +102,7 @@ func (s *Service) getKeyPolicy(r *request, in *kms.GetKeyPolicyInput) (*kms.GetK
 }
 
 // policyText is a key's policy as it was given.
-func (s *Service) policyText(k *key) (string, error) {
+func (s *Service) policyText(k *catalog.Key) (string, error) {
 	if k.Manager == kms.ManagerService {
 		return s.authz.Policies.ManagedText, nil
 	}

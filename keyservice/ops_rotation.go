@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"kmsfs/keyservice/audit"
+	"kmsfs/keyservice/catalog"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/material"
 	"kmsfs/keyservice/store"
@@ -18,25 +19,6 @@ const (
 	rotationOnDemand  = "ON_DEMAND"
 )
 
-// rotates says whether keys of its kind are rotated at all.
-func (k *key) rotates() error {
-	if !k.spec.Symmetric() {
-		return kms.Errorf(kms.CodeUnsupportedOperation, "%s key spec is %s which is not valid for this operation.", k.ARN, k.Spec)
-	}
-	return nil
-}
-
-// rotatesItself says whether a key of its kind can be rotated by itself: imported material can't.
-func (k *key) rotatesItself() error {
-	if err := k.rotates(); err != nil {
-		return err
-	}
-	if k.Origin == kms.OriginExternal {
-		return kms.Errorf(kms.CodeUnsupportedOperation, "%s origin is %s which is not valid for this operation.", k.ARN, k.Origin)
-	}
-	return nil
-}
-
 func (s *Service) enableKeyRotation(r *request, in *kms.EnableKeyRotationInput) (*kms.EnableKeyRotationOutput, error) {
 	period := int32(kms.DefaultRotationPeriod)
 	if in.RotationPeriodInDays != nil {
@@ -47,16 +29,16 @@ func (s *Service) enableKeyRotation(r *request, in *kms.EnableKeyRotationInput) 
 	if err := kms.CheckNumber("rotationPeriodInDays", &period, kms.MinRotationPeriod, kms.MaxRotationPeriod); err != nil {
 		return nil, err
 	}
-	return &kms.EnableKeyRotationOutput{}, s.alter(r, "kms:EnableKeyRotation", in.KeyId, func(k *key, changed *store.Key) error {
+	return &kms.EnableKeyRotationOutput{}, s.alter(r, "kms:EnableKeyRotation", in.KeyId, func(k *catalog.Key, changed *store.Key) error {
 		changed.RotationPeriod, changed.NextRotation = int(period), millis(r.time).AddDate(0, 0, int(period))
-		return cmp.Or(k.rotatesItself(), k.notIn(kms.StateDisabled, kms.StatePendingDeletion, kms.StatePendingImport))
+		return cmp.Or(k.RotatesItself(), k.NotIn(kms.StateDisabled, kms.StatePendingDeletion, kms.StatePendingImport))
 	})
 }
 
 func (s *Service) disableKeyRotation(r *request, in *kms.DisableKeyRotationInput) (*kms.DisableKeyRotationOutput, error) {
-	return &kms.DisableKeyRotationOutput{}, s.alter(r, "kms:DisableKeyRotation", in.KeyId, func(k *key, changed *store.Key) error {
+	return &kms.DisableKeyRotationOutput{}, s.alter(r, "kms:DisableKeyRotation", in.KeyId, func(k *catalog.Key, changed *store.Key) error {
 		changed.RotationPeriod, changed.NextRotation = 0, time.Time{}
-		return cmp.Or(k.rotatesItself(), k.notIn(kms.StateDisabled, kms.StatePendingDeletion, kms.StatePendingImport))
+		return cmp.Or(k.RotatesItself(), k.NotIn(kms.StateDisabled, kms.StatePendingDeletion, kms.StatePendingImport))
 	})
 }
 
@@ -65,11 +47,11 @@ func (s *Service) getKeyRotationStatus(r *request, in *kms.GetKeyRotationStatusI
 	if err != nil {
 		return nil, err
 	}
-	if err := k.rotatesItself(); err != nil {
+	if err := k.RotatesItself(); err != nil {
 		return nil, err
 	}
 	out := &kms.GetKeyRotationStatusOutput{KeyId: k.ARN}
-	if k.RotationPeriod > 0 && !k.isIn(kms.StatePendingDeletion) {
+	if k.RotationPeriod > 0 && !k.IsIn(kms.StatePendingDeletion) {
 		out.KeyRotationEnabled, out.RotationPeriodInDays, out.NextRotationDate = true, int32(k.RotationPeriod), given(k.NextRotation)
 	}
 	return out, nil
@@ -83,7 +65,7 @@ func (s *Service) rotateKeyOnDemand(r *request, in *kms.RotateKeyOnDemandInput) 
 	if err != nil {
 		return nil, err
 	}
-	if err := cmp.Or(k.rotates(), k.notIn(kms.StateDisabled, kms.StatePendingDeletion, kms.StatePendingImport)); err != nil {
+	if err := cmp.Or(k.Rotates(), k.NotIn(kms.StateDisabled, kms.StatePendingDeletion, kms.StatePendingImport)); err != nil {
 		return nil, err
 	}
 	if k.OnDemandRotations >= kms.MaxOnDemandRotations {
@@ -99,7 +81,7 @@ func (s *Service) rotateKeyOnDemand(r *request, in *kms.RotateKeyOnDemandInput) 
 }
 
 // rotate makes a new material the current one; for imported material, the one that awaits it.
-func (s *Service) rotate(r *request, k *key, changed *store.Key, how string) error {
+func (s *Service) rotate(r *request, k *catalog.Key, changed *store.Key, how string) error {
 	changed.Materials = slices.Clone(k.Materials)
 	var made *material.Plain
 	if k.Origin == kms.OriginExternal {
@@ -123,7 +105,7 @@ func (s *Service) rotate(r *request, k *key, changed *store.Key, how string) err
 }
 
 // rotateDueKey rotates a key whose rotation is due. That of a disabled key waits until it is enabled.
-func (s *Service) rotateDueKey(r *request, k *key) error {
+func (s *Service) rotateDueKey(r *request, k *catalog.Key) error {
 	if k.State != kms.StateEnabled || k.RotationPeriod == 0 || r.time.Before(k.NextRotation) {
 		return nil
 	}
@@ -131,7 +113,7 @@ func (s *Service) rotateDueKey(r *request, k *key) error {
 	changed.NextRotation = millis(r.time).AddDate(0, 0, k.RotationPeriod)
 	r.name = "RotateKey"
 	r.concerns(resourceKey, k.ARN)
-	r.details = append(r.details, audit.Text("keyId", k.ID.String()), audit.Text("rotationType", rotationAutomatic), audit.Text("previousKeyMaterialId", k.currentID))
+	r.details = append(r.details, audit.Text("keyId", k.ID.String()), audit.Text("rotationType", rotationAutomatic), audit.Text("previousKeyMaterialId", k.CurrentID))
 	return s.rotate(r, k, &changed, rotationAutomatic)
 }
 
@@ -144,7 +126,7 @@ func (s *Service) listKeyRotations(r *request, in *kms.ListKeyRotationsInput) (*
 	if err != nil {
 		return nil, err
 	}
-	if err := k.rotates(); err != nil {
+	if err := k.Rotates(); err != nil {
 		return nil, err
 	}
 	after, err := s.markedKey("ListKeyRotations", in.Marker, k)
@@ -165,13 +147,13 @@ func (s *Service) listKeyRotations(r *request, in *kms.ListKeyRotationsInput) (*
 			out.NextMarker = s.tokens.Marker("ListKeyRotations", binary.BigEndian.AppendUint32(k.ID[:], uint32(i)))
 			break
 		}
-		out.Rotations = append(out.Rotations, k.rotation(i))
+		out.Rotations = append(out.Rotations, rotation(k, i))
 	}
 	return out, nil
 }
 
 // rotation describes one of the key's materials.
-func (k *key) rotation(at int) kms.RotationsListEntry {
+func rotation(k *catalog.Key, at int) kms.RotationsListEntry {
 	m := &k.Materials[at]
 	e := kms.RotationsListEntry{
 		KeyId: k.ID.String(), KeyMaterialId: m.ID.String(), KeyMaterialState: "NON_CURRENT", KeyMaterialDescription: m.Description,

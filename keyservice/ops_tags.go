@@ -6,6 +6,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"kmsfs/keyservice/catalog"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 	"kmsfs/keyservice/token"
@@ -69,7 +70,7 @@ func (s *Service) tagResource(r *request, in *kms.TagResourceInput) (*kms.TagRes
 		return nil, err
 	}
 	r.aboutTags(in.Tags)
-	return &kms.TagResourceOutput{}, s.alter(r, "kms:TagResource", in.KeyId, func(k *key, changed *store.Key) error {
+	return &kms.TagResourceOutput{}, s.alter(r, "kms:TagResource", in.KeyId, func(k *catalog.Key, changed *store.Key) error {
 		for _, t := range tags {
 			if at, found := slices.BinarySearchFunc(changed.Tags, t, compareTags); found {
 				changed.Tags[at] = t
@@ -77,7 +78,7 @@ func (s *Service) tagResource(r *request, in *kms.TagResourceInput) (*kms.TagRes
 				changed.Tags = slices.Insert(changed.Tags, at, t)
 			}
 		}
-		return cmp.Or(k.notIn(kms.StatePendingDeletion), checkTagCount(changed.Tags))
+		return cmp.Or(k.NotIn(kms.StatePendingDeletion), checkTagCount(changed.Tags))
 	})
 }
 
@@ -88,9 +89,9 @@ func (s *Service) untagResource(r *request, in *kms.UntagResourceInput) (*kms.Un
 		}
 	}
 	r.authz.SetList("aws:tagkeys", in.TagKeys)
-	return &kms.UntagResourceOutput{}, s.alter(r, "kms:UntagResource", in.KeyId, func(k *key, changed *store.Key) error {
+	return &kms.UntagResourceOutput{}, s.alter(r, "kms:UntagResource", in.KeyId, func(k *catalog.Key, changed *store.Key) error {
 		changed.Tags = slices.DeleteFunc(changed.Tags, func(t store.Tag) bool { return slices.Contains(in.TagKeys, t.Key) })
-		return k.notIn(kms.StatePendingDeletion)
+		return k.NotIn(kms.StatePendingDeletion)
 	})
 }
 
@@ -123,7 +124,7 @@ func (s *Service) listResourceTags(r *request, in *kms.ListResourceTagsInput) (*
 }
 
 // markedKey returns what a marker names behind the key's ID; nil for no marker. It must have been made for that key.
-func (s *Service) markedKey(operation, marker string, k *key) ([]byte, error) {
+func (s *Service) markedKey(operation, marker string, k *catalog.Key) ([]byte, error) {
 	if marker == "" {
 		return nil, nil
 	}

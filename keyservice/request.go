@@ -10,6 +10,7 @@ import (
 
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/authz"
+	"kmsfs/keyservice/catalog"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 )
@@ -49,7 +50,7 @@ type request struct {
 	// written is the call's record, which needs no memory of its own here.
 	written audit.Record
 	// used are the keys that a cryptographic operation has used.
-	used [2]*key
+	used [2]*catalog.Key
 	// recorded says that the call's record is written already, as that of a change is before the change takes effect.
 	recorded bool
 }
@@ -171,7 +172,7 @@ func (s *Service) change(r *request, f func(*store.Tx) error, keys ...store.KeyI
 		r.recorded = true
 		return nil
 	})
-	s.cache.forget(keys)
+	s.catalog.Forget(keys)
 	if err != nil {
 		r.recorded, r.response = false, nil // the record that says otherwise is followed by one that says so
 	}
@@ -214,4 +215,22 @@ func recordedCode(code string) string {
 		return strings.TrimSuffix(code, "Exception")
 	}
 	return code
+}
+
+// uses notes that the request uses the key.
+func (r *request) uses(k *catalog.Key) {
+	if r.used[0] == nil {
+		r.used[0] = k
+	} else {
+		r.used[1] = k
+	}
+}
+
+// noteUses remembers what a request that has succeeded has used.
+func (s *Service) noteUses(r *request) {
+	for _, k := range r.used {
+		if k != nil {
+			s.usage.Note(k.ID, store.Usage{Time: millis(r.time), Operation: r.name, EventID: r.eventID, RequestID: r.id})
+		}
+	}
 }

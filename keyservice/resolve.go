@@ -3,13 +3,13 @@ package keyservice
 import (
 	"strings"
 
+	"kmsfs/keyservice/catalog"
 	"kmsfs/keyservice/kms"
-	"kmsfs/keyservice/store"
 )
 
 // namedKey is a key and the alias that named it; no alias if an ID or ARN did.
 type namedKey struct {
-	*key
+	*catalog.Key
 	alias string
 }
 
@@ -20,10 +20,10 @@ func (s *Service) anyKey(r *request, id string) (k namedKey, err error) {
 		return k, err
 	}
 	if !strings.HasPrefix(local, kms.AliasPrefix) {
-		k.key, err = s.keyByID(local)
+		k.Key, err = s.catalog.ByID(local)
 		return k, err
 	}
-	target, ok, err := s.target(local)
+	target, ok, err := s.catalog.Target(local)
 	if err == nil && !ok {
 		target, ok, err = s.managedKey(r, local)
 	}
@@ -34,41 +34,13 @@ func (s *Service) anyKey(r *request, id string) (k namedKey, err error) {
 		return k, kms.Errorf(kms.CodeNotFound, "Alias %s is not found.", s.names.Alias(local))
 	}
 	k.alias = local
-	k.key, err = s.existingKey(target)
+	k.Key, err = s.catalog.Existing(target)
 	return k, err
 }
 
-// plainKey finds the key that an ID or ARN names; aliases are refused, as by AWS's administrative operations.
-func (s *Service) plainKey(id string) (*key, error) {
-	local, err := s.names.Local(id)
-	if err != nil {
-		return nil, err
-	}
-	return s.keyByID(local)
-}
-
-func (s *Service) keyByID(id string) (*key, error) {
-	parsed, err := kms.ParseKeyID(id)
-	if err != nil {
-		return nil, err
-	}
-	return s.existingKey(parsed)
-}
-
-func (s *Service) existingKey(id store.KeyID) (*key, error) {
-	k, err := s.key(id)
-	if err != nil {
-		return nil, err
-	}
-	if k == nil || k.Manager == kms.ManagerOwned {
-		return nil, kms.Errorf(kms.CodeNotFound, "Key '%s' does not exist", s.names.Key(id))
-	}
-	return k, nil
-}
-
 // authorize returns an error unless the caller may perform the action on a key that an ID or ARN named.
-func (s *Service) authorize(r *request, action string, k *key) error {
-	return s.authorizeIn(r, action, namedKey{key: k}, nil)
+func (s *Service) authorize(r *request, action string, k *catalog.Key) error {
+	return s.authorizeIn(r, action, namedKey{Key: k}, nil)
 }
 
 // authorizeIn returns an error unless the caller may perform the action on the key in an encryption

@@ -73,7 +73,7 @@ func (s *Service) Backup(path string) error {
 	if s.closed {
 		return errors.New("the key service is closed")
 	}
-	if err := s.flushUsage(); err != nil {
+	if err := s.usage.Flush(s.store); err != nil {
 		return err
 	}
 	return s.home.Backup(path, s.log, &s.changes)

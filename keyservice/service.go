@@ -12,12 +12,15 @@ import (
 
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/authz"
+	"kmsfs/keyservice/catalog"
 	"kmsfs/keyservice/home"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/material"
+	"kmsfs/keyservice/scheduler"
 	"kmsfs/keyservice/sealer"
 	"kmsfs/keyservice/store"
 	"kmsfs/keyservice/token"
+	"kmsfs/keyservice/usage"
 	"kmsfs/keyservice/users"
 )
 
@@ -33,9 +36,9 @@ type Service struct {
 	log        *audit.Log
 	authz      *authz.Authorizer
 	operations map[string]operation
-	cache      cache
-	usage      usage
-	agenda     agenda
+	catalog    *catalog.Catalog
+	usage      usage.Tracker
+	scheduler  *scheduler.Scheduler
 	exporter   errand
 	sender     sender
 	// readings is the key to the MACs of sessions in which the audit log is read.
@@ -59,11 +62,11 @@ var _ kms.Service = (*Service)(nil)
 // Open opens a home, and makes up for what has fallen due meanwhile. Its errors wrap ErrNoHome, ErrLocked, ErrWrongSecret, ErrSealerMismatch,
 // ErrDamagedHome or ErrUnsafeHome where one of them applies, and nothing is changed then.
 func Open(dir string, s sealer.Sealer) (*Service, error) {
-	service := &Service{operations: newOperations(), generator: material.NewGenerator(), exporter: newErrand(), sender: sender{errand: newErrand()}}
+	service := &Service{operations: newOperations(), scheduler: scheduler.New(), generator: material.NewGenerator(), exporter: newErrand(), sender: sender{errand: newErrand()}}
 	if err := service.open(dir, s); err != nil {
 		return nil, errors.Join(err, service.release())
 	}
-	service.startAgenda()
+	service.startScheduler()
 	service.startExporting()
 	service.startSending()
 	return service, nil
@@ -98,8 +101,11 @@ func (s *Service) openPolicies() (err error) {
 	if err != nil {
 		return fmt.Errorf("%w: service policy: %w", home.ErrDamaged, err)
 	}
-	s.authz, err = authz.New(s.names, s.facts.Owner, s.users, document)
-	return err
+	if s.authz, err = authz.New(s.names, s.facts.Owner, s.users, document); err != nil {
+		return err
+	}
+	s.catalog = catalog.New(s.home, s.names, s.authz.Policies)
+	return nil
 }
 
 // OwnerUID is the UID of the user whose home it is.
@@ -118,10 +124,10 @@ func (s *Service) Close() error {
 		return nil
 	}
 	// No call is under way now, and none comes any more.
-	s.stopAgenda()
+	s.scheduler.Stop()
 	s.exporter.stop()
 	s.sender.stop()
-	return errors.Join(s.stopServing(), s.flushUsage(), s.release())
+	return errors.Join(s.stopServing(), s.usage.Flush(s.store), s.release())
 }
 
 // release gives back what has been opened.

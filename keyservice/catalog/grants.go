@@ -1,4 +1,4 @@
-package keyservice
+package catalog
 
 import (
 	"cmp"
@@ -10,8 +10,8 @@ import (
 	"kmsfs/keyservice/kms"
 )
 
-// grantOperations are the operations that grants can be for, with the usage of the keys that they are for; empty for all keys.
-var grantOperations = map[string]string{
+// GrantOperations are the operations that grants can be for, with the usage of the keys that they are for; empty for all keys.
+var GrantOperations = map[string]string{
 	"Decrypt": kms.UsageEncryption, "Encrypt": kms.UsageEncryption, "ReEncryptFrom": kms.UsageEncryption, "ReEncryptTo": kms.UsageEncryption,
 	"GenerateDataKey": kms.UsageEncryption, "GenerateDataKeyWithoutPlaintext": kms.UsageEncryption,
 	"GenerateDataKeyPair": kms.UsageEncryption, "GenerateDataKeyPairWithoutPlaintext": kms.UsageEncryption,
@@ -19,15 +19,15 @@ var grantOperations = map[string]string{
 	"GetPublicKey": "", "CreateGrant": "", "RetireGrant": "", "DescribeKey": "",
 }
 
-// checkGrantOperations says whether a grant for the key can be for the operations.
-func (k *key) checkGrantOperations(operations []string) error {
+// CheckGrantOperations says whether a grant for the key can be for the operations.
+func (k *Key) CheckGrantOperations(operations []string) error {
 	for _, operation := range operations {
-		usage, ok := grantOperations[operation]
+		usage, ok := GrantOperations[operation]
 		if !ok {
-			return kms.Invalid("operations", kms.Printable(operation), "Member must satisfy enum value set: [%s]", strings.Join(slices.Sorted(maps.Keys(grantOperations)), ", "))
+			return kms.Invalid("operations", kms.Printable(operation), "Member must satisfy enum value set: [%s]", strings.Join(slices.Sorted(maps.Keys(GrantOperations)), ", "))
 		}
 		unfit := usage != "" && usage != k.Usage ||
-			operation == "GetPublicKey" && !k.spec.Asymmetric() || strings.HasPrefix(operation, "GenerateDataKey") && !k.spec.Symmetric()
+			operation == "GetPublicKey" && !k.KeySpec.Asymmetric() || strings.HasPrefix(operation, "GenerateDataKey") && !k.KeySpec.Symmetric()
 		if unfit {
 			return kms.Errorf(kms.CodeValidation, "Grant operation %s is not valid for a key of key spec %s and usage %s.", operation, k.Spec, k.Usage)
 		}
@@ -35,9 +35,9 @@ func (k *key) checkGrantOperations(operations []string) error {
 	return nil
 }
 
-// checkConstraints says whether the key can be granted under the constraints.
-func (k *key) checkConstraints(c *kms.GrantConstraints) error {
-	if !k.spec.Symmetric() {
+// CheckConstraints says whether the key can be granted under the constraints.
+func (k *Key) CheckConstraints(c *kms.GrantConstraints) error {
+	if !k.KeySpec.Symmetric() {
 		return kms.Errorf(kms.CodeValidation, "Grant constraints are valid for symmetric encryption keys only.")
 	}
 	for _, pairs := range []map[string]string{c.EncryptionContextEquals, c.EncryptionContextSubset} {
