@@ -2,7 +2,6 @@ package main
 
 import (
 	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -32,31 +31,6 @@ a process serves the key service home, keys.`,
 				return cli.Usagef("no completion for %q: want bash, zsh or fish", args[0])
 			}
 			return generate(c.OutOrStdout())
-		},
-	}
-}
-
-// helpCommand shows the help text of the command that its arguments name.
-func helpCommand(root *cobra.Command) *cobra.Command {
-	return &cobra.Command{
-		Use: "help [COMMAND...]", Hidden: true, Short: "Show a help text",
-		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-			above, _, err := root.Find(args)
-			if err != nil {
-				return nil, cobra.ShellCompDirectiveNoFileComp
-			}
-			var names []string
-			for _, c := range above.Commands() {
-				names = append(names, c.Name())
-			}
-			return names, cobra.ShellCompDirectiveNoFileComp
-		},
-		RunE: func(_ *cobra.Command, args []string) error {
-			c, rest, err := root.Find(args)
-			if err != nil || len(rest) > 0 {
-				return cli.Usagef("unknown command %q", strings.Join(args, " "))
-			}
-			return c.Help()
 		},
 	}
 }

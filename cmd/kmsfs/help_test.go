@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"unicode"
@@ -73,6 +74,30 @@ func TestSummaries(t *testing.T) {
 		}
 		for _, sub := range c.Commands() {
 			check(sub)
+		}
+	}
+	check(rootCommand())
+}
+
+// TestManualPages checks that each command has a page.
+func TestManualPages(t *testing.T) {
+	dir := t.TempDir()
+	if err := cli.Execute(rootCommand(), []string{"man", dir}); err != nil {
+		t.Fatal(err)
+	}
+	var check func(c *cobra.Command)
+	check = func(c *cobra.Command) {
+		name := strings.ReplaceAll(c.CommandPath(), " ", "-") + ".1"
+		page, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Error(err)
+		} else if !strings.Contains(string(page), ".SH SYNOPSIS") {
+			t.Errorf("%s has no synopsis", name)
+		}
+		for _, sub := range c.Commands() {
+			if !sub.Hidden {
+				check(sub)
+			}
 		}
 	}
 	check(rootCommand())

@@ -1,7 +1,8 @@
 // Command kmsfs makes, mounts and examines encrypted volumes, and runs their key service. It has no
 // logic of its own: the commands read options, call the packages below, and print what comes of it.
 //
-//   - main.go: which command is called; version.go, completion.go: those about the program itself
+//   - main.go: which command is called
+//   - version.go, completion.go, man.go: commands about the program itself
 //   - internal/volume: init, mount, umount, status, inspect, fsck, policy, rewrap, adopt, lock,
 //     key usage
 //   - internal/key: key, alias, grant, data-key, encrypt, decrypt
@@ -61,7 +62,8 @@ func isCommand(root *cobra.Command, name string) bool {
 
 func rootCommand() *cobra.Command {
 	root := &cobra.Command{
-		Use: "kmsfs COMMAND [OPTIONS] [ARGUMENTS]",
+		Use: "kmsfs COMMAND [OPTIONS] [ARGUMENTS]", DisableAutoGenTag: true,
+		Short: "Mount encrypted directories and run their key service",
 		Long: `
 kmsfs mounts an encrypted directory. Each file is sealed under its own data key,
 which a KMS key wraps. Every use of a key is authorized and logged.`,
@@ -89,9 +91,9 @@ Exit status: 0 done, 1 failed, 2 called wrongly.`,
 		volume.Policy(), volume.Rewrap(), volume.Adopt(), volume.Lock(), volume.Unlock(),
 		key.Command(volume.KeyUsage()), key.Alias(), key.Grant(), key.DataKey(), key.Encrypt(), key.Decrypt(),
 		home.Serve(), home.Credential(), audit.Command(), home.Command(),
-		versionCommand(), completionCommand(root),
+		versionCommand(), completionCommand(root), manCommand(root),
 	)
-	root.SetHelpCommand(helpCommand(root))
+	root.SetHelpCommand(cli.Help())
 	root.Version = version()
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.Flags().Bool("version", false, "show the program's version")

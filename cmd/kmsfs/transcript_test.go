@@ -81,7 +81,11 @@ func runKmsfs(ts *testscript.TestScript, neg bool, args []string) {
 	f, err := os.OpenFile(record.path, os.O_APPEND|os.O_WRONLY, 0)
 	ts.Check(err)
 	defer f.Close()
-	_, err = f.WriteString(record.normal(b.String(), ts.Getenv("WORK")))
+	text := b.String()
+	if !slices.Contains(args, "--help") { // which is always the same
+		text = record.normal(text, ts.Getenv("WORK"))
+	}
+	_, err = f.WriteString(text)
 	ts.Check(err)
 }
 

@@ -91,8 +91,8 @@ func refuse(c *cobra.Command, args []string) error {
 	switch {
 	case len(args) == 0:
 		return Usagef("no command given")
-	case args[0] == "help":
-		return c.Help()
+	case args[0] == helpName:
+		return helpFor(c, args[1:])
 	}
 	return Usagef("unknown command %q%s", args[0], suggestion(c, args[0], ""))
 }

@@ -16,6 +16,42 @@ func showHelp(c *cobra.Command, _ []string) {
 	_, _ = fmt.Fprint(c.OutOrStdout(), helpText(c)) // what can't be shown can't be reported either
 }
 
+// helpName is the command that shows help texts.
+const helpName = "help"
+
+// Help is the command "help": it shows the help text of the command that its arguments name.
+func Help() *cobra.Command {
+	return &cobra.Command{
+		Use: helpName + " [COMMAND...]", Hidden: true, Short: "Show a help text",
+		Example: `
+  kmsfs help key create`,
+		ValidArgsFunction: func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			above, _, err := c.Root().Find(args)
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			var names []string
+			for _, sub := range above.Commands() {
+				names = append(names, sub.Name())
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(c *cobra.Command, args []string) error { return helpFor(c.Root(), args) },
+	}
+}
+
+// helpFor shows the help text of the command below c that the names lead to.
+func helpFor(c *cobra.Command, names []string) error {
+	for _, name := range names {
+		found, rest, err := c.Find([]string{name})
+		if err != nil || len(rest) > 0 || found == c {
+			return Usagef("unknown command %q%s", name, suggestion(c, name, ""))
+		}
+		c = found
+	}
+	return c.Help()
+}
+
 // helpText is: the synopsis, the summary and the description, the commands below, the options, and
 // examples.
 func helpText(c *cobra.Command) string {
@@ -55,7 +91,7 @@ func writeCommands(b *strings.Builder, c *cobra.Command, group, title string) {
 			fmt.Fprintln(b, title)
 		}
 		found = true
-		fmt.Fprintf(b, "  %-*s %s\n", sub.NamePadding(), sub.Name(), sub.Short)
+		fmt.Fprintf(b, "  %-*s  %s\n", sub.NamePadding(), sub.Name(), sub.Short)
 	}
 	if found {
 		b.WriteByte('\n')

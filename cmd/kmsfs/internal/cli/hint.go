@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 
+	"kmsfs/envelope"
 	"kmsfs/fs"
 	"kmsfs/fs/control"
 	"kmsfs/fs/fsck"
@@ -39,7 +40,7 @@ func hints() []hint {
 		{is(disk.ErrNotVolume), "make one with kmsfs init"},
 		{is(disk.ErrInUse), "unmount it there first; or mount it with --shared everywhere"},
 		{is(fsck.ErrMounted), "unmount it first, or check it without --repair"},
-		{is(disk.ErrDamaged), "restore kmsfs.volume from a backup of the volume"},
+		{is(disk.ErrDamaged), "restore " + envelope.ConfigName + " from a backup of the volume"},
 		{is(disk.ErrNotEmpty), "name an empty directory, or one that doesn't exist yet"},
 		{is(fs.ErrMountpointInUse), "name an empty directory, or unmount what is there"},
 		{is(fs.ErrNoFusermount), "install the package fuse3, or run kmsfs as root"},

@@ -51,6 +51,7 @@ remedy, and if they apply bad (offset and length of what does not open) and
 repaired. The last line is an object with the member summary.
 
 Classes:
+
 ` + faultClasses() + `
 Exit status: 0 no faults, or all repaired; 1 faults, or the check failed;
 2 called wrongly.`,
@@ -72,7 +73,7 @@ Exit status: 0 no faults, or all repaired; 1 faults, or the check failed;
 func faultClasses() string {
 	var b strings.Builder
 	for _, m := range fsck.Meanings() {
-		fmt.Fprintf(&b, "  %s\n%s\n%s\n", m.Class, cli.Wrap(m.Means, 6), cli.Wrap("--repair "+m.Remedy, 6))
+		fmt.Fprintf(&b, "    %s\n%s\n%s\n", m.Class, cli.Wrap(m.Means, 8), cli.Wrap("--repair "+m.Remedy, 8))
 	}
 	return b.String()
 }
