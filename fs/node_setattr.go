@@ -18,7 +18,7 @@ var _ gofs.NodeSetattrer = (*node)(nil)
 
 // Setattr changes size, owner, mode and times.
 func (n *node) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
-	err := n.setattr(ctx, f, in)
+	err := n.setattr(ctx, f, in, &out.Attr)
 	const times = fuse.FATTR_ATIME | fuse.FATTR_MTIME | fuse.FATTR_CTIME | fuse.FATTR_FH
 	if errors.Is(err, unix.ESTALE) && in.Valid&^times == 0 {
 		// The kernel writes back the times of a file that has been removed: nobody will see them.
@@ -28,10 +28,11 @@ func (n *node) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAttrI
 	if err != nil {
 		return n.v.errnoOf(err, "change attributes", n.in)
 	}
-	return n.Getattr(ctx, nil, out)
+	n.v.attributeLife(n.in, &out.AttrValid, &out.AttrValidNsec)
+	return 0
 }
 
-func (n *node) setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAttrIn) error {
+func (n *node) setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAttrIn, out *fuse.Attr) error {
 	if size, ok := in.GetSize(); ok {
 		if err := n.truncate(ctx, f, int64(size)); err != nil {
 			return err
@@ -57,7 +58,10 @@ func (n *node) setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAttrI
 			return err
 		}
 		defer t.release()
-		return t.setMode(in)
+		if err := t.setMode(in); err != nil {
+			return err
+		}
+		return o.attr(out, n.in, t) // of the same target: a file without a name may be closed next
 	})
 }
 
@@ -132,7 +136,7 @@ func (o *operation) target(in *inode) (target, error) {
 func (o *operation) fileTarget(in *inode, entry func() (target, error)) (target, error) {
 	c := o.files.acquire(o.volume, in)
 	c.mu.Lock()
-	if c.unsealed() != nil {
+	if c.unsealed() != nil && c.in == in {
 		c.mu.Unlock()
 		return target{fd: c.storage.FD, file: c, release: func() { _ = c.release() }}, nil
 	}

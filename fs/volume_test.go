@@ -193,3 +193,20 @@ func TestEmptyFileTakesFreshKey(t *testing.T) {
 		}
 	}
 }
+
+// TestTimesOfRemovedFile has the kernel write back the times of a file that has been removed, while
+// the file is closed: the kernel would report any error as one of the file's content.
+func TestTimesOfRemovedFile(t *testing.T) {
+	k := newKernel(t)
+	for i := range 300 {
+		name := fmt.Sprint("file", i)
+		node, handle := k.create(root, name)
+		h := header(root)
+		k.ok("unlink", k.Unlink(nil, &h, name))
+		var closing sync.WaitGroup
+		closing.Go(func() { k.release(node, handle) })
+		in := &fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{InHeader: header(node), Valid: fuse.FATTR_MTIME | fuse.FATTR_CTIME, Mtime: 1}}
+		k.ok("set times", k.SetAttr(nil, in, &fuse.AttrOut{}))
+		closing.Wait()
+	}
+}
