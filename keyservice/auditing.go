@@ -27,7 +27,7 @@ func (s *Service) openLog() (err error) {
 	opened := make(chan struct{})
 	defer close(opened)
 	o := audit.Options{
-		Dir: s.home.AuditDir(), Name: audit.OpenName, File: file, Anchor: s.home.Anchor, Signer: auditSigner{s}, Closed: s.exporter.remind,
+		Dir: s.home.AuditDir(), Name: audit.OpenName, File: file, Anchor: s.home.Anchor, Signer: auditSigner{internalKeys{s.core}}, Closed: s.exporter.remind,
 		Notice: func(n audit.Notice) {
 			go func() { // one may come before there is a log to record it in
 				<-opened
@@ -61,14 +61,6 @@ const (
 	eventNotSent         = "AuditRecordsNotSent"
 )
 
-// announce records an event of the service's own. A log that can't be written doesn't keep it from starting or ending: it refuses calls, which is how that
-// is known.
-func (s *Service) announce(event string, details ...audit.Field) {
-	r := s.internalRequest()
-	r.name, r.details = event, details
-	_ = s.record(r, nil)
-}
-
 // noticeLog records what the log finds out behind the back of its callers.
 func (s *Service) noticeLog(n audit.Notice) {
 	if s.log == nil {
@@ -85,24 +77,25 @@ func (s *Service) noticeLog(n audit.Notice) {
 }
 
 // auditSigner signs for the audit log with a key of the service's own.
-type auditSigner struct{ s *Service }
+type auditSigner struct{ keys internalKeys }
 
 // Log names the log.
-func (a auditSigner) Log() string { return a.s.names.AuditLog() }
+func (a auditSigner) Log() string { return a.keys.names.AuditLog() }
 
 // Sign makes an Ed25519 signature.
 func (a auditSigner) Sign(message []byte) (signature []byte, err error) {
-	k, err := a.s.auditKey()
+	k, err := a.keys.audit()
 	if err != nil {
 		return nil, err
 	}
-	err = a.s.ring.Use(k.CurrentMaterial(), func(secret []byte) (err error) {
+	err = a.keys.ring.Use(k.CurrentMaterial(), func(secret []byte) (err error) {
 		signature, err = k.KeySpec.Sign(signingAlgorithm, keyspec.Raw, secret, message)
 		return err
 	})
 	return signature, err
 }
 
-func (s *Service) auditKey() (*catalog.Key, error) {
-	return s.ownedKey(auditKey, store.Key{Spec: "ECC_NIST_EDWARDS25519", Usage: kms.UsageSigning})
+// audit is the owned key that signs for the audit log.
+func (o internalKeys) audit() (*catalog.Key, error) {
+	return o.owned(auditKey, store.Key{Spec: "ECC_NIST_EDWARDS25519", Usage: kms.UsageSigning})
 }

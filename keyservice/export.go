@@ -2,19 +2,15 @@ package keyservice
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
 	"kmsfs/keyservice/audit"
-	"kmsfs/keyservice/audit/send"
-	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
 )
 
@@ -93,28 +89,31 @@ func (e *errand) remind() {
 	}
 }
 
+// forwarding sends records and exports digests of the audit log, behind the backs of callers.
+type forwarding struct{ *core }
+
 // startExporting copies the digests of closed segments to another place, so that who rewrites the log has to do so there too.
-func (s *Service) startExporting() {
-	s.exporter.start(exportPatience, s.exportDigests, func(err error) {
-		s.announce(eventNotExported, audit.Text("reason", err.Error()))
+func (f forwarding) startExporting() {
+	f.exporter.start(exportPatience, f.exportDigests, func(err error) {
+		f.announce(eventNotExported, audit.Text("reason", err.Error()))
 	})
 }
 
 // exportDigests exports those that have not been.
-func (s *Service) exportDigests(ctx context.Context) error {
-	settings, err := s.auditSettings()
+func (f forwarding) exportDigests(ctx context.Context) error {
+	settings, err := f.auditSettings()
 	if err != nil || settings.ExportDirectory == "" {
 		return err
 	}
 	var last uint64
-	err = s.store.View(func(tx *store.Tx) (err error) {
+	err = f.store.View(func(tx *store.Tx) (err error) {
 		last, err = tx.AuditExported()
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	digests, err := s.log.Digests(last)
+	digests, err := f.log.Digests(last)
 	if err != nil {
 		return err
 	}
@@ -125,7 +124,7 @@ func (s *Service) exportDigests(ctx context.Context) error {
 		if err := exportTo(settings.ExportDirectory, d); err != nil {
 			return fmt.Errorf("export %s: %w", d.Name, err)
 		}
-		if err := s.exported(settings.ExportDirectory, d.Segment); err != nil {
+		if err := f.exported(settings.ExportDirectory, d.Segment); err != nil {
 			return err
 		}
 	}
@@ -133,14 +132,14 @@ func (s *Service) exportDigests(ctx context.Context) error {
 }
 
 // exported remembers that a digest was exported to a directory, unless they go elsewhere by now.
-func (s *Service) exported(to string, segment uint64) error {
-	s.changes.Lock()
-	defer s.changes.Unlock()
-	now, err := s.auditSettings()
+func (f forwarding) exported(to string, segment uint64) error {
+	f.changes.Lock()
+	defer f.changes.Unlock()
+	now, err := f.auditSettings()
 	if err != nil || now.ExportDirectory != to {
 		return err
 	}
-	return s.store.Update(func(tx *store.Tx) error { return tx.PutAuditExported(segment) })
+	return f.store.Update(func(tx *store.Tx) error { return tx.PutAuditExported(segment) })
 }
 
 // exportTo copies a digest into a directory, where it may be already, but not another of its name.
@@ -172,37 +171,4 @@ func exportTo(path string, d audit.SignedDigest) error {
 		return err
 	}
 	return dir.Rename(fresh, d.Name)
-}
-
-// checkPlaces refuses settings by which a caller would have the home's owner write to files and sockets.
-func (s *Service) checkPlaces(r *request, in *kms.AuditSettings) error {
-	now, err := s.auditSettings()
-	if err != nil {
-		return err
-	}
-	if in.ExportDirectory == now.ExportDirectory && in.StandInDirectory == now.StandInDirectory && in.SendTo == now.SendTo {
-		return nil
-	}
-	if r.caller.UID != s.facts.Owner || r.caller.AccessKeyID != "" {
-		return kms.Errorf(kms.CodeAccessDenied, "Only the home's owner, on its machine, sets where records and digests go to.")
-	}
-	if in.SendTo != "" {
-		if err := send.Check(in.SendTo); err != nil {
-			return kms.Invalid("sendTo", in.SendTo, "Member is malformed: %v", err)
-		}
-	}
-	if err := cmp.Or(
-		kms.CheckLength("standInDirectory", len(in.StandInDirectory), 0, maxExportSetting),
-		kms.CheckLength("exportDirectory", len(in.ExportDirectory), 0, maxExportSetting)); err != nil {
-		return err
-	}
-	for member, path := range map[string]string{"standInDirectory": in.StandInDirectory, "exportDirectory": in.ExportDirectory} {
-		if path != "" && (!strings.HasPrefix(path, "/") || strings.ContainsRune(path, 0)) {
-			return kms.Invalid(member, path, "Member must be an absolute path")
-		}
-	}
-	if info, err := os.Stat(in.StandInDirectory); in.StandInDirectory != "" && (err != nil || !info.IsDir()) {
-		return kms.Invalid("standInDirectory", in.StandInDirectory, "Member must be a directory that is there")
-	}
-	return nil
 }

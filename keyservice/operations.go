@@ -12,24 +12,24 @@ import (
 type operation struct {
 	*kms.Description
 	// handle performs the operation, and fills out.
-	handle func(s *Service, r *request, in, out any) error
+	handle func(r *request, in, out any) error
 	// decode reads the input as the wire has it, and newOutput makes room for the output.
 	decode    func(body []byte) (in any, err error)
 	newOutput func() any
 }
 
 // bind joins an operation and its handler, which checks the input, authorizes the caller, and acts.
-func bind[I, O any](d *kms.Operation[I, O], handler func(s *Service, r *request, in *I) (*O, error)) operation {
+func bind[I, O any](d *kms.Operation[I, O], handler func(r *request, in *I) (*O, error)) operation {
 	decoder := wire.NewDecoder[I]()
 	return operation{
 		Description: &d.Description,
-		handle: func(s *Service, r *request, in, out any) error {
+		handle: func(r *request, in, out any) error {
 			input, isInput := in.(*I)
 			output, isOutput := out.(*O)
 			if !isInput || !isOutput {
 				return fmt.Errorf("%s from %T to %T: want %T and %T", d.Name, in, out, input, output)
 			}
-			made, err := handler(s, r, input)
+			made, err := handler(r, input)
 			if err == nil {
 				*output = *made
 			}
@@ -41,66 +41,81 @@ func bind[I, O any](d *kms.Operation[I, O], handler func(s *Service, r *request,
 }
 
 // newOperations are all operations of the key service by name.
-func newOperations() map[string]operation {
+func newOperations(c *core) map[string]operation {
+	var (
+		keys       = keyOperations{c}
+		tags       = tagOperations{c}
+		aliases    = aliasOperations{c}
+		policies   = policyOperations{c}
+		grants     = grantOperations{c}
+		rotation   = rotationOperations{c}
+		imports    = importOperations{c}
+		encryption = encryptionOperations{c}
+		dataKeys   = dataKeyOperations{encryption}
+		signatures = signatureOperations{c}
+		accessKeys = accessKeyOperations{c}
+		uses       = useOperations{c}
+		log        = auditOperations{c}
+	)
 	all := map[string]operation{}
 	for _, o := range []operation{
-		bind(kms.CreateKey, (*Service).createKey),
-		bind(kms.DescribeKey, (*Service).describeKey),
-		bind(kms.ListKeys, (*Service).listKeys),
-		bind(kms.UpdateKeyDescription, (*Service).updateKeyDescription),
-		bind(kms.EnableKey, (*Service).enableKey),
-		bind(kms.DisableKey, (*Service).disableKey),
-		bind(kms.ScheduleKeyDeletion, (*Service).scheduleKeyDeletion),
-		bind(kms.CancelKeyDeletion, (*Service).cancelKeyDeletion),
-		bind(kms.TagResource, (*Service).tagResource),
-		bind(kms.UntagResource, (*Service).untagResource),
-		bind(kms.ListResourceTags, (*Service).listResourceTags),
-		bind(kms.GetKeyLastUsage, (*Service).getKeyLastUsage),
-		bind(kms.CreateAccessKey, (*Service).createAccessKey),
-		bind(kms.ListAccessKeys, (*Service).listAccessKeys),
-		bind(kms.DeleteAccessKey, (*Service).deleteAccessKey),
-		bind(kms.CreateAlias, (*Service).createAlias),
-		bind(kms.UpdateAlias, (*Service).updateAlias),
-		bind(kms.DeleteAlias, (*Service).deleteAlias),
-		bind(kms.ListAliases, (*Service).listAliases),
-		bind(kms.PutKeyPolicy, (*Service).putKeyPolicy),
-		bind(kms.GetKeyPolicy, (*Service).getKeyPolicy),
-		bind(kms.ListKeyPolicies, (*Service).listKeyPolicies),
-		bind(kms.PutServicePolicy, (*Service).putServicePolicy),
-		bind(kms.GetServicePolicy, (*Service).getServicePolicy),
-		bind(kms.ExplainAccess, (*Service).explainAccess),
-		bind(kms.CreateGrant, (*Service).createGrant),
-		bind(kms.ListGrants, (*Service).listGrants),
-		bind(kms.ListRetirableGrants, (*Service).listRetirableGrants),
-		bind(kms.RetireGrant, (*Service).retireGrant),
-		bind(kms.RevokeGrant, (*Service).revokeGrant),
-		bind(kms.EnableKeyRotation, (*Service).enableKeyRotation),
-		bind(kms.DisableKeyRotation, (*Service).disableKeyRotation),
-		bind(kms.GetKeyRotationStatus, (*Service).getKeyRotationStatus),
-		bind(kms.RotateKeyOnDemand, (*Service).rotateKeyOnDemand),
-		bind(kms.ListKeyRotations, (*Service).listKeyRotations),
-		bind(kms.GetParametersForImport, (*Service).getParametersForImport),
-		bind(kms.ImportKeyMaterial, (*Service).importKeyMaterial),
-		bind(kms.DeleteImportedKeyMaterial, (*Service).deleteImportedKeyMaterial),
-		bind(kms.Encrypt, (*Service).encrypt),
-		bind(kms.Decrypt, (*Service).decrypt),
-		bind(kms.ReEncrypt, (*Service).reEncrypt),
-		bind(kms.GenerateDataKey, (*Service).generateDataKey),
-		bind(kms.GenerateDataKeyWithoutPlaintext, (*Service).generateSealedDataKey),
-		bind(kms.GenerateDataKeyPair, (*Service).generateDataKeyPair),
-		bind(kms.GenerateDataKeyPairWithoutPlaintext, (*Service).generateSealedDataKeyPair),
-		bind(kms.GenerateRandom, (*Service).generateRandom),
-		bind(kms.GenerateMac, (*Service).generateMac),
-		bind(kms.VerifyMac, (*Service).verifyMac),
-		bind(kms.Sign, (*Service).sign),
-		bind(kms.Verify, (*Service).verify),
-		bind(kms.GetPublicKey, (*Service).getPublicKey),
-		bind(kms.DeriveSharedSecret, (*Service).deriveSharedSecret),
-		bind(kms.PutAuditSettings, (*Service).putAuditSettings),
-		bind(kms.GetAuditSettings, (*Service).getAuditSettings),
-		bind(kms.ReadAudit, (*Service).readAudit),
-		bind(kms.CheckUses, (*Service).checkUses),
-		bind(kms.RecordEvent, (*Service).recordEvent),
+		bind(kms.CreateKey, keys.createKey),
+		bind(kms.DescribeKey, keys.describeKey),
+		bind(kms.ListKeys, keys.listKeys),
+		bind(kms.UpdateKeyDescription, keys.updateKeyDescription),
+		bind(kms.EnableKey, keys.enableKey),
+		bind(kms.DisableKey, keys.disableKey),
+		bind(kms.ScheduleKeyDeletion, keys.scheduleKeyDeletion),
+		bind(kms.CancelKeyDeletion, keys.cancelKeyDeletion),
+		bind(kms.TagResource, tags.tagResource),
+		bind(kms.UntagResource, tags.untagResource),
+		bind(kms.ListResourceTags, tags.listResourceTags),
+		bind(kms.GetKeyLastUsage, keys.getKeyLastUsage),
+		bind(kms.CreateAccessKey, accessKeys.createAccessKey),
+		bind(kms.ListAccessKeys, accessKeys.listAccessKeys),
+		bind(kms.DeleteAccessKey, accessKeys.deleteAccessKey),
+		bind(kms.CreateAlias, aliases.createAlias),
+		bind(kms.UpdateAlias, aliases.updateAlias),
+		bind(kms.DeleteAlias, aliases.deleteAlias),
+		bind(kms.ListAliases, aliases.listAliases),
+		bind(kms.PutKeyPolicy, policies.putKeyPolicy),
+		bind(kms.GetKeyPolicy, policies.getKeyPolicy),
+		bind(kms.ListKeyPolicies, policies.listKeyPolicies),
+		bind(kms.PutServicePolicy, policies.putServicePolicy),
+		bind(kms.GetServicePolicy, policies.getServicePolicy),
+		bind(kms.ExplainAccess, policies.explainAccess),
+		bind(kms.CreateGrant, grants.createGrant),
+		bind(kms.ListGrants, grants.listGrants),
+		bind(kms.ListRetirableGrants, grants.listRetirableGrants),
+		bind(kms.RetireGrant, grants.retireGrant),
+		bind(kms.RevokeGrant, grants.revokeGrant),
+		bind(kms.EnableKeyRotation, rotation.enableKeyRotation),
+		bind(kms.DisableKeyRotation, rotation.disableKeyRotation),
+		bind(kms.GetKeyRotationStatus, rotation.getKeyRotationStatus),
+		bind(kms.RotateKeyOnDemand, rotation.rotateKeyOnDemand),
+		bind(kms.ListKeyRotations, rotation.listKeyRotations),
+		bind(kms.GetParametersForImport, imports.getParametersForImport),
+		bind(kms.ImportKeyMaterial, imports.importKeyMaterial),
+		bind(kms.DeleteImportedKeyMaterial, imports.deleteImportedKeyMaterial),
+		bind(kms.Encrypt, encryption.encrypt),
+		bind(kms.Decrypt, encryption.decrypt),
+		bind(kms.ReEncrypt, encryption.reEncrypt),
+		bind(kms.GenerateDataKey, dataKeys.generateDataKey),
+		bind(kms.GenerateDataKeyWithoutPlaintext, dataKeys.generateSealedDataKey),
+		bind(kms.GenerateDataKeyPair, dataKeys.generateDataKeyPair),
+		bind(kms.GenerateDataKeyPairWithoutPlaintext, dataKeys.generateSealedDataKeyPair),
+		bind(kms.GenerateRandom, dataKeys.generateRandom),
+		bind(kms.GenerateMac, signatures.generateMac),
+		bind(kms.VerifyMac, signatures.verifyMac),
+		bind(kms.Sign, signatures.sign),
+		bind(kms.Verify, signatures.verify),
+		bind(kms.GetPublicKey, signatures.getPublicKey),
+		bind(kms.DeriveSharedSecret, signatures.deriveSharedSecret),
+		bind(kms.PutAuditSettings, log.putAuditSettings),
+		bind(kms.GetAuditSettings, log.getAuditSettings),
+		bind(kms.ReadAudit, log.readAudit),
+		bind(kms.CheckUses, uses.checkUses),
+		bind(kms.RecordEvent, log.recordEvent),
 	} {
 		all[o.Name] = o
 	}

@@ -83,61 +83,27 @@ func (r *request) concerns(kind, arn string) {
 	r.resources = append(r.resources, audit.Resource{Type: kind, ARN: arn})
 }
 
-// Invoke performs an operation and writes its record. Without the record there is no answer.
-func (s *Service) Invoke(ctx context.Context, c kms.Caller, op *kms.Description, in, out any) error {
-	s.life.RLock()
-	defer s.life.RUnlock()
-	if s.closed {
-		return kms.Errorf(kms.CodeInternal, "the key service is closed")
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	o, ok := s.operations[op.Name]
-	if !ok {
-		return &kms.Error{Code: kms.CodeUnknownOperation}
-	}
-	r := s.newRequest(ctx, c, op.Name)
-	defer s.endRequest(r)
-	r.readOnly, r.recorded = !op.Changes, op.Unrecorded
-	if err := o.handle(s, r, in, out); err != nil {
-		failure := kms.AsError(err)
-		if err := s.record(r, failure); err != nil {
-			return err
-		}
-		return failure
-	}
-	if err := s.record(r, nil); err != nil {
-		if secret, ok := out.(kms.Secret); ok {
-			secret.Wipe()
-		}
-		return err
-	}
-	s.noteUses(r)
-	return nil
-}
-
 // newRequest takes a request from those that are over. Nothing that outlives a call may point to it.
-func (s *Service) newRequest(ctx context.Context, c kms.Caller, name string) *request {
-	r, ok := s.requests.Get().(*request)
+func (c *core) newRequest(ctx context.Context, caller kms.Caller, name string) *request {
+	r, ok := c.requests.Get().(*request)
 	if !ok {
 		r = new(request)
 	}
-	r.ctx, r.caller, r.id, r.name, r.time, r.readOnly = ctx, c, c.RequestID, name, time.Now(), true
+	r.ctx, r.caller, r.id, r.name, r.time, r.readOnly = ctx, caller, caller.RequestID, name, time.Now(), true
 	if r.id == uuid.Nil {
 		r.id = newID()
 	}
 	r.params, r.additional, r.resources = r.space.params[:0], r.space.additional[:0], r.space.resources[:0]
-	s.authz.Begin(&r.authz, &r.caller, r.time)
-	if c.SpokenBy != 0 {
-		r.additional = append(r.additional, audit.Number("spokenByPid", int64(c.SpokenBy)))
+	c.authz.Begin(&r.authz, &r.caller, r.time)
+	if caller.SpokenBy != 0 {
+		r.additional = append(r.additional, audit.Number("spokenByPid", int64(caller.SpokenBy)))
 	}
 	return r
 }
 
-func (s *Service) endRequest(r *request) {
+func (c *core) endRequest(r *request) {
 	*r = request{}
-	s.requests.Put(r)
+	c.requests.Put(r)
 }
 
 // newID makes a random UUID (RFC 9562, version 4).
@@ -148,44 +114,23 @@ func newID() (id uuid.UUID) {
 }
 
 // record writes the call's record, unless that is done.
-func (s *Service) record(r *request, refusal *kms.Error) error {
+func (c *core) record(r *request, refusal *kms.Error) error {
 	if r.recorded {
 		return nil
 	}
-	if err := s.log.Append(s.describe(r, refusal), !r.readOnly); err != nil {
+	if err := c.log.Append(c.describe(r, refusal), !r.readOnly); err != nil {
 		return kms.Errorf(kms.CodeInternal, "%v", err)
 	}
 	return nil
 }
 
-// change makes a change durable, with its record, and only if that can be written. What f does is undone on an error. The keys are those that
-// it changes. The caller holds s.changes.
-func (s *Service) change(r *request, f func(*store.Tx) error, keys ...store.KeyID) error {
-	r.readOnly = false
-	err := s.store.Update(func(tx *store.Tx) error {
-		if err := f(tx); err != nil {
-			return err
-		}
-		if err := s.record(r, nil); err != nil {
-			return err
-		}
-		r.recorded = true
-		return nil
-	})
-	s.catalog.Forget(keys)
-	if err != nil {
-		r.recorded, r.response = false, nil // the record that says otherwise is followed by one that says so
-	}
-	return err
-}
-
 // describe is the call as the audit log has it.
-func (s *Service) describe(r *request, refusal *kms.Error) *audit.Record {
+func (c *core) describe(r *request, refusal *kms.Error) *audit.Record {
 	r.eventID = newID()
 	r.written = audit.Record{
 		Time: r.time, RequestID: r.id, EventID: r.eventID, SharedEventID: r.caller.SharedEventID, Event: r.name, ServiceEvent: r.serviceEvent, ReadOnly: r.readOnly,
-		Account: s.facts.Account, Region: s.facts.Name,
-		Identity: s.identity(r),
+		Account: c.facts.Account, Region: c.facts.Name,
+		Identity: c.identity(r),
 		Request:  r.params, Response: r.response, Additional: r.additional, Details: r.details, Resources: r.resources,
 	}
 	record := &r.written
@@ -198,12 +143,12 @@ func (s *Service) describe(r *request, refusal *kms.Error) *audit.Record {
 	return record
 }
 
-func (s *Service) identity(r *request) audit.Identity {
+func (c *core) identity(r *request) audit.Identity {
 	if r.stranger {
 		claimed := r.caller.AccessKeyID
 		return audit.Identity{Unknown: true, AccessKeyID: claimed[:min(len(claimed), maxClaimedKey)], Address: r.caller.Address}
 	}
-	return s.users.Identity(&r.caller, r.time)
+	return c.users.Identity(&r.caller, r.time)
 }
 
 // maxClaimedKey bounds the access key that a stranger claims to have, in bytes.
@@ -227,10 +172,18 @@ func (r *request) uses(k *catalog.Key) {
 }
 
 // noteUses remembers what a request that has succeeded has used.
-func (s *Service) noteUses(r *request) {
+func (c *core) noteUses(r *request) {
 	for _, k := range r.used {
 		if k != nil {
-			s.usage.Note(k.ID, store.Usage{Time: millis(r.time), Operation: r.name, EventID: r.eventID, RequestID: r.id})
+			c.usage.Note(k.ID, store.Usage{Time: millis(r.time), Operation: r.name, EventID: r.eventID, RequestID: r.id})
 		}
 	}
+}
+
+// given is a time as the wire has it; nil for the zero time.
+func given(t time.Time) *kms.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return &kms.Timestamp{Time: t}
 }

@@ -32,20 +32,20 @@ type sender struct {
 	sent atomic.Uint64
 }
 
-func (s *Service) startSending() {
-	s.sender.start(sendPatience, s.sendRecords, func(err error) {
-		s.announce(eventNotSent, audit.Text("reason", err.Error()))
+func (f forwarding) startSending() {
+	f.sender.start(sendPatience, f.sendRecords, func(err error) {
+		f.announce(eventNotSent, audit.Text("reason", err.Error()))
 	})
 }
 
 // sendRecords sends records until it is told to stop, they go elsewhere, or something fails.
-func (s *Service) sendRecords(ctx context.Context) (err error) {
-	settings, err := s.auditSettings()
+func (f forwarding) sendRecords(ctx context.Context) (err error) {
+	settings, err := f.auditSettings()
 	if err != nil || settings.SendTo == "" {
 		return err
 	}
 	var sent uint64
-	if err := s.store.View(func(tx *store.Tx) (err error) {
+	if err := f.store.View(func(tx *store.Tx) (err error) {
 		sent, err = tx.AuditSent()
 		return err
 	}); err != nil {
@@ -55,16 +55,16 @@ func (s *Service) sendRecords(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("send audit records to %s: %w", settings.SendTo, err)
 	}
-	sent = min(max(sent, 1), s.log.Head().Sequence) // an older home may have been put back
-	o := &outbox{s: s, sink: sink, to: settings.SendTo, sent: sent, read: sent}
-	s.sender.sent.Store(o.sent)
+	sent = min(max(sent, 1), f.log.Head().Sequence) // an older home may have been put back
+	o := &outbox{f: f, sink: sink, to: settings.SendTo, sent: sent, read: sent}
+	f.sender.sent.Store(o.sent)
 	err = o.run(ctx)
 	return errors.Join(err, o.remember(), sink.Close())
 }
 
 // outbox is where records wait for a sink.
 type outbox struct {
-	s    *Service
+	f    forwarding
 	sink *send.Sink
 	to   string
 	// read and sent are the numbers of the last records that were read and sent, and stored what the store knows of that, since then.
@@ -75,16 +75,16 @@ type outbox struct {
 }
 
 func (o *outbox) run(ctx context.Context) error {
-	dir := os.DirFS(fmt.Sprintf("/proc/self/fd/%d", o.s.home.AuditDir().Fd()))
+	dir := os.DirFS(fmt.Sprintf("/proc/self/fd/%d", o.f.home.AuditDir().Fd()))
 	tail := audit.NewTailBehind(dir, audit.OpenName, o.sent)
 	defer func() { _ = tail.Close() }()
 	ticker := time.NewTicker(sendInterval)
 	defer ticker.Stop()
 	for {
 		// What lies behind the head may be a record that couldn't be written whole.
-		err := tail.NextUpTo(o.s.log.Head().Sequence, func(e *audit.Entry) error {
+		err := tail.NextUpTo(o.f.log.Head().Sequence, func(e *audit.Entry) error {
 			if missing := e.Sequence - o.read - 1; missing > 0 {
-				o.s.announce(eventNotSent, audit.Text("reason", "removed for their age before they could be sent"), audit.Number("records", int64(missing)))
+				o.f.announce(eventNotSent, audit.Text("reason", "removed for their age before they could be sent"), audit.Number("records", int64(missing)))
 			}
 			o.read = e.Sequence
 			if o.batch = append(o.batch, e); len(o.batch) < sendBatch {
@@ -96,7 +96,7 @@ func (o *outbox) run(ctx context.Context) error {
 			err = nil
 		}
 		if unreadable, ok := errors.AsType[*audit.UnreadableError](err); ok {
-			o.s.announce(eventNotSent, audit.Text("reason", unreadable.First.Error()), audit.Number("records", int64(unreadable.Records)))
+			o.f.announce(eventNotSent, audit.Text("reason", unreadable.First.Error()), audit.Number("records", int64(unreadable.Records)))
 			err = nil
 		}
 		if err == nil {
@@ -105,13 +105,13 @@ func (o *outbox) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		_ = o.s.sender.note(nil)
+		_ = o.f.sender.note(nil)
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-o.s.sender.wake:
-			if settings, err := o.s.auditSettings(); err != nil || settings.SendTo != o.to {
-				o.s.sender.remind()
+		case <-o.f.sender.wake:
+			if settings, err := o.f.auditSettings(); err != nil || settings.SendTo != o.to {
+				o.f.sender.remind()
 				return err
 			}
 		case <-ticker.C:
@@ -130,7 +130,7 @@ func (o *outbox) flush(ctx context.Context) error {
 		return fmt.Errorf("send audit records to %s: %w", o.to, err)
 	}
 	o.sent = o.batch[len(o.batch)-1].Sequence
-	o.s.sender.sent.Store(o.sent)
+	o.f.sender.sent.Store(o.sent)
 	clear(o.batch)
 	o.batch = o.batch[:0]
 	if time.Since(o.since) < sentInterval {
@@ -144,13 +144,13 @@ func (o *outbox) remember() error {
 	if o.sent == o.stored {
 		return nil
 	}
-	o.s.changes.Lock()
-	defer o.s.changes.Unlock()
-	settings, err := o.s.auditSettings()
+	o.f.changes.Lock()
+	defer o.f.changes.Unlock()
+	settings, err := o.f.auditSettings()
 	if err != nil || settings.SendTo != o.to { // another sink begins elsewhere
 		return err
 	}
-	err = o.s.store.Update(func(tx *store.Tx) error { return tx.PutAuditSent(o.sent) })
+	err = o.f.store.Update(func(tx *store.Tx) error { return tx.PutAuditSent(o.sent) })
 	if err == nil {
 		o.stored, o.since = o.sent, time.Now()
 	}
@@ -158,12 +158,12 @@ func (o *outbox) remember() error {
 }
 
 // warnings are what the service's health says besides, to those on this machine.
-func (s *Service) warnings() (all []string) {
-	if err := s.exporter.trouble(); err != nil {
+func (f forwarding) warnings() (all []string) {
+	if err := f.exporter.trouble(); err != nil {
 		all = append(all, fmt.Sprintf("digests of the audit log are not exported: %v", err))
 	}
-	if err := s.sender.trouble(); err != nil {
-		waiting := s.log.Head().Sequence - min(s.log.Head().Sequence, s.sender.sent.Load())
+	if err := f.sender.trouble(); err != nil {
+		waiting := f.log.Head().Sequence - min(f.log.Head().Sequence, f.sender.sent.Load())
 		all = append(all, fmt.Sprintf("%d audit records wait to be sent: %v", waiting, err))
 	}
 	return all

@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"net"
 
+	"kmsfs/keyservice/kms"
+	"kmsfs/keyservice/store"
 	"kmsfs/keyservice/wire"
+	"kmsfs/policy/caller"
 )
 
 // server answers calls of other processes.
@@ -39,7 +42,7 @@ func (s *Service) Serve(listeners ...net.Listener) (err error) {
 	}
 	listeners = append(listeners, socket)
 	s.server = &server{
-		Server: wire.NewServer(wire.Service{Operations: s.wireHandlers(), Credentials: s, Refused: s.recordRefusal, Failing: s.log.Failing, Warnings: s.warnings}),
+		Server: wire.NewServer(wire.Service{Operations: s.wireHandlers(), Credentials: s, Refused: s.recordRefusal, Failing: s.log.Failing, Warnings: forwarding{s.core}.warnings}),
 		ended:  make(chan error, len(listeners)), listeners: len(listeners),
 	}
 	for _, l := range listeners {
@@ -77,4 +80,28 @@ func (s *Service) Backup(path string) error {
 		return err
 	}
 	return s.home.Backup(path, s.log, &s.changes)
+}
+
+var _ wire.Credentials = (*Service)(nil)
+
+// AccessKey returns an access key's secret, and the user whom it stands for, in the groups that the system's user database has now.
+func (s *Service) AccessKey(id string) (secret []byte, owner caller.Caller, err error) {
+	s.life.RLock()
+	defer s.life.RUnlock()
+	if s.closed {
+		return nil, owner, kms.Errorf(kms.CodeInternal, "the key service is closed")
+	}
+	if id == "" || len(id) > kms.MaxIdentifier {
+		return nil, owner, nil
+	}
+	var k *store.AccessKey
+	err = s.store.View(func(tx *store.Tx) (err error) {
+		k, err = tx.AccessKey(id)
+		return err
+	})
+	if k == nil || err != nil {
+		return nil, owner, err
+	}
+	groups := s.users.Groups(k.UID)
+	return k.Secret, caller.Caller{UID: k.UID, GID: groups[0], Groups: groups}, nil
 }

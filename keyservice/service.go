@@ -6,11 +6,12 @@
 package keyservice
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
-	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/authz"
 	"kmsfs/keyservice/catalog"
 	"kmsfs/keyservice/home"
@@ -20,38 +21,17 @@ import (
 	"kmsfs/keyservice/sealer"
 	"kmsfs/keyservice/store"
 	"kmsfs/keyservice/token"
-	"kmsfs/keyservice/usage"
 	"kmsfs/keyservice/users"
 )
 
 // Service is an open home. It is safe for concurrent use.
 type Service struct {
-	home       *home.Home
-	facts      *home.Facts
-	names      kms.ARNs
-	users      *users.Directory
-	ring       *material.Keyring
-	store      *store.Store
-	slots      *store.Slots
-	log        *audit.Log
-	authz      *authz.Authorizer
+	*core
 	operations map[string]operation
-	catalog    *catalog.Catalog
-	usage      usage.Tracker
-	scheduler  *scheduler.Scheduler
-	exporter   errand
-	sender     sender
-	// readings is the key to the MACs of sessions in which the audit log is read.
-	readings  [32]byte
-	refusals  refusals
-	requests  sync.Pool // of *request, for use again
-	generator material.Generator
-	tokens    token.Maker
+	strangers  strangers
 
 	life   sync.RWMutex // held by every call, and for writing by Close; guards closed
 	closed bool
-
-	changes sync.Mutex // held by every change, from its checks to its end; taken after life, before cache.mu and key.mu
 
 	serving sync.Mutex // guards server; taken before life
 	server  *server
@@ -62,13 +42,17 @@ var _ kms.Service = (*Service)(nil)
 // Open opens a home, and makes up for what has fallen due meanwhile. Its errors wrap ErrNoHome, ErrLocked, ErrWrongSecret, ErrSealerMismatch,
 // ErrDamagedHome or ErrUnsafeHome where one of them applies, and nothing is changed then.
 func Open(dir string, s sealer.Sealer) (*Service, error) {
-	service := &Service{operations: newOperations(), scheduler: scheduler.New(), generator: material.NewGenerator(), exporter: newErrand(), sender: sender{errand: newErrand()}}
+	c := &core{
+		scheduler: scheduler.New(), generator: material.NewGenerator(),
+		exporter: newErrand(), sender: sender{errand: newErrand()},
+	}
+	service := &Service{core: c, operations: newOperations(c)}
 	if err := service.open(dir, s); err != nil {
 		return nil, errors.Join(err, service.release())
 	}
 	service.startScheduler()
-	service.startExporting()
-	service.startSending()
+	forwarding{c}.startExporting()
+	forwarding{c}.startSending()
 	return service, nil
 }
 
@@ -140,4 +124,52 @@ func (s *Service) release() error {
 		errs = append(errs, s.home.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// startScheduler has what falls due done: the deletion of keys, the expiry of imported material and of
+// grants, and rotations.
+func (s *Service) startScheduler() {
+	tended := time.Now()
+	s.scheduler.Start(func() time.Duration {
+		_ = s.usage.Flush(s.store) // what can't be stored now may be in a minute, and Close says so otherwise
+		if time.Since(tended) >= tendInterval {
+			tended = time.Now()
+			s.log.Tend()
+		}
+		return dueWork{s.core}.run()
+	})
+}
+
+// Invoke performs an operation and writes its record. Without the record there is no answer.
+func (s *Service) Invoke(ctx context.Context, c kms.Caller, op *kms.Description, in, out any) error {
+	s.life.RLock()
+	defer s.life.RUnlock()
+	if s.closed {
+		return kms.Errorf(kms.CodeInternal, "the key service is closed")
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	o, ok := s.operations[op.Name]
+	if !ok {
+		return &kms.Error{Code: kms.CodeUnknownOperation}
+	}
+	r := s.newRequest(ctx, c, op.Name)
+	defer s.endRequest(r)
+	r.readOnly, r.recorded = !op.Changes, op.Unrecorded
+	if err := o.handle(r, in, out); err != nil {
+		failure := kms.AsError(err)
+		if err := s.record(r, failure); err != nil {
+			return err
+		}
+		return failure
+	}
+	if err := s.record(r, nil); err != nil {
+		if secret, ok := out.(kms.Secret); ok {
+			secret.Wipe()
+		}
+		return err
+	}
+	s.noteUses(r)
+	return nil
 }

@@ -48,6 +48,21 @@ func (m Maker) ReadMarker(operation, marker string) ([]byte, error) {
 	return b[sha256.Size:], nil
 }
 
+// ReadKeyMarker returns what a marker of one key's list names behind the key's ID; nil for no marker.
+func (m Maker) ReadKeyMarker(operation, marker string, key store.KeyID) ([]byte, error) {
+	if marker == "" {
+		return nil, nil
+	}
+	last, err := m.ReadMarker(operation, marker)
+	if err != nil {
+		return nil, err
+	}
+	if len(last) <= len(key) || store.KeyID(last[:len(key)]) != key {
+		return nil, ErrInvalidMarker()
+	}
+	return last[len(key):], nil
+}
+
 // ErrInvalidMarker returns the error for a marker that was not made for the operation and the key.
 func ErrInvalidMarker() *kms.Error {
 	return kms.Errorf(kms.CodeInvalidMarker, "The marker is not one of this operation's.")

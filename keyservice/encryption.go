@@ -47,35 +47,38 @@ func checkEncryptionAlgorithm(member, algorithm string) error {
 	return kms.CheckEnum(member, algorithm, kms.SpecSymmetric, "RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256", "SM2PKE")
 }
 
+// encryptionOperations encrypt and decrypt.
+type encryptionOperations struct{ *core }
+
 // admitEncryption finds the key and lets the caller encrypt under it.
-func (s *Service) admitEncryption(r *request, e *encryption) (*catalog.Key, error) {
-	k, err := s.anyKey(r, e.keyID)
+func (o encryptionOperations) admitEncryption(r *request, e *encryption) (*catalog.Key, error) {
+	k, err := o.anyKey(r, e.keyID)
 	if err != nil {
 		return nil, err
 	}
 	r.authz.Set("kms:encryptionalgorithm", e.algorithm)
-	if err := s.authorizeIn(r, e.action, k, e.context); err != nil {
+	if err := o.authorizeIn(r, e.action, k, e.context); err != nil {
 		return nil, err
 	}
 	return k.Key, cmp.Or(k.Fits(r.name, e.algorithm, e.contextMember, e.context), k.Usable())
 }
 
-func (s *Service) encrypt(r *request, in *kms.EncryptInput) (*kms.EncryptOutput, error) {
+func (o encryptionOperations) encrypt(r *request, in *kms.EncryptInput) (*kms.EncryptOutput, error) {
 	e := newEncryption(encryption{
 		in.KeyId, in.EncryptionAlgorithm, in.EncryptionContext, "kms:Encrypt", "keyId", "encryptionAlgorithm", "encryptionContext",
 	})
 	e.describe(r)
-	if err := cmp.Or(e.check(), kms.CheckLength("plaintext", len(in.Plaintext), 1, kms.MaxPlaintext), s.tokens.CheckGrants(in.GrantTokens)); err != nil {
+	if err := cmp.Or(e.check(), kms.CheckLength("plaintext", len(in.Plaintext), 1, kms.MaxPlaintext), o.tokens.CheckGrants(in.GrantTokens)); err != nil {
 		return nil, err
 	}
-	k, err := s.admitEncryption(r, &e)
+	k, err := o.admitEncryption(r, &e)
 	if err != nil {
 		return nil, err
 	}
 	if err := cmp.Or(k.CheckPlaintext(e.algorithm, in.Plaintext), dryRun(r, in.DryRun)); err != nil {
 		return nil, err
 	}
-	sealed, err := s.seal(r, k, &e, in.Plaintext, "keyMaterialId")
+	sealed, err := o.seal(r, k, &e, in.Plaintext, "keyMaterialId")
 	if err != nil {
 		return nil, err
 	}
@@ -83,13 +86,13 @@ func (s *Service) encrypt(r *request, in *kms.EncryptInput) (*kms.EncryptOutput,
 }
 
 // seal encrypts under the key's current material.
-func (s *Service) seal(r *request, k *catalog.Key, e *encryption, plaintext []byte, materialName string) (sealed []byte, err error) {
+func (o encryptionOperations) seal(r *request, k *catalog.Key, e *encryption, plaintext []byte, materialName string) (sealed []byte, err error) {
 	r.uses(k)
 	if !k.KeySpec.Symmetric() {
 		return k.KeySpec.Encrypt(e.algorithm, k.PublicKey, plaintext)
 	}
 	m := k.CurrentMaterial()
-	err = s.ring.Use(m, func(secret []byte) error {
+	err = o.ring.Use(m, func(secret []byte) error {
 		sealed, err = material.SealBlob(secret, k.ID, m.ID, plaintext, e.context)
 		return err
 	})
@@ -134,25 +137,25 @@ func (c *ciphertext) check(modifiers []string) error {
 	return err
 }
 
-func (s *Service) decrypt(r *request, in *kms.DecryptInput) (*kms.DecryptOutput, error) {
+func (o encryptionOperations) decrypt(r *request, in *kms.DecryptInput) (*kms.DecryptOutput, error) {
 	c := newCiphertext(encryption{
 		in.KeyId, in.EncryptionAlgorithm, in.EncryptionContext, "kms:Decrypt", "keyId", "encryptionAlgorithm", "encryptionContext",
 	}, in.CiphertextBlob, in.DryRun, in.DryRunModifiers)
 	c.describe(r)
 	if err := cmp.Or(
 		c.check(in.DryRunModifiers),
-		s.tokens.CheckGrants(in.GrantTokens),
+		o.tokens.CheckGrants(in.GrantTokens),
 		kms.CheckUnsupported("Recipient", kms.IsGiven(in.Recipient))); err != nil {
 		return nil, err
 	}
-	k, parsed, err := s.source(r, &c)
+	k, parsed, err := o.source(r, &c)
 	if err != nil {
 		return nil, err
 	}
 	if c.absent {
 		return nil, dryRun(r, true)
 	}
-	plaintext, materialID, err := s.unseal(r, k, &c, parsed, "keyMaterialId")
+	plaintext, materialID, err := o.unseal(r, k, &c, parsed, "keyMaterialId")
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +167,7 @@ func (s *Service) decrypt(r *request, in *kms.DecryptInput) (*kms.DecryptOutput,
 }
 
 // source finds the ciphertext's key and lets the caller use it.
-func (s *Service) source(r *request, c *ciphertext) (k *catalog.Key, parsed material.Blob, err error) {
+func (o encryptionOperations) source(r *request, c *ciphertext) (k *catalog.Key, parsed material.Blob, err error) {
 	isBlob := c.algorithm == kms.SpecSymmetric && !c.absent
 	if isBlob {
 		if parsed, err = material.ParseBlob(c.blob); err != nil {
@@ -172,10 +175,10 @@ func (s *Service) source(r *request, c *ciphertext) (k *catalog.Key, parsed mate
 		}
 	}
 	if c.keyID == "" {
-		k, err := s.blobKey(r, c, parsed.Key)
+		k, err := o.blobKey(r, c, parsed.Key)
 		return k, parsed, err
 	}
-	if k, err = s.admitEncryption(r, &c.encryption); err != nil {
+	if k, err = o.admitEncryption(r, &c.encryption); err != nil {
 		return nil, material.Blob{}, err
 	}
 	if isBlob && k.ID != parsed.Key {
@@ -185,11 +188,11 @@ func (s *Service) source(r *request, c *ciphertext) (k *catalog.Key, parsed mate
 }
 
 // blobKey is the key of that ID, which a blob names. A caller without permission doesn't learn whether there is such a key.
-func (s *Service) blobKey(r *request, c *ciphertext, id store.KeyID) (*catalog.Key, error) {
-	k, err := s.catalog.Existing(id)
+func (o encryptionOperations) blobKey(r *request, c *ciphertext, id store.KeyID) (*catalog.Key, error) {
+	k, err := o.catalog.Existing(id)
 	if err == nil {
 		r.authz.Set("kms:encryptionalgorithm", c.algorithm)
-		err = s.authorizeIn(r, c.action, namedKey{Key: k}, c.context)
+		err = o.authorizeIn(r, c.action, namedKey{Key: k}, c.context)
 	}
 	if e, ok := errors.AsType[*kms.Error](err); ok && (e.Code == kms.CodeNotFound || e.Code == kms.CodeAccessDenied) {
 		return nil, kms.Errorf(kms.CodeAccessDenied, "The ciphertext refers to a customer master key that does not exist, does not exist in this region, or you are not allowed to access.")
@@ -201,7 +204,7 @@ func (s *Service) blobKey(r *request, c *ciphertext, id store.KeyID) (*catalog.K
 }
 
 // unseal decrypts the ciphertext; parsed is empty for an asymmetric key's. The material's ID is empty for such.
-func (s *Service) unseal(r *request, k *catalog.Key, c *ciphertext, parsed material.Blob, materialName string) (plaintext []byte, materialID string, err error) {
+func (o encryptionOperations) unseal(r *request, k *catalog.Key, c *ciphertext, parsed material.Blob, materialName string) (plaintext []byte, materialID string, err error) {
 	r.uses(k)
 	m := k.CurrentMaterial()
 	isBlob := parsed.Header != nil
@@ -214,7 +217,7 @@ func (s *Service) unseal(r *request, k *catalog.Key, c *ciphertext, parsed mater
 			materialID = m.ID.String()
 		}
 	}
-	err = s.ring.Use(m, func(secret []byte) (err error) {
+	err = o.ring.Use(m, func(secret []byte) (err error) {
 		if isBlob {
 			plaintext, err = parsed.Open(secret, c.context)
 		} else {
@@ -231,7 +234,7 @@ func (s *Service) unseal(r *request, k *catalog.Key, c *ciphertext, parsed mater
 	return plaintext, materialID, err
 }
 
-func (s *Service) reEncrypt(r *request, in *kms.ReEncryptInput) (*kms.ReEncryptOutput, error) {
+func (o encryptionOperations) reEncrypt(r *request, in *kms.ReEncryptInput) (*kms.ReEncryptOutput, error) {
 	c := newCiphertext(encryption{
 		in.SourceKeyId, in.SourceEncryptionAlgorithm, in.SourceEncryptionContext,
 		"kms:ReEncryptFrom", "sourceKeyId", "sourceEncryptionAlgorithm", "sourceEncryptionContext",
@@ -242,17 +245,17 @@ func (s *Service) reEncrypt(r *request, in *kms.ReEncryptInput) (*kms.ReEncryptO
 	})
 	c.describe(r)
 	e.describe(r)
-	if err := cmp.Or(c.check(in.DryRunModifiers), e.check(), s.tokens.CheckGrants(in.GrantTokens)); err != nil {
+	if err := cmp.Or(c.check(in.DryRunModifiers), e.check(), o.tokens.CheckGrants(in.GrantTokens)); err != nil {
 		return nil, err
 	}
-	from, parsed, to, err := s.admitReEncryption(r, &c, &e)
+	from, parsed, to, err := o.admitReEncryption(r, &c, &e)
 	if err != nil {
 		return nil, err
 	}
 	if c.absent {
 		return nil, dryRun(r, true)
 	}
-	plaintext, source, err := s.unseal(r, from, &c, parsed, "sourceKeyMaterialId")
+	plaintext, source, err := o.unseal(r, from, &c, parsed, "sourceKeyMaterialId")
 	if err != nil {
 		return nil, err
 	}
@@ -260,7 +263,7 @@ func (s *Service) reEncrypt(r *request, in *kms.ReEncryptInput) (*kms.ReEncryptO
 	if err := cmp.Or(to.CheckPlaintext(e.algorithm, plaintext), dryRun(r, in.DryRun)); err != nil {
 		return nil, err
 	}
-	sealed, err := s.seal(r, to, &e, plaintext, "destinationKeyMaterialId")
+	sealed, err := o.seal(r, to, &e, plaintext, "destinationKeyMaterialId")
 	if err != nil {
 		return nil, err
 	}
@@ -272,25 +275,25 @@ func (s *Service) reEncrypt(r *request, in *kms.ReEncryptInput) (*kms.ReEncryptO
 }
 
 // admitReEncryption finds both keys and lets the caller use them.
-func (s *Service) admitReEncryption(r *request, c *ciphertext, e *encryption) (from *catalog.Key, parsed material.Blob, to *catalog.Key, err error) {
+func (o encryptionOperations) admitReEncryption(r *request, c *ciphertext, e *encryption) (from *catalog.Key, parsed material.Blob, to *catalog.Key, err error) {
 	// Both are needed for the condition that they are the same, and whether the caller may know of them is decided below.
-	sameKey := s.namesSameKey(r, c, e)
+	sameKey := o.namesSameKey(r, c, e)
 	r.authz.SetBool("kms:reencryptonsamekey", sameKey)
-	if from, parsed, err = s.source(r, c); err != nil {
+	if from, parsed, err = o.source(r, c); err != nil {
 		return nil, material.Blob{}, nil, err
 	}
-	to, err = s.admitEncryption(r, e)
+	to, err = o.admitEncryption(r, e)
 	return from, parsed, to, err
 }
 
 // namesSameKey says whether the source and the destination of ReEncrypt are one key.
-func (s *Service) namesSameKey(r *request, c *ciphertext, e *encryption) bool {
-	to, err := s.anyKey(r, e.keyID)
+func (o encryptionOperations) namesSameKey(r *request, c *ciphertext, e *encryption) bool {
+	to, err := o.anyKey(r, e.keyID)
 	if err != nil {
 		return false
 	}
 	if c.keyID != "" {
-		from, err := s.anyKey(r, c.keyID)
+		from, err := o.anyKey(r, c.keyID)
 		return err == nil && from.ID == to.ID
 	}
 	parsed, err := material.ParseBlob(c.blob)

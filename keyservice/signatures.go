@@ -8,71 +8,16 @@ import (
 	"kmsfs/keyservice/kms"
 )
 
-func (s *Service) generateDataKeyPair(r *request, in *kms.GenerateDataKeyPairInput) (*kms.GenerateDataKeyPairOutput, error) {
-	return s.newDataKeyPair(r, "kms:GenerateDataKeyPair", in)
-}
-
-func (s *Service) generateSealedDataKeyPair(r *request, in *kms.GenerateDataKeyPairWithoutPlaintextInput) (*kms.GenerateDataKeyPairWithoutPlaintextOutput, error) {
-	out, err := s.newDataKeyPair(r, "kms:GenerateDataKeyPairWithoutPlaintext", &kms.GenerateDataKeyPairInput{
-		KeyId: in.KeyId, EncryptionContext: in.EncryptionContext, KeyPairSpec: in.KeyPairSpec, GrantTokens: in.GrantTokens, DryRun: in.DryRun,
-	})
-	if err != nil {
-		return nil, err
-	}
-	out.Wipe()
-	return &kms.GenerateDataKeyPairWithoutPlaintextOutput{PrivateKeyCiphertextBlob: out.PrivateKeyCiphertextBlob, PublicKey: out.PublicKey, KeyId: out.KeyId, KeyPairSpec: out.KeyPairSpec, KeyMaterialId: out.KeyMaterialId}, nil
-}
-
-// pairSpecs are the specs of data key pairs.
-func pairSpecs() []string {
-	return []string{
-		"RSA_2048", "RSA_3072", "RSA_4096", "ECC_NIST_P256", "ECC_NIST_P384", "ECC_NIST_P521", "ECC_SECG_P256K1", "SM2", "ECC_NIST_EDWARDS25519",
-	}
-}
-
-func (s *Service) newDataKeyPair(r *request, action string, in *kms.GenerateDataKeyPairInput) (*kms.GenerateDataKeyPairOutput, error) {
-	r.textParam("keyId", in.KeyId)
-	r.textParam("keyPairSpec", in.KeyPairSpec)
-	r.contextParam("encryptionContext", in.EncryptionContext)
-	r.authz.Set("kms:datakeypairspec", in.KeyPairSpec)
-	if err := cmp.Or(
-		kms.CheckIdentifier("keyId", in.KeyId),
-		checkGiven("keyPairSpec", in.KeyPairSpec, pairSpecs()...),
-		kms.CheckContext("encryptionContext", in.EncryptionContext),
-		s.tokens.CheckGrants(in.GrantTokens),
-		kms.CheckUnsupported("Recipient", kms.IsGiven(in.Recipient))); err != nil {
-		return nil, err
-	}
-	spec, ok := keyspec.Find(in.KeyPairSpec)
-	if !ok {
-		return nil, kms.CheckUnsupported("KeyPairSpec "+in.KeyPairSpec, true)
-	}
-	k, err := s.dataKeyKey(r, action, in.KeyId, in.EncryptionContext)
-	if err != nil {
-		return nil, err
-	}
-	if err := dryRun(r, in.DryRun); err != nil {
-		return nil, err
-	}
-	private, public, err := s.generator.GeneratePair(r.ctx, spec)
-	if err != nil {
-		return nil, err
-	}
-	sealed, err := s.seal(r, k, &encryption{context: in.EncryptionContext}, private, "keyMaterialId")
-	if err != nil {
-		clear(private)
-		return nil, err
-	}
-	return &kms.GenerateDataKeyPairOutput{PrivateKeyCiphertextBlob: sealed, PrivateKeyPlaintext: private, PublicKey: public, KeyId: k.ARN, KeyPairSpec: spec.Name, KeyMaterialId: k.CurrentID}, nil
-}
+// signatureOperations sign, verify and agree on keys.
+type signatureOperations struct{ *core }
 
 // use finds the key that a cryptographic operation without an encryption context names, and lets the caller use it.
-func (s *Service) use(r *request, id, usage string) (*catalog.Key, error) {
-	k, err := s.anyKey(r, id)
+func (o signatureOperations) use(r *request, id, usage string) (*catalog.Key, error) {
+	k, err := o.anyKey(r, id)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.authorizeIn(r, "kms:"+r.name, k, nil); err != nil {
+	if err := o.authorizeIn(r, "kms:"+r.name, k, nil); err != nil {
 		return nil, err
 	}
 	r.uses(k.Key)
@@ -80,7 +25,7 @@ func (s *Service) use(r *request, id, usage string) (*catalog.Key, error) {
 }
 
 // signing describes and checks what Sign and Verify have in common.
-func (s *Service) signing(r *request, in *kms.SignInput) error {
+func (o signatureOperations) signing(r *request, in *kms.SignInput) error {
 	messageType := in.MessageType
 	if messageType == "" {
 		messageType = keyspec.Raw
@@ -98,19 +43,19 @@ func (s *Service) signing(r *request, in *kms.SignInput) error {
 		checkGiven("signingAlgorithm", in.SigningAlgorithm, "RSASSA_PSS_SHA_256", "RSASSA_PSS_SHA_384", "RSASSA_PSS_SHA_512",
 			"RSASSA_PKCS1_V1_5_SHA_256", "RSASSA_PKCS1_V1_5_SHA_384", "RSASSA_PKCS1_V1_5_SHA_512",
 			"ECDSA_SHA_256", "ECDSA_SHA_384", "ECDSA_SHA_512", "SM2DSA", "ML_DSA_SHAKE_256", "ED25519_SHA_512", "ED25519_PH_SHA_512"),
-		s.tokens.CheckGrants(in.GrantTokens))
+		o.tokens.CheckGrants(in.GrantTokens))
 }
 
-func (s *Service) sign(r *request, in *kms.SignInput) (*kms.SignOutput, error) {
-	if err := s.signing(r, in); err != nil {
+func (o signatureOperations) sign(r *request, in *kms.SignInput) (*kms.SignOutput, error) {
+	if err := o.signing(r, in); err != nil {
 		return nil, err
 	}
-	k, err := s.use(r, in.KeyId, kms.UsageSigning)
+	k, err := o.use(r, in.KeyId, kms.UsageSigning)
 	if err != nil {
 		return nil, err
 	}
 	var signature []byte
-	err = s.ring.Use(k.CurrentMaterial(), func(secret []byte) (err error) {
+	err = o.ring.Use(k.CurrentMaterial(), func(secret []byte) (err error) {
 		signature, err = k.KeySpec.Sign(in.SigningAlgorithm, in.MessageType, secret, in.Message)
 		return k.SpecError(in.SigningAlgorithm, err)
 	})
@@ -120,12 +65,12 @@ func (s *Service) sign(r *request, in *kms.SignInput) (*kms.SignOutput, error) {
 	return &kms.SignOutput{KeyId: k.ARN, Signature: signature, SigningAlgorithm: in.SigningAlgorithm}, nil
 }
 
-func (s *Service) verify(r *request, in *kms.VerifyInput) (*kms.VerifyOutput, error) {
+func (o signatureOperations) verify(r *request, in *kms.VerifyInput) (*kms.VerifyOutput, error) {
 	common := kms.SignInput{KeyId: in.KeyId, Message: in.Message, MessageType: in.MessageType, SigningAlgorithm: in.SigningAlgorithm, GrantTokens: in.GrantTokens}
-	if err := cmp.Or(s.signing(r, &common), kms.CheckLength("signature", len(in.Signature), 1, kms.MaxSignature)); err != nil {
+	if err := cmp.Or(o.signing(r, &common), kms.CheckLength("signature", len(in.Signature), 1, kms.MaxSignature)); err != nil {
 		return nil, err
 	}
-	k, err := s.use(r, in.KeyId, kms.UsageSigning)
+	k, err := o.use(r, in.KeyId, kms.UsageSigning)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +82,7 @@ func (s *Service) verify(r *request, in *kms.VerifyInput) (*kms.VerifyOutput, er
 }
 
 // macking describes and checks what GenerateMac and VerifyMac have in common.
-func (s *Service) macking(r *request, in *kms.GenerateMacInput) error {
+func (o signatureOperations) macking(r *request, in *kms.GenerateMacInput) error {
 	r.textParam("keyId", in.KeyId)
 	r.textParam("macAlgorithm", in.MacAlgorithm)
 	r.authz.Set("kms:macalgorithm", in.MacAlgorithm)
@@ -145,19 +90,19 @@ func (s *Service) macking(r *request, in *kms.GenerateMacInput) error {
 		kms.CheckIdentifier("keyId", in.KeyId),
 		kms.CheckLength("message", len(in.Message), 1, kms.MaxMessage),
 		checkGiven("macAlgorithm", in.MacAlgorithm, "HMAC_SHA_224", "HMAC_SHA_256", "HMAC_SHA_384", "HMAC_SHA_512"),
-		s.tokens.CheckGrants(in.GrantTokens))
+		o.tokens.CheckGrants(in.GrantTokens))
 }
 
-func (s *Service) generateMac(r *request, in *kms.GenerateMacInput) (*kms.GenerateMacOutput, error) {
-	if err := s.macking(r, in); err != nil {
+func (o signatureOperations) generateMac(r *request, in *kms.GenerateMacInput) (*kms.GenerateMacOutput, error) {
+	if err := o.macking(r, in); err != nil {
 		return nil, err
 	}
-	k, err := s.use(r, in.KeyId, kms.UsageMAC)
+	k, err := o.use(r, in.KeyId, kms.UsageMAC)
 	if err != nil {
 		return nil, err
 	}
 	var mac []byte
-	err = s.ring.Use(k.CurrentMaterial(), func(secret []byte) (err error) {
+	err = o.ring.Use(k.CurrentMaterial(), func(secret []byte) (err error) {
 		mac, err = k.KeySpec.GenerateMAC(in.MacAlgorithm, secret, in.Message)
 		return k.SpecError(in.MacAlgorithm, err)
 	})
@@ -167,16 +112,16 @@ func (s *Service) generateMac(r *request, in *kms.GenerateMacInput) (*kms.Genera
 	return &kms.GenerateMacOutput{Mac: mac, MacAlgorithm: in.MacAlgorithm, KeyId: k.ARN}, nil
 }
 
-func (s *Service) verifyMac(r *request, in *kms.VerifyMacInput) (*kms.VerifyMacOutput, error) {
+func (o signatureOperations) verifyMac(r *request, in *kms.VerifyMacInput) (*kms.VerifyMacOutput, error) {
 	common := kms.GenerateMacInput{KeyId: in.KeyId, Message: in.Message, MacAlgorithm: in.MacAlgorithm, GrantTokens: in.GrantTokens}
-	if err := cmp.Or(s.macking(r, &common), kms.CheckLength("mac", len(in.Mac), 1, kms.MaxSignature)); err != nil {
+	if err := cmp.Or(o.macking(r, &common), kms.CheckLength("mac", len(in.Mac), 1, kms.MaxSignature)); err != nil {
 		return nil, err
 	}
-	k, err := s.use(r, in.KeyId, kms.UsageMAC)
+	k, err := o.use(r, in.KeyId, kms.UsageMAC)
 	if err != nil {
 		return nil, err
 	}
-	err = s.ring.Use(k.CurrentMaterial(), func(secret []byte) error {
+	err = o.ring.Use(k.CurrentMaterial(), func(secret []byte) error {
 		return k.SpecError(in.MacAlgorithm, k.KeySpec.VerifyMAC(in.MacAlgorithm, secret, in.Message, in.Mac))
 	})
 	if err := cmp.Or(err, dryRun(r, in.DryRun)); err != nil {
@@ -185,16 +130,16 @@ func (s *Service) verifyMac(r *request, in *kms.VerifyMacInput) (*kms.VerifyMacO
 	return &kms.VerifyMacOutput{KeyId: k.ARN, MacValid: true, MacAlgorithm: in.MacAlgorithm}, nil
 }
 
-func (s *Service) getPublicKey(r *request, in *kms.GetPublicKeyInput) (*kms.GetPublicKeyOutput, error) {
+func (o signatureOperations) getPublicKey(r *request, in *kms.GetPublicKeyInput) (*kms.GetPublicKeyOutput, error) {
 	r.textParam("keyId", in.KeyId)
-	if err := cmp.Or(kms.CheckIdentifier("keyId", in.KeyId), s.tokens.CheckGrants(in.GrantTokens)); err != nil {
+	if err := cmp.Or(kms.CheckIdentifier("keyId", in.KeyId), o.tokens.CheckGrants(in.GrantTokens)); err != nil {
 		return nil, err
 	}
-	k, err := s.anyKey(r, in.KeyId)
+	k, err := o.anyKey(r, in.KeyId)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.authorizeIn(r, "kms:GetPublicKey", k, nil); err != nil {
+	if err := o.authorizeIn(r, "kms:GetPublicKey", k, nil); err != nil {
 		return nil, err
 	}
 	if !k.KeySpec.Asymmetric() {
@@ -203,14 +148,14 @@ func (s *Service) getPublicKey(r *request, in *kms.GetPublicKeyInput) (*kms.GetP
 	if err := k.Usable(); err != nil {
 		return nil, err
 	}
-	m := s.metadata(k.Key)
+	m := metadata(k.Key, o.facts.Account)
 	return &kms.GetPublicKeyOutput{
 		KeyId: k.ARN, PublicKey: k.PublicKey, CustomerMasterKeySpec: k.Spec, KeySpec: k.Spec, KeyUsage: k.Usage,
 		EncryptionAlgorithms: m.EncryptionAlgorithms, SigningAlgorithms: m.SigningAlgorithms, KeyAgreementAlgorithms: m.KeyAgreementAlgorithms,
 	}, nil
 }
 
-func (s *Service) deriveSharedSecret(r *request, in *kms.DeriveSharedSecretInput) (*kms.DeriveSharedSecretOutput, error) {
+func (o signatureOperations) deriveSharedSecret(r *request, in *kms.DeriveSharedSecretInput) (*kms.DeriveSharedSecretOutput, error) {
 	r.textParam("keyId", in.KeyId)
 	r.textParam("keyAgreementAlgorithm", in.KeyAgreementAlgorithm)
 	r.authz.Set("kms:keyagreementalgorithm", in.KeyAgreementAlgorithm)
@@ -218,16 +163,16 @@ func (s *Service) deriveSharedSecret(r *request, in *kms.DeriveSharedSecretInput
 		kms.CheckIdentifier("keyId", in.KeyId),
 		checkGiven("keyAgreementAlgorithm", in.KeyAgreementAlgorithm, "ECDH"),
 		kms.CheckLength("publicKey", len(in.PublicKey), 1, kms.MaxPublicKey),
-		s.tokens.CheckGrants(in.GrantTokens),
+		o.tokens.CheckGrants(in.GrantTokens),
 		kms.CheckUnsupported("Recipient", kms.IsGiven(in.Recipient))); err != nil {
 		return nil, err
 	}
-	k, err := s.use(r, in.KeyId, kms.UsageAgreement)
+	k, err := o.use(r, in.KeyId, kms.UsageAgreement)
 	if err != nil {
 		return nil, err
 	}
 	var shared []byte
-	err = s.ring.Use(k.CurrentMaterial(), func(secret []byte) (err error) {
+	err = o.ring.Use(k.CurrentMaterial(), func(secret []byte) (err error) {
 		shared, err = k.KeySpec.DeriveSharedSecret(secret, in.PublicKey)
 		return k.SpecError(in.KeyAgreementAlgorithm, err)
 	})

@@ -19,7 +19,10 @@ const (
 	rotationOnDemand  = "ON_DEMAND"
 )
 
-func (s *Service) enableKeyRotation(r *request, in *kms.EnableKeyRotationInput) (*kms.EnableKeyRotationOutput, error) {
+// rotationOperations rotate KMS keys.
+type rotationOperations struct{ *core }
+
+func (o rotationOperations) enableKeyRotation(r *request, in *kms.EnableKeyRotationInput) (*kms.EnableKeyRotationOutput, error) {
 	period := int32(kms.DefaultRotationPeriod)
 	if in.RotationPeriodInDays != nil {
 		period = *in.RotationPeriodInDays
@@ -29,21 +32,21 @@ func (s *Service) enableKeyRotation(r *request, in *kms.EnableKeyRotationInput) 
 	if err := kms.CheckNumber("rotationPeriodInDays", &period, kms.MinRotationPeriod, kms.MaxRotationPeriod); err != nil {
 		return nil, err
 	}
-	return &kms.EnableKeyRotationOutput{}, s.alter(r, "kms:EnableKeyRotation", in.KeyId, func(k *catalog.Key, changed *store.Key) error {
+	return &kms.EnableKeyRotationOutput{}, o.alter(r, "kms:EnableKeyRotation", in.KeyId, func(k *catalog.Key, changed *store.Key) error {
 		changed.RotationPeriod, changed.NextRotation = int(period), millis(r.time).AddDate(0, 0, int(period))
 		return cmp.Or(k.RotatesItself(), k.NotIn(kms.StateDisabled, kms.StatePendingDeletion, kms.StatePendingImport))
 	})
 }
 
-func (s *Service) disableKeyRotation(r *request, in *kms.DisableKeyRotationInput) (*kms.DisableKeyRotationOutput, error) {
-	return &kms.DisableKeyRotationOutput{}, s.alter(r, "kms:DisableKeyRotation", in.KeyId, func(k *catalog.Key, changed *store.Key) error {
+func (o rotationOperations) disableKeyRotation(r *request, in *kms.DisableKeyRotationInput) (*kms.DisableKeyRotationOutput, error) {
+	return &kms.DisableKeyRotationOutput{}, o.alter(r, "kms:DisableKeyRotation", in.KeyId, func(k *catalog.Key, changed *store.Key) error {
 		changed.RotationPeriod, changed.NextRotation = 0, time.Time{}
 		return cmp.Or(k.RotatesItself(), k.NotIn(kms.StateDisabled, kms.StatePendingDeletion, kms.StatePendingImport))
 	})
 }
 
-func (s *Service) getKeyRotationStatus(r *request, in *kms.GetKeyRotationStatusInput) (*kms.GetKeyRotationStatusOutput, error) {
-	k, err := s.named(r, "kms:GetKeyRotationStatus", in.KeyId)
+func (o rotationOperations) getKeyRotationStatus(r *request, in *kms.GetKeyRotationStatusInput) (*kms.GetKeyRotationStatusOutput, error) {
+	k, err := o.named(r, "kms:GetKeyRotationStatus", in.KeyId)
 	if err != nil {
 		return nil, err
 	}
@@ -57,11 +60,11 @@ func (s *Service) getKeyRotationStatus(r *request, in *kms.GetKeyRotationStatusI
 	return out, nil
 }
 
-func (s *Service) rotateKeyOnDemand(r *request, in *kms.RotateKeyOnDemandInput) (*kms.RotateKeyOnDemandOutput, error) {
+func (o rotationOperations) rotateKeyOnDemand(r *request, in *kms.RotateKeyOnDemandInput) (*kms.RotateKeyOnDemandOutput, error) {
 	r.readOnly = false
-	s.changes.Lock()
-	defer s.changes.Unlock()
-	k, err := s.named(r, "kms:RotateKeyOnDemand", in.KeyId)
+	o.changes.Lock()
+	defer o.changes.Unlock()
+	k, err := o.named(r, "kms:RotateKeyOnDemand", in.KeyId)
 	if err != nil {
 		return nil, err
 	}
@@ -74,14 +77,14 @@ func (s *Service) rotateKeyOnDemand(r *request, in *kms.RotateKeyOnDemandInput) 
 	changed := k.Key
 	changed.OnDemandRotations++
 	r.response = append(r.response, audit.Text("keyId", k.ARN))
-	if err := s.rotate(r, k, &changed, rotationOnDemand); err != nil {
+	if err := o.rotate(r, k, &changed, rotationOnDemand); err != nil {
 		return nil, err
 	}
 	return &kms.RotateKeyOnDemandOutput{KeyId: k.ARN}, nil
 }
 
 // rotate makes a new material the current one; for imported material, the one that awaits it.
-func (s *Service) rotate(r *request, k *catalog.Key, changed *store.Key, how string) error {
+func (o rotationOperations) rotate(r *request, k *catalog.Key, changed *store.Key, how string) error {
 	changed.Materials = slices.Clone(k.Materials)
 	var made *material.Plain
 	if k.Origin == kms.OriginExternal {
@@ -92,20 +95,20 @@ func (s *Service) rotate(r *request, k *catalog.Key, changed *store.Key, how str
 		changed.Materials[next].Pending, changed.Current = false, next
 	} else {
 		var err error
-		if made, err = s.generateMaterial(r, changed); err != nil {
+		if made, err = o.generateMaterial(r, changed); err != nil {
 			return err
 		}
 		defer made.Wipe()
 	}
 	current := &changed.Materials[changed.Current]
 	current.Rotated, current.Rotation = millis(r.time), how
-	return s.changeMaterial(r, made, func(tx *store.Tx) error {
+	return o.changeMaterial(r, made, func(tx *store.Tx) error {
 		return cmp.Or(tx.PutKey(changed), noteDue(tx, changed))
 	}, k.ID)
 }
 
-// rotateDueKey rotates a key whose rotation is due. That of a disabled key waits until it is enabled.
-func (s *Service) rotateDueKey(r *request, k *catalog.Key) error {
+// rotateDue rotates a key whose rotation is due. That of a disabled key waits until it is enabled.
+func (o rotationOperations) rotateDue(r *request, k *catalog.Key) error {
 	if k.State != kms.StateEnabled || k.RotationPeriod == 0 || r.time.Before(k.NextRotation) {
 		return nil
 	}
@@ -114,22 +117,22 @@ func (s *Service) rotateDueKey(r *request, k *catalog.Key) error {
 	r.name = "RotateKey"
 	r.concerns(resourceKey, k.ARN)
 	r.details = append(r.details, audit.Text("keyId", k.ID.String()), audit.Text("rotationType", rotationAutomatic), audit.Text("previousKeyMaterialId", k.CurrentID))
-	return s.rotate(r, k, &changed, rotationAutomatic)
+	return o.rotate(r, k, &changed, rotationAutomatic)
 }
 
-func (s *Service) listKeyRotations(r *request, in *kms.ListKeyRotationsInput) (*kms.ListKeyRotationsOutput, error) {
+func (o rotationOperations) listKeyRotations(r *request, in *kms.ListKeyRotationsInput) (*kms.ListKeyRotationsOutput, error) {
 	limit, err := kms.PageSize(in.Limit, 100, 1000)
 	if err := cmp.Or(err, kms.CheckEnum("includeKeyMaterial", in.IncludeKeyMaterial, "ALL_KEY_MATERIAL", "ROTATIONS_ONLY")); err != nil {
 		return nil, err
 	}
-	k, err := s.named(r, "kms:ListKeyRotations", in.KeyId)
+	k, err := o.named(r, "kms:ListKeyRotations", in.KeyId)
 	if err != nil {
 		return nil, err
 	}
 	if err := k.Rotates(); err != nil {
 		return nil, err
 	}
-	after, err := s.markedKey("ListKeyRotations", in.Marker, k)
+	after, err := o.tokens.ReadKeyMarker("ListKeyRotations", in.Marker, k.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +147,7 @@ func (s *Service) listKeyRotations(r *request, in *kms.ListKeyRotationsInput) (*
 		}
 		if len(out.Rotations) == limit {
 			out.Truncated = true
-			out.NextMarker = s.tokens.Marker("ListKeyRotations", binary.BigEndian.AppendUint32(k.ID[:], uint32(i)))
+			out.NextMarker = o.tokens.Marker("ListKeyRotations", binary.BigEndian.AppendUint32(k.ID[:], uint32(i)))
 			break
 		}
 		out.Rotations = append(out.Rotations, rotation(k, i))

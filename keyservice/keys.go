@@ -2,7 +2,6 @@ package keyservice
 
 import (
 	"cmp"
-	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -17,31 +16,31 @@ import (
 	"kmsfs/keyservice/token"
 )
 
-// millis is a time as it is stored: in UTC, with whole milliseconds.
-func millis(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
+// keyOperations create, describe, list and change KMS keys.
+type keyOperations struct{ *core }
 
-func (s *Service) createKey(r *request, in *kms.CreateKeyInput) (*kms.CreateKeyOutput, error) {
+func (o keyOperations) createKey(r *request, in *kms.CreateKeyInput) (*kms.CreateKeyOutput, error) {
 	r.readOnly = false
 	record, err := newKeyRecord(in)
 	if err != nil {
 		return nil, err
 	}
-	s.describeNewKey(r, record, in)
-	if err := s.admitNewKey(r, in); err != nil {
+	o.describeNewKey(r, record, in)
+	if err := o.admitNewKey(r, in); err != nil {
 		return nil, err
 	}
-	if err := s.checkNewPolicy(r, record, in); err != nil {
+	if err := (policyOperations{o.core}).checkNew(r, record, in); err != nil {
 		return nil, err
 	}
-	k, err := s.addKey(r, record, in.Policy)
+	k, err := o.addKey(r, record, in.Policy)
 	if err != nil {
 		return nil, err
 	}
-	return &kms.CreateKeyOutput{KeyMetadata: s.metadata(k)}, nil
+	return &kms.CreateKeyOutput{KeyMetadata: metadata(k, o.facts.Account)}, nil
 }
 
 // describeNewKey tells the audit log and the policies what key is asked for.
-func (s *Service) describeNewKey(r *request, k *store.Key, in *kms.CreateKeyInput) {
+func (o keyOperations) describeNewKey(r *request, k *store.Key, in *kms.CreateKeyInput) {
 	r.param("keySpec", k.Spec)
 	r.param("keyUsage", k.Usage)
 	r.param("origin", k.Origin)
@@ -57,17 +56,17 @@ func (s *Service) describeNewKey(r *request, k *store.Key, in *kms.CreateKeyInpu
 }
 
 // admitNewKey lets the caller make the key, with the policy and the tags that it is to have.
-func (s *Service) admitNewKey(r *request, in *kms.CreateKeyInput) error {
-	if err := s.authorizeAccount(r, "kms:CreateKey", "*"); err != nil {
+func (o keyOperations) admitNewKey(r *request, in *kms.CreateKeyInput) error {
+	if err := o.authorizeAccount(r, "kms:CreateKey", "*"); err != nil {
 		return err
 	}
 	if in.Policy != "" {
-		if err := s.authorizeAccount(r, "kms:PutKeyPolicy", "*"); err != nil {
+		if err := o.authorizeAccount(r, "kms:PutKeyPolicy", "*"); err != nil {
 			return err
 		}
 	}
 	if len(in.Tags) > 0 {
-		return s.authorizeAccount(r, "kms:TagResource", "*")
+		return o.authorizeAccount(r, "kms:TagResource", "*")
 	}
 	return nil
 }
@@ -149,7 +148,7 @@ func checkDescription(text string) error {
 }
 
 // addKey makes a key, with its first material unless that is to be imported.
-func (s *Service) addKey(r *request, record *store.Key, policy string) (*catalog.Key, error) {
+func (o keyOperations) addKey(r *request, record *store.Key, policy string) (*catalog.Key, error) {
 	id, err := uuid.NewRandom()
 	if err != nil {
 		return nil, err
@@ -158,17 +157,17 @@ func (s *Service) addKey(r *request, record *store.Key, policy string) (*catalog
 	var made *material.Plain
 	if record.Origin == kms.OriginKMS {
 		record.State = kms.StateEnabled
-		if made, err = s.generateMaterial(r, record); err != nil {
+		if made, err = o.generateMaterial(r, record); err != nil {
 			return nil, err
 		}
 		defer made.Wipe()
 	}
-	s.changes.Lock()
-	defer s.changes.Unlock()
-	arn := s.names.Key(id)
+	o.changes.Lock()
+	defer o.changes.Unlock()
+	arn := o.names.Key(id)
 	r.concerns(resourceKey, arn)
 	r.response = append(r.response, audit.Text("keyId", arn))
-	err = s.changeMaterial(r, made, func(tx *store.Tx) error {
+	err = o.changeMaterial(r, made, func(tx *store.Tx) error {
 		if tx.KeyCount() >= kms.MaxKeys {
 			return kms.Errorf(kms.CodeLimitExceeded, "There are %d keys, which is the limit.", kms.MaxKeys)
 		}
@@ -182,27 +181,28 @@ func (s *Service) addKey(r *request, record *store.Key, policy string) (*catalog
 	if err != nil {
 		return nil, err
 	}
-	return s.catalog.Any(id)
+	return o.catalog.Any(id)
 }
 
-func (s *Service) describeKey(r *request, in *kms.DescribeKeyInput) (*kms.DescribeKeyOutput, error) {
+func (o keyOperations) describeKey(r *request, in *kms.DescribeKeyInput) (*kms.DescribeKeyOutput, error) {
 	r.textParam("keyId", in.KeyId)
-	if err := cmp.Or(kms.CheckIdentifier("keyId", in.KeyId), s.tokens.CheckGrants(in.GrantTokens)); err != nil {
+	if err := cmp.Or(kms.CheckIdentifier("keyId", in.KeyId), o.tokens.CheckGrants(in.GrantTokens)); err != nil {
 		return nil, err
 	}
-	k, err := s.anyKey(r, in.KeyId)
+	k, err := o.anyKey(r, in.KeyId)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.authorizeIn(r, "kms:DescribeKey", k, nil); err != nil {
+	if err := o.authorizeIn(r, "kms:DescribeKey", k, nil); err != nil {
 		return nil, err
 	}
-	return &kms.DescribeKeyOutput{KeyMetadata: s.metadata(k.Key)}, nil
+	return &kms.DescribeKeyOutput{KeyMetadata: metadata(k.Key, o.facts.Account)}, nil
 }
 
-func (s *Service) metadata(k *catalog.Key) kms.KeyMetadata {
+// metadata describes a key of the account.
+func metadata(k *catalog.Key, account string) kms.KeyMetadata {
 	m := kms.KeyMetadata{
-		AWSAccountId: s.facts.Account, KeyId: k.ID.String(), Arn: k.ARN,
+		AWSAccountId: account, KeyId: k.ID.String(), Arn: k.ARN,
 		CreationDate: kms.Timestamp{Time: k.Created}, Enabled: k.State == kms.StateEnabled, Description: k.Description,
 		KeyUsage: k.Usage, KeyState: k.State, DeletionDate: given(k.Deletion), Origin: k.Origin, KeyManager: k.Manager,
 		CustomerMasterKeySpec: k.Spec, KeySpec: k.Spec, CurrentKeyMaterialId: k.CurrentID,
@@ -223,29 +223,21 @@ func (s *Service) metadata(k *catalog.Key) kms.KeyMetadata {
 	return m
 }
 
-// given is a time as the wire has it; nil for the zero time.
-func given(t time.Time) *kms.Timestamp {
-	if t.IsZero() {
-		return nil
-	}
-	return &kms.Timestamp{Time: t}
-}
-
-func (s *Service) listKeys(r *request, in *kms.ListKeysInput) (*kms.ListKeysOutput, error) {
+func (o keyOperations) listKeys(r *request, in *kms.ListKeysInput) (*kms.ListKeysOutput, error) {
 	limit, err := kms.PageSize(in.Limit, 100, 1000)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.authorizeAccount(r, "kms:ListKeys", "*"); err != nil {
+	if err := o.authorizeAccount(r, "kms:ListKeys", "*"); err != nil {
 		return nil, err
 	}
-	after, err := s.readKeyMarker("ListKeys", in.Marker)
+	after, err := o.readKeyMarker("ListKeys", in.Marker)
 	if err != nil {
 		return nil, err
 	}
 	out := &kms.ListKeysOutput{Keys: []kms.KeyListEntry{}}
 	var last store.KeyID
-	err = s.store.View(func(tx *store.Tx) error {
+	err = o.store.View(func(tx *store.Tx) error {
 		var readErr error
 		err := tx.Keys(after, func(id store.KeyID) bool {
 			var k *store.Key
@@ -257,23 +249,23 @@ func (s *Service) listKeys(r *request, in *kms.ListKeysInput) (*kms.ListKeysOutp
 				return false
 			}
 			last = id
-			out.Keys = append(out.Keys, kms.KeyListEntry{KeyId: id.String(), KeyArn: s.names.Key(id)})
+			out.Keys = append(out.Keys, kms.KeyListEntry{KeyId: id.String(), KeyArn: o.names.Key(id)})
 			return true
 		})
 		return cmp.Or(err, readErr)
 	})
 	if out.Truncated {
-		out.NextMarker = s.tokens.Marker("ListKeys", last[:])
+		out.NextMarker = o.tokens.Marker("ListKeys", last[:])
 	}
 	return out, err
 }
 
 // readKeyMarker is the key that a marker names; nil for no marker.
-func (s *Service) readKeyMarker(operation, marker string) (*store.KeyID, error) {
+func (o keyOperations) readKeyMarker(operation, marker string) (*store.KeyID, error) {
 	if marker == "" {
 		return nil, nil
 	}
-	last, err := s.tokens.ReadMarker(operation, marker)
+	last, err := o.tokens.ReadMarker(operation, marker)
 	if err != nil {
 		return nil, err
 	}
@@ -284,98 +276,80 @@ func (s *Service) readKeyMarker(operation, marker string) (*store.KeyID, error) 
 	return &id, nil
 }
 
-func (s *Service) updateKeyDescription(r *request, in *kms.UpdateKeyDescriptionInput) (*kms.UpdateKeyDescriptionOutput, error) {
+func (o keyOperations) updateKeyDescription(r *request, in *kms.UpdateKeyDescriptionInput) (*kms.UpdateKeyDescriptionOutput, error) {
 	if err := checkDescription(in.Description); err != nil {
 		return nil, err
 	}
 	r.param("description", in.Description)
-	return &kms.UpdateKeyDescriptionOutput{}, s.alter(r, "kms:UpdateKeyDescription", in.KeyId, func(k *catalog.Key, changed *store.Key) error {
+	return &kms.UpdateKeyDescriptionOutput{}, o.alter(r, "kms:UpdateKeyDescription", in.KeyId, func(k *catalog.Key, changed *store.Key) error {
 		changed.Description = in.Description
 		return k.NotIn(kms.StatePendingDeletion)
 	})
 }
 
-func (s *Service) enableKey(r *request, in *kms.EnableKeyInput) (*kms.EnableKeyOutput, error) {
-	return &kms.EnableKeyOutput{}, s.setState(r, "kms:EnableKey", in.KeyId, kms.StateEnabled)
+func (o keyOperations) enableKey(r *request, in *kms.EnableKeyInput) (*kms.EnableKeyOutput, error) {
+	return &kms.EnableKeyOutput{}, o.setState(r, "kms:EnableKey", in.KeyId, kms.StateEnabled)
 }
 
-func (s *Service) disableKey(r *request, in *kms.DisableKeyInput) (*kms.DisableKeyOutput, error) {
-	return &kms.DisableKeyOutput{}, s.setState(r, "kms:DisableKey", in.KeyId, kms.StateDisabled)
+func (o keyOperations) disableKey(r *request, in *kms.DisableKeyInput) (*kms.DisableKeyOutput, error) {
+	return &kms.DisableKeyOutput{}, o.setState(r, "kms:DisableKey", in.KeyId, kms.StateDisabled)
 }
 
 // setState enables or disables a key. A key that is in the state already stays so.
-func (s *Service) setState(r *request, action, id, state string) error {
-	return s.alter(r, action, id, func(k *catalog.Key, changed *store.Key) error {
+func (o keyOperations) setState(r *request, action, id, state string) error {
+	return o.alter(r, action, id, func(k *catalog.Key, changed *store.Key) error {
 		changed.State = state
 		return k.NotIn(kms.StatePendingDeletion, kms.StatePendingImport)
 	})
 }
 
-// named finds the key that a request names by ID or ARN, and lets the caller perform the action on it.
-func (s *Service) named(r *request, action, id string) (*catalog.Key, error) {
-	return s.namedIn(r, action, id, nil)
-}
-
-// namedIn is named for an action in an encryption context.
-func (s *Service) namedIn(r *request, action, id string, context map[string]string) (*catalog.Key, error) {
-	r.textParam("keyId", id)
-	if err := kms.CheckIdentifier("keyId", id); err != nil {
-		return nil, err
-	}
-	k, err := s.catalog.Named(id)
-	if err != nil {
-		return nil, err
-	}
-	return k, s.authorizeIn(r, action, namedKey{Key: k}, context)
-}
-
-// alter lets the caller perform an action that changes the record of the key that a request names by ID or ARN. What f makes of the
-// record, which is a copy, is stored, unless f returns an error.
-func (s *Service) alter(r *request, action, id string, f func(k *catalog.Key, changed *store.Key) error) error {
-	r.readOnly = false
-	s.changes.Lock()
-	defer s.changes.Unlock()
-	k, err := s.named(r, action, id)
-	if err != nil {
-		return err
-	}
-	changed := k.Key
-	changed.Materials, changed.Tags = slices.Clone(k.Materials), slices.Clone(k.Tags)
-	if err := f(k, &changed); err != nil {
-		return err
-	}
-	defer s.scheduler.Wake()
-	return s.change(r, func(tx *store.Tx) error {
-		return cmp.Or(tx.PutKey(&changed), noteDue(tx, &changed))
-	}, k.ID)
-}
-
-// noteDue schedules what is to happen to a key. What is there already, or holds no more, does no harm.
-func noteDue(tx *store.Tx, k *store.Key) error {
-	var err error
-	if k.State == kms.StatePendingDeletion {
-		err = tx.Remind(store.Due{Time: k.Deletion, Kind: store.DueDeletion, Key: k.ID})
-	}
-	if k.State == kms.StateEnabled && k.RotationPeriod > 0 {
-		err = cmp.Or(err, tx.Remind(store.Due{Time: k.NextRotation, Kind: store.DueRotation, Key: k.ID}))
-	}
-	for _, m := range k.Materials {
-		if m.Present && !m.ValidTo.IsZero() {
-			err = cmp.Or(err, tx.Remind(store.Due{Time: m.ValidTo, Kind: store.DueExpiry, Key: k.ID}))
-		}
-	}
-	return err
-}
-
-func (s *Service) getKeyLastUsage(r *request, in *kms.GetKeyLastUsageInput) (*kms.GetKeyLastUsageOutput, error) {
-	k, err := s.named(r, "kms:GetKeyLastUsage", in.KeyId)
+func (o keyOperations) getKeyLastUsage(r *request, in *kms.GetKeyLastUsageInput) (*kms.GetKeyLastUsageOutput, error) {
+	k, err := o.named(r, "kms:GetKeyLastUsage", in.KeyId)
 	if err != nil {
 		return nil, err
 	}
 	out := &kms.GetKeyLastUsageOutput{KeyId: k.ARN, TrackingStartDate: kms.Timestamp{Time: k.Created}, KeyCreationDate: kms.Timestamp{Time: k.Created}}
-	use, ok, err := s.usage.Last(s.store, k.ID)
+	use, ok, err := o.usage.Last(o.store, k.ID)
 	if ok {
 		out.KeyLastUsage = kms.KeyLastUsage{CloudTrailEventId: use.EventID.String(), KmsRequestId: use.RequestID.String(), Operation: use.Operation, Timestamp: &kms.Timestamp{Time: use.Time}}
 	}
+	return out, err
+}
+
+func (o keyOperations) scheduleKeyDeletion(r *request, in *kms.ScheduleKeyDeletionInput) (*kms.ScheduleKeyDeletionOutput, error) {
+	window := int32(kms.MaxPendingWindow)
+	if in.PendingWindowInDays != nil {
+		window = *in.PendingWindowInDays
+	}
+	r.paramNumber("pendingWindowInDays", int64(window))
+	r.authz.SetNumber("kms:schedulekeydeletionpendingwindowindays", int64(window))
+	if err := kms.CheckNumber("pendingWindowInDays", &window, kms.MinPendingWindow, kms.MaxPendingWindow); err != nil {
+		return nil, err
+	}
+	out := &kms.ScheduleKeyDeletionOutput{KeyState: kms.StatePendingDeletion, PendingWindowInDays: window}
+	err := o.alter(r, "kms:ScheduleKeyDeletion", in.KeyId, func(k *catalog.Key, changed *store.Key) error {
+		changed.State, changed.Deletion = kms.StatePendingDeletion, millis(r.time).AddDate(0, 0, int(window))
+		out.KeyId, out.DeletionDate = k.ARN, kms.Timestamp{Time: changed.Deletion}
+		r.response = append(r.response, audit.Text("keyId", k.ARN), audit.Text("keyState", changed.State),
+			audit.Text("deletionDate", changed.Deletion.Format(time.RFC3339)), audit.Number("pendingWindowInDays", int64(window)))
+		return k.NotIn(kms.StatePendingDeletion)
+	})
+	return out, err
+}
+
+func (o keyOperations) cancelKeyDeletion(r *request, in *kms.CancelKeyDeletionInput) (*kms.CancelKeyDeletionOutput, error) {
+	out := &kms.CancelKeyDeletionOutput{}
+	err := o.alter(r, "kms:CancelKeyDeletion", in.KeyId, func(k *catalog.Key, changed *store.Key) error {
+		if !k.IsIn(kms.StatePendingDeletion) {
+			return kms.Errorf(kms.CodeKMSInvalidState, "%s is not pending deletion.", k.ARN)
+		}
+		changed.State, changed.Deletion = kms.StateDisabled, time.Time{}
+		if catalog.LacksMaterial(&k.Key) {
+			changed.State = kms.StatePendingImport
+		}
+		out.KeyId = k.ARN
+		r.response = append(r.response, audit.Text("keyId", k.ARN))
+		return nil
+	})
 	return out, err
 }

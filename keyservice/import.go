@@ -33,7 +33,10 @@ func expirationModel(validTo time.Time) string {
 	return expires
 }
 
-func (s *Service) getParametersForImport(r *request, in *kms.GetParametersForImportInput) (*kms.GetParametersForImportOutput, error) {
+// importOperations import key material.
+type importOperations struct{ *core }
+
+func (o importOperations) getParametersForImport(r *request, in *kms.GetParametersForImportInput) (*kms.GetParametersForImportOutput, error) {
 	r.textParam("wrappingAlgorithm", in.WrappingAlgorithm)
 	r.textParam("wrappingKeySpec", in.WrappingKeySpec)
 	r.authz.Set("kms:wrappingalgorithm", in.WrappingAlgorithm)
@@ -44,7 +47,7 @@ func (s *Service) getParametersForImport(r *request, in *kms.GetParametersForImp
 		checkGiven("wrappingKeySpec", in.WrappingKeySpec, "RSA_2048", "RSA_3072", "RSA_4096", "SM2")); err != nil {
 		return nil, err
 	}
-	k, err := s.named(r, "kms:GetParametersForImport", in.KeyId)
+	k, err := o.named(r, "kms:GetParametersForImport", in.KeyId)
 	if err != nil {
 		return nil, err
 	}
@@ -54,13 +57,13 @@ func (s *Service) getParametersForImport(r *request, in *kms.GetParametersForImp
 		kms.CheckUnsupported("WrappingKeySpec SM2", in.WrappingKeySpec == "SM2")); err != nil {
 		return nil, err
 	}
-	private, public, err := s.wrappingKey(r, in.WrappingKeySpec)
+	private, public, err := o.wrappingKey(r, in.WrappingKeySpec)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(private)
 	issued := token.Import{Key: k.ID, Algorithm: in.WrappingAlgorithm, Spec: in.WrappingKeySpec, ValidTo: millis(r.time).Add(kms.ImportTokenLife)}
-	sealed, err := s.sealToken(&issued, private)
+	sealed, err := o.sealToken(&issued, private)
 	if err != nil {
 		return nil, err
 	}
@@ -68,12 +71,12 @@ func (s *Service) getParametersForImport(r *request, in *kms.GetParametersForImp
 }
 
 // wrappingKey makes a key pair to wrap key material with; the caller wipes the private key.
-func (s *Service) wrappingKey(r *request, name string) (private, public []byte, err error) {
+func (o importOperations) wrappingKey(r *request, name string) (private, public []byte, err error) {
 	spec, ok := keyspec.Find(name)
 	if !ok {
 		return nil, nil, kms.Errorf(kms.CodeInternal, "unknown key spec %s", name)
 	}
-	return s.generator.GeneratePair(r.ctx, spec)
+	return o.generator.GeneratePair(r.ctx, spec)
 }
 
 // checkGiven checks a text that has to be there.
@@ -85,13 +88,13 @@ func checkGiven(member, value string, values ...string) error {
 }
 
 // sealToken encrypts a token's private key under an owned key.
-func (s *Service) sealToken(t *token.Import, private []byte) ([]byte, error) {
-	k, err := s.ownedKey(importKey, store.Key{})
+func (o importOperations) sealToken(t *token.Import, private []byte) ([]byte, error) {
+	k, err := internalKeys{o.core}.owned(importKey, store.Key{})
 	if err != nil {
 		return nil, err
 	}
 	var sealed []byte
-	err = s.ring.Use(k.CurrentMaterial(), func(secret []byte) (err error) {
+	err = o.ring.Use(k.CurrentMaterial(), func(secret []byte) (err error) {
 		sealed, err = material.SealBlob(secret, k.ID, k.CurrentMaterial().ID, private, t.Context())
 		return err
 	})
@@ -99,7 +102,7 @@ func (s *Service) sealToken(t *token.Import, private []byte) ([]byte, error) {
 }
 
 // openToken reverses sealToken, for the key that the token is used for.
-func (s *Service) openToken(id store.KeyID, text []byte, now time.Time) (*token.Import, []byte, error) {
+func (o importOperations) openToken(id store.KeyID, text []byte, now time.Time) (*token.Import, []byte, error) {
 	t, sealed, err := token.ReadImport(id, text)
 	if err != nil {
 		return nil, nil, err
@@ -108,7 +111,7 @@ func (s *Service) openToken(id store.KeyID, text []byte, now time.Time) (*token.
 	if err != nil {
 		return nil, nil, token.ErrInvalidImport()
 	}
-	k, err := s.ownedKey(importKey, store.Key{})
+	k, err := internalKeys{o.core}.owned(importKey, store.Key{})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -117,7 +120,7 @@ func (s *Service) openToken(id store.KeyID, text []byte, now time.Time) (*token.
 		return nil, nil, token.ErrInvalidImport()
 	}
 	var private []byte
-	if err := s.ring.Use(m, func(secret []byte) (err error) {
+	if err := o.ring.Use(m, func(secret []byte) (err error) {
 		private, err = blob.Open(secret, t.Context())
 		return err
 	}); err != nil {
@@ -130,7 +133,7 @@ func (s *Service) openToken(id store.KeyID, text []byte, now time.Time) (*token.
 	return t, private, nil
 }
 
-func (s *Service) importKeyMaterial(r *request, in *kms.ImportKeyMaterialInput) (*kms.ImportKeyMaterialOutput, error) {
+func (o importOperations) importKeyMaterial(r *request, in *kms.ImportKeyMaterialInput) (*kms.ImportKeyMaterialOutput, error) {
 	r.readOnly = false
 	validTo, err := importEnd(r, in)
 	if err := cmp.Or(
@@ -143,28 +146,28 @@ func (s *Service) importKeyMaterial(r *request, in *kms.ImportKeyMaterialInput) 
 		return nil, err
 	}
 	// What is slow, and needs the owned key, comes before the lock; what it finds is checked again under it.
-	k, err := s.named(r, "kms:ImportKeyMaterial", in.KeyId)
+	k, err := o.named(r, "kms:ImportKeyMaterial", in.KeyId)
 	if err != nil {
 		return nil, err
 	}
 	if err := cmp.Or(k.Imports(), k.NotIn(kms.StatePendingDeletion)); err != nil {
 		return nil, err
 	}
-	secret, err := s.openImport(k, in, r.time)
+	secret, err := o.openImport(k, in, r.time)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(secret)
-	s.changes.Lock()
-	defer s.changes.Unlock()
-	if k, err = s.catalog.Existing(k.ID); err != nil {
+	o.changes.Lock()
+	defer o.changes.Unlock()
+	if k, err = o.catalog.Existing(k.ID); err != nil {
 		return nil, err
 	}
 	if err := k.NotIn(kms.StatePendingDeletion); err != nil {
 		return nil, err
 	}
-	defer s.scheduler.Wake()
-	return s.addImported(r, k, in, secret, validTo)
+	defer o.scheduler.Wake()
+	return o.addImported(r, k, in, secret, validTo)
 }
 
 func checkMaterialID(id string) error {
@@ -204,8 +207,8 @@ func importEnd(r *request, in *kms.ImportKeyMaterialInput) (time.Time, error) {
 }
 
 // openImport is the key material in the clear, which the caller wipes.
-func (s *Service) openImport(k *catalog.Key, in *kms.ImportKeyMaterialInput, now time.Time) ([]byte, error) {
-	issued, private, err := s.openToken(k.ID, in.ImportToken, now)
+func (o importOperations) openImport(k *catalog.Key, in *kms.ImportKeyMaterialInput, now time.Time) ([]byte, error) {
+	issued, private, err := o.openToken(k.ID, in.ImportToken, now)
 	if err != nil {
 		return nil, err
 	}
@@ -221,7 +224,7 @@ func (s *Service) openImport(k *catalog.Key, in *kms.ImportKeyMaterialInput, now
 }
 
 // addImported stores imported material: the key's first, one that was there before, or the next.
-func (s *Service) addImported(r *request, k *catalog.Key, in *kms.ImportKeyMaterialInput, secret []byte, validTo time.Time) (*kms.ImportKeyMaterialOutput, error) {
+func (o importOperations) addImported(r *request, k *catalog.Key, in *kms.ImportKeyMaterialInput, secret []byte, validTo time.Time) (*kms.ImportKeyMaterialOutput, error) {
 	id := material.NewID(k.ID, secret)
 	if in.KeyMaterialId != "" && in.KeyMaterialId != id.String() {
 		return nil, kms.Errorf(kms.CodeIncorrectKeyMaterial, "The key material is not that of ID %s.", in.KeyMaterialId)
@@ -260,7 +263,7 @@ func (s *Service) addImported(r *request, k *catalog.Key, in *kms.ImportKeyMater
 		made = &material.Plain{Key: k.ID, ID: id, Secret: bytes.Clone(secret)}
 		defer made.Wipe()
 	}
-	err := s.changeMaterial(r, made, func(tx *store.Tx) error { return cmp.Or(tx.PutKey(&changed), noteDue(tx, &changed)) }, k.ID)
+	err := o.changeMaterial(r, made, func(tx *store.Tx) error { return cmp.Or(tx.PutKey(&changed), noteDue(tx, &changed)) }, k.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -274,14 +277,14 @@ func setPublicKey(k *catalog.Key, changed *store.Key, secret []byte) (err error)
 	return err
 }
 
-func (s *Service) deleteImportedKeyMaterial(r *request, in *kms.DeleteImportedKeyMaterialInput) (*kms.DeleteImportedKeyMaterialOutput, error) {
+func (o importOperations) deleteImportedKeyMaterial(r *request, in *kms.DeleteImportedKeyMaterialInput) (*kms.DeleteImportedKeyMaterialOutput, error) {
 	r.readOnly = false
 	if err := checkMaterialID(in.KeyMaterialId); err != nil {
 		return nil, err
 	}
-	s.changes.Lock()
-	defer s.changes.Unlock()
-	k, err := s.named(r, "kms:DeleteImportedKeyMaterial", in.KeyId)
+	o.changes.Lock()
+	defer o.changes.Unlock()
+	k, err := o.named(r, "kms:DeleteImportedKeyMaterial", in.KeyId)
 	if err != nil {
 		return nil, err
 	}
@@ -300,7 +303,7 @@ func (s *Service) deleteImportedKeyMaterial(r *request, in *kms.DeleteImportedKe
 	if !slices.ContainsFunc(k.Materials, func(m store.Material) bool { return m.ID == id }) {
 		return nil, kms.Errorf(kms.CodeNotFound, "%s has no key material %s", k.ARN, id)
 	}
-	if err := s.dropMaterial(r, k, id); err != nil {
+	if err := (dueWork{o.core}).dropMaterial(r, k, id); err != nil {
 		return nil, err
 	}
 	return &kms.DeleteImportedKeyMaterialOutput{KeyId: k.ARN, KeyMaterialId: id.String()}, nil

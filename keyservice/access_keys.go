@@ -11,8 +11,6 @@ import (
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
-	"kmsfs/keyservice/wire"
-	"kmsfs/policy/caller"
 )
 
 const (
@@ -24,40 +22,19 @@ const (
 	everyUser    = "*"
 )
 
-var _ wire.Credentials = (*Service)(nil)
+// accessKeyOperations make and delete access keys.
+type accessKeyOperations struct{ *core }
 
-// AccessKey returns an access key's secret, and the user whom it stands for, in the groups that the system's user database has now.
-func (s *Service) AccessKey(id string) (secret []byte, owner caller.Caller, err error) {
-	s.life.RLock()
-	defer s.life.RUnlock()
-	if s.closed {
-		return nil, owner, kms.Errorf(kms.CodeInternal, "the key service is closed")
-	}
-	if id == "" || len(id) > kms.MaxIdentifier {
-		return nil, owner, nil
-	}
-	var k *store.AccessKey
-	err = s.store.View(func(tx *store.Tx) (err error) {
-		k, err = tx.AccessKey(id)
-		return err
-	})
-	if k == nil || err != nil {
-		return nil, owner, err
-	}
-	groups := s.users.Groups(k.UID)
-	return k.Secret, caller.Caller{UID: k.UID, GID: groups[0], Groups: groups}, nil
-}
-
-func (s *Service) createAccessKey(r *request, in *kms.CreateAccessKeyInput) (*kms.CreateAccessKeyOutput, error) {
+func (o accessKeyOperations) createAccessKey(r *request, in *kms.CreateAccessKeyInput) (*kms.CreateAccessKeyOutput, error) {
 	r.readOnly = false
 	r.textParam("userName", in.UserName)
-	uid, err := s.namedUser(r, in.UserName)
+	uid, err := o.namedUser(r, in.UserName)
 	if err != nil {
 		return nil, err
 	}
-	s.changes.Lock()
-	defer s.changes.Unlock()
-	if err := s.authz.AuthorizeUser(&r.authz, "iam:CreateAccessKey", uid); err != nil {
+	o.changes.Lock()
+	defer o.changes.Unlock()
+	if err := o.authz.AuthorizeUser(&r.authz, "iam:CreateAccessKey", uid); err != nil {
 		return nil, err
 	}
 	var random [accessKeyRandom + secretRandom]byte
@@ -70,7 +47,7 @@ func (s *Service) createAccessKey(r *request, in *kms.CreateAccessKeyInput) (*km
 		Created: millis(r.time),
 	}
 	r.response = append(r.response, audit.Text("accessKeyId", made.ID))
-	if err := s.change(r, func(tx *store.Tx) error {
+	if err := o.change(r, func(tx *store.Tx) error {
 		had := 0
 		if err := tx.AccessKeys("", func(k *store.AccessKey) bool {
 			if k.UID == uid {
@@ -88,30 +65,30 @@ func (s *Service) createAccessKey(r *request, in *kms.CreateAccessKeyInput) (*km
 		return nil, err
 	}
 	return &kms.CreateAccessKeyOutput{AccessKey: kms.AccessKey{
-		UserName: s.users.User(uid, r.time).Shown, AccessKeyId: made.ID, Status: statusActive, SecretAccessKey: string(made.Secret),
+		UserName: o.users.User(uid, r.time).Shown, AccessKeyId: made.ID, Status: statusActive, SecretAccessKey: string(made.Secret),
 		CreateDate: kms.Timestamp{Time: made.Created},
 	}}, nil
 }
 
-func (s *Service) listAccessKeys(r *request, in *kms.ListAccessKeysInput) (*kms.ListAccessKeysOutput, error) {
+func (o accessKeyOperations) listAccessKeys(r *request, in *kms.ListAccessKeysInput) (*kms.ListAccessKeysOutput, error) {
 	r.textParam("userName", in.UserName)
 	const action = "iam:ListAccessKeys"
 	var uid uint32
 	var err error
 	if in.UserName == everyUser {
-		err = s.authorizeAccount(r, action, "*")
-	} else if uid, err = s.namedUser(r, in.UserName); err == nil {
-		err = s.authz.AuthorizeUser(&r.authz, action, uid)
+		err = o.authorizeAccount(r, action, "*")
+	} else if uid, err = o.namedUser(r, in.UserName); err == nil {
+		err = o.authz.AuthorizeUser(&r.authz, action, uid)
 	}
 	if err != nil {
 		return nil, err
 	}
 	out := &kms.ListAccessKeysOutput{AccessKeyMetadata: []kms.AccessKeyMetadata{}}
-	err = s.store.View(func(tx *store.Tx) error {
+	err = o.store.View(func(tx *store.Tx) error {
 		return tx.AccessKeys("", func(k *store.AccessKey) bool {
 			if in.UserName == everyUser || k.UID == uid {
 				out.AccessKeyMetadata = append(out.AccessKeyMetadata, kms.AccessKeyMetadata{
-					UserName: s.users.User(k.UID, r.time).Shown, AccessKeyId: k.ID, Status: statusActive, CreateDate: kms.Timestamp{Time: k.Created},
+					UserName: o.users.User(k.UID, r.time).Shown, AccessKeyId: k.ID, Status: statusActive, CreateDate: kms.Timestamp{Time: k.Created},
 				})
 			}
 			return true
@@ -120,16 +97,16 @@ func (s *Service) listAccessKeys(r *request, in *kms.ListAccessKeysInput) (*kms.
 	return out, err
 }
 
-func (s *Service) deleteAccessKey(r *request, in *kms.DeleteAccessKeyInput) (*kms.DeleteAccessKeyOutput, error) {
+func (o accessKeyOperations) deleteAccessKey(r *request, in *kms.DeleteAccessKeyInput) (*kms.DeleteAccessKeyOutput, error) {
 	r.readOnly = false
 	r.textParam("accessKeyId", in.AccessKeyId)
 	if err := kms.CheckLength("accessKeyId", len(in.AccessKeyId), 16, 128); err != nil {
 		return nil, err
 	}
-	s.changes.Lock()
-	defer s.changes.Unlock()
+	o.changes.Lock()
+	defer o.changes.Unlock()
 	var k *store.AccessKey
-	if err := s.store.View(func(tx *store.Tx) (err error) {
+	if err := o.store.View(func(tx *store.Tx) (err error) {
 		k, err = tx.AccessKey(in.AccessKeyId)
 		return err
 	}); err != nil {
@@ -137,19 +114,19 @@ func (s *Service) deleteAccessKey(r *request, in *kms.DeleteAccessKeyInput) (*km
 	}
 	const action = "iam:DeleteAccessKey"
 	if k == nil { // who may not delete it doesn't learn whether there is one
-		if err := s.authorizeAccount(r, action, "*"); err != nil {
+		if err := o.authorizeAccount(r, action, "*"); err != nil {
 			return nil, err
 		}
 		return nil, kms.Errorf(kms.CodeNotFound, "The Access Key with id %s cannot be found.", kms.Printable(in.AccessKeyId))
 	}
-	if err := s.authz.AuthorizeUser(&r.authz, action, k.UID); err != nil {
+	if err := o.authz.AuthorizeUser(&r.authz, action, k.UID); err != nil {
 		return nil, err
 	}
-	return &kms.DeleteAccessKeyOutput{}, s.change(r, func(tx *store.Tx) error { return tx.DeleteAccessKey(k.ID) })
+	return &kms.DeleteAccessKeyOutput{}, o.change(r, func(tx *store.Tx) error { return tx.DeleteAccessKey(k.ID) })
 }
 
 // namedUser is the user of that name, or the caller.
-func (s *Service) namedUser(r *request, name string) (uint32, error) {
+func (o accessKeyOperations) namedUser(r *request, name string) (uint32, error) {
 	if name == "" {
 		return r.caller.UID, nil
 	}

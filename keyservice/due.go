@@ -2,7 +2,6 @@ package keyservice
 
 import (
 	"cmp"
-	"context"
 	"slices"
 	"time"
 
@@ -21,28 +20,17 @@ const dueInterval = time.Minute
 // tendInterval is how often old segments of the audit log are seen to: their ages are settled in hours and days.
 const tendInterval = 10 * time.Minute
 
-// startScheduler has what falls due done: the deletion of keys, the expiry of imported material and of
-// grants, and rotations.
-func (s *Service) startScheduler() {
-	tended := time.Now()
-	s.scheduler.Start(func() time.Duration {
-		_ = s.usage.Flush(s.store) // what can't be stored now may be in a minute, and Close says so otherwise
-		if time.Since(tended) >= tendInterval {
-			tended = time.Now()
-			s.log.Tend()
-		}
-		return s.doDue()
-	})
-}
+// dueWork do what falls due.
+type dueWork struct{ *core }
 
-// doDue does all that is due, and returns how long to wait for more. What can't be done, as when no record of it can be written, stays due.
-func (s *Service) doDue() time.Duration {
-	s.changes.Lock()
-	defer s.changes.Unlock()
+// run does all that is due, and returns how long to wait for more. What can't be done, as when no record of it can be written, stays due.
+func (o dueWork) run() time.Duration {
+	o.changes.Lock()
+	defer o.changes.Unlock()
 	for {
 		var next store.Due
 		var ok bool
-		err := s.store.View(func(tx *store.Tx) (err error) {
+		err := o.store.View(func(tx *store.Tx) (err error) {
 			next, ok, err = tx.Next()
 			return err
 		})
@@ -53,51 +41,44 @@ func (s *Service) doDue() time.Duration {
 		if wait > 0 {
 			return wait
 		}
-		if err := s.do(next); err != nil {
+		if err := o.do(next); err != nil {
 			return dueInterval
 		}
 	}
 }
 
 // do does what is due, unless it holds no more, and takes it off the schedule.
-func (s *Service) do(d store.Due) error {
-	r := s.internalRequest()
-	k, err := s.catalog.Find(d.Key)
+func (o dueWork) do(d store.Due) error {
+	r := o.internalRequest()
+	k, err := o.catalog.Find(d.Key)
 	if err != nil {
 		return err
 	}
 	if k != nil {
 		switch d.Kind {
 		case store.DueDeletion:
-			err = s.deleteDueKey(r, k)
+			err = o.deleteDueKey(r, k)
 		case store.DueExpiry:
-			err = s.expireMaterials(r, k)
+			err = o.expireMaterials(r, k)
 		case store.DueRotation:
-			err = s.rotateDueKey(r, k)
+			err = rotationOperations{o.core}.rotateDue(r, k)
 		case store.DueGrantExpiry:
-			err = s.expireGrant(r, k, d.Grant)
+			err = o.expireGrant(r, k, d.Grant)
 		}
 	}
 	if err != nil {
 		return err
 	}
-	return s.store.Update(func(tx *store.Tx) error { return tx.Forget(d) })
-}
-
-// internalRequest is a request of the service's own.
-func (s *Service) internalRequest() *request {
-	r := &request{ctx: context.Background(), id: newID(), time: time.Now(), serviceEvent: true}
-	r.caller.UID, r.caller.PID = s.facts.Owner, s.users.PID
-	return r
+	return o.store.Update(func(tx *store.Tx) error { return tx.Forget(d) })
 }
 
 // deleteDueKey deletes a key whose waiting period is over: first what its material can't be unwrapped without, and then all there is of it.
-func (s *Service) deleteDueKey(r *request, k *catalog.Key) error {
+func (o dueWork) deleteDueKey(r *request, k *catalog.Key) error {
 	if k.State != kms.StatePendingDeletion || r.time.Before(k.Deletion) {
 		return nil
 	}
 	var slots []uint32
-	err := s.store.View(func(tx *store.Tx) error {
+	err := o.store.View(func(tx *store.Tx) error {
 		return tx.Secrets(k.ID, func(_ store.MaterialID, wrapped []byte) error {
 			slot, _, err := material.Slot(wrapped)
 			slots = append(slots, slot)
@@ -108,20 +89,20 @@ func (s *Service) deleteDueKey(r *request, k *catalog.Key) error {
 		return err
 	}
 	for _, slot := range slots {
-		if err := s.slots.Erase(slot); err != nil {
+		if err := o.slots.Erase(slot); err != nil {
 			return err
 		}
 	}
 	r.name = "DeleteKey"
 	r.concerns(resourceKey, k.ARN)
 	r.details = append(r.details, audit.Text("keyId", k.ID.String()))
-	err = s.change(r, func(tx *store.Tx) error { return tx.DeleteKey(k.ID) }, k.ID)
-	s.catalog.Forget(nil, k.Aliases...)
+	err = o.change(r, func(tx *store.Tx) error { return tx.DeleteKey(k.ID) }, k.ID)
+	o.catalog.Forget(nil, k.Aliases...)
 	return err
 }
 
 // expireMaterials destroys imported material whose time is over.
-func (s *Service) expireMaterials(r *request, k *catalog.Key) error {
+func (o dueWork) expireMaterials(r *request, k *catalog.Key) error {
 	for _, m := range k.Materials {
 		if !m.Present || !authz.IsOver(m.ValidTo, r.time) {
 			continue
@@ -130,10 +111,10 @@ func (s *Service) expireMaterials(r *request, k *catalog.Key) error {
 		event.name = "DeleteExpiredKeyMaterial"
 		event.concerns(resourceKey, k.ARN)
 		event.details = append(event.details, audit.Text("keyId", k.ID.String()), audit.Text("keyMaterialId", m.ID.String()))
-		if err := s.dropMaterial(&event, k, m.ID); err != nil {
+		if err := o.dropMaterial(&event, k, m.ID); err != nil {
 			return err
 		}
-		changed, err := s.catalog.Find(k.ID)
+		changed, err := o.catalog.Find(k.ID)
 		if err != nil {
 			return err
 		}
@@ -143,7 +124,7 @@ func (s *Service) expireMaterials(r *request, k *catalog.Key) error {
 }
 
 // dropMaterial destroys imported material, so that the same can be imported again. Unless it only awaited its rotation, the key is good for nothing meanwhile.
-func (s *Service) dropMaterial(r *request, k *catalog.Key, id store.MaterialID) error {
+func (o dueWork) dropMaterial(r *request, k *catalog.Key, id store.MaterialID) error {
 	changed := k.Key
 	changed.Materials = slices.Clone(k.Materials)
 	for i := range changed.Materials {
@@ -157,7 +138,7 @@ func (s *Service) dropMaterial(r *request, k *catalog.Key, id store.MaterialID) 
 		}
 	}
 	var wrapped []byte
-	if err := s.store.View(func(tx *store.Tx) (err error) {
+	if err := o.store.View(func(tx *store.Tx) (err error) {
 		wrapped, err = tx.Secret(k.ID, id)
 		return err
 	}); err != nil {
@@ -168,19 +149,19 @@ func (s *Service) dropMaterial(r *request, k *catalog.Key, id store.MaterialID) 
 		if err != nil {
 			return err
 		}
-		if err := s.slots.Erase(slot); err != nil {
+		if err := o.slots.Erase(slot); err != nil {
 			return err
 		}
 	}
-	return s.change(r, func(tx *store.Tx) error {
+	return o.change(r, func(tx *store.Tx) error {
 		return cmp.Or(tx.DeleteSecret(k.ID, id), tx.PutKey(&changed))
 	}, k.ID)
 }
 
 // expireGrant removes a grant whose time is over; it allows nothing by then.
-func (s *Service) expireGrant(r *request, k *catalog.Key, id store.GrantID) error {
+func (o dueWork) expireGrant(r *request, k *catalog.Key, id store.GrantID) error {
 	var g *store.Grant
-	err := s.store.View(func(tx *store.Tx) (err error) {
+	err := o.store.View(func(tx *store.Tx) (err error) {
 		g, err = tx.Grant(k.ID, id)
 		return err
 	})
@@ -190,5 +171,5 @@ func (s *Service) expireGrant(r *request, k *catalog.Key, id store.GrantID) erro
 	r.name = "DeleteExpiredGrant"
 	r.concerns(resourceKey, k.ARN)
 	r.details = append(r.details, audit.Text("keyId", k.ID.String()), audit.Text("grantId", id.String()))
-	return s.change(r, func(tx *store.Tx) error { return tx.DeleteGrant(k.ID, id) }, k.ID)
+	return o.change(r, func(tx *store.Tx) error { return tx.DeleteGrant(k.ID, id) }, k.ID)
 }

@@ -17,17 +17,20 @@ import (
 	"kmsfs/policy"
 )
 
-func (s *Service) createGrant(r *request, in *kms.CreateGrantInput) (*kms.CreateGrantOutput, error) {
+// grantOperations make and end grants.
+type grantOperations struct{ *core }
+
+func (o grantOperations) createGrant(r *request, in *kms.CreateGrantInput) (*kms.CreateGrantOutput, error) {
 	r.readOnly = false
-	g, err := s.newGrant(r, in)
+	g, err := o.newGrant(r, in)
 	if err != nil {
 		return nil, err
 	}
-	s.describeGrant(r, g)
-	s.changes.Lock()
-	defer s.changes.Unlock()
+	o.describeGrant(r, g)
+	o.changes.Lock()
+	defer o.changes.Unlock()
 	// The caller needs to be allowed in the grant's own context: AWS compares policies' conditions with its constraints.
-	k, err := s.namedIn(r, "kms:CreateGrant", in.KeyId, grantContext(g))
+	k, err := o.namedIn(r, "kms:CreateGrant", in.KeyId, grantContext(g))
 	if err != nil {
 		return nil, err
 	}
@@ -38,16 +41,16 @@ func (s *Service) createGrant(r *request, in *kms.CreateGrantInput) (*kms.Create
 		return nil, err
 	}
 	if parent := r.authz.Verdict.Grant; parent != nil && !authz.Narrows(g, parent) {
-		return nil, kms.Errorf(kms.CodeAccessDenied, "User: %s may grant no more than grant %s allows.", s.users.User(r.caller.UID, r.time).ARN, parent.ID)
+		return nil, kms.Errorf(kms.CodeAccessDenied, "User: %s may grant no more than grant %s allows.", o.users.User(r.caller.UID, r.time).ARN, parent.ID)
 	}
 	if err := dryRun(r, in.DryRun); err != nil {
 		return nil, err
 	}
-	id, err := s.addGrant(r, k, g)
+	id, err := o.addGrant(r, k, g)
 	if err != nil {
 		return nil, err
 	}
-	return &kms.CreateGrantOutput{GrantToken: s.tokens.Grant(k.ID, id), GrantId: id.String()}, nil
+	return &kms.CreateGrantOutput{GrantToken: o.tokens.Grant(k.ID, id), GrantId: id.String()}, nil
 }
 
 func checkGrantConstraints(k *catalog.Key, c *kms.GrantConstraints) error {
@@ -58,21 +61,21 @@ func checkGrantConstraints(k *catalog.Key, c *kms.GrantConstraints) error {
 }
 
 // newGrant is the grant that is asked for, without an ID and a key.
-func (s *Service) newGrant(r *request, in *kms.CreateGrantInput) (*store.Grant, error) {
-	grantee, err := s.grantPrincipal("granteePrincipal", in.GranteePrincipal)
+func (o grantOperations) newGrant(r *request, in *kms.CreateGrantInput) (*store.Grant, error) {
+	grantee, err := o.grantPrincipal("granteePrincipal", in.GranteePrincipal)
 	if err != nil {
 		return nil, err
 	}
 	g := &store.Grant{Name: in.Name, Created: millis(r.time), Grantee: grantee}
 	if in.RetiringPrincipal != "" {
-		if g.Retirer, err = s.grantPrincipal("retiringPrincipal", in.RetiringPrincipal); err != nil {
+		if g.Retirer, err = o.grantPrincipal("retiringPrincipal", in.RetiringPrincipal); err != nil {
 			return nil, err
 		}
 	}
 	if err := cmp.Or(
 		kms.CheckLength("operations", len(in.Operations), 1, 2*len(catalog.GrantOperations)),
 		kms.CheckLength("name", len(in.Name), 0, kms.MaxGrantName),
-		s.tokens.CheckGrants(in.GrantTokens)); err != nil {
+		o.tokens.CheckGrants(in.GrantTokens)); err != nil {
 		return nil, err
 	}
 	if !kms.ConsistsOf(in.Name, ":/_-") {
@@ -91,19 +94,19 @@ func (s *Service) newGrant(r *request, in *kms.CreateGrantInput) (*store.Grant, 
 }
 
 // grantPrincipal is the ARN of a principal that a grant names.
-func (s *Service) grantPrincipal(member, text string) (string, error) {
-	p, err := s.principal(member, text)
+func (o grantOperations) grantPrincipal(member, text string) (string, error) {
+	p, err := o.principal(member, text)
 	if err == nil && p.Kind == policy.Anyone {
 		err = kms.Errorf(kms.CodeInvalidArn, "a grant can't be for everybody")
 	}
 	if err != nil {
 		return "", err
 	}
-	return p.ARN(s.facts.Account), nil
+	return p.ARN(o.facts.Account), nil
 }
 
 // describeGrant tells the audit log and the policies what grant is asked for.
-func (s *Service) describeGrant(r *request, g *store.Grant) {
+func (o grantOperations) describeGrant(r *request, g *store.Grant) {
 	r.param("granteePrincipal", g.Grantee)
 	r.textParam("retiringPrincipal", g.Retirer)
 	r.param("operations", strings.Join(g.Operations, ","))
@@ -145,7 +148,7 @@ func grantContext(g *store.Grant) map[string]string {
 }
 
 // addGrant stores a grant, unless one of that name with the same parameters is there. It returns the ID of the one that is.
-func (s *Service) addGrant(r *request, k *catalog.Key, g *store.Grant) (store.GrantID, error) {
+func (o grantOperations) addGrant(r *request, k *catalog.Key, g *store.Grant) (store.GrantID, error) {
 	same := *g
 	same.Created = time.Time{} // whatever it is, the grant is the same
 	parameters, err := json.Marshal(same)
@@ -154,7 +157,7 @@ func (s *Service) addGrant(r *request, k *catalog.Key, g *store.Grant) (store.Gr
 	}
 	if g.Name != "" {
 		var found *store.Grant
-		if err := s.store.View(func(tx *store.Tx) (err error) {
+		if err := o.store.View(func(tx *store.Tx) (err error) {
 			found, err = tx.NamedGrant(k.ID, string(parameters))
 			return err
 		}); err != nil {
@@ -167,8 +170,8 @@ func (s *Service) addGrant(r *request, k *catalog.Key, g *store.Grant) (store.Gr
 	}
 	rand.Read(g.ID[:])
 	r.response = append(r.response, audit.Text("grantId", g.ID.String()))
-	defer s.scheduler.Wake()
-	return g.ID, s.change(r, func(tx *store.Tx) error {
+	defer o.scheduler.Wake()
+	return g.ID, o.change(r, func(tx *store.Tx) error {
 		if tx.GrantCount(k.ID) >= kms.MaxKeyGrants {
 			return kms.Errorf(kms.CodeLimitExceeded, "%s has %d grants, which is the limit.", k.ARN, kms.MaxKeyGrants)
 		}
@@ -181,10 +184,10 @@ func (s *Service) addGrant(r *request, k *catalog.Key, g *store.Grant) (store.Gr
 	}, k.ID)
 }
 
-func (s *Service) grantEntry(g *store.Grant) kms.GrantListEntry {
+func (o grantOperations) grantEntry(g *store.Grant) kms.GrantListEntry {
 	e := kms.GrantListEntry{
-		KeyId: s.names.Key(g.Key), GrantId: g.ID.String(), Name: g.Name, CreationDate: kms.Timestamp{Time: g.Created},
-		GranteePrincipal: g.Grantee, RetiringPrincipal: g.Retirer, IssuingAccount: s.names.Root(), Operations: g.Operations,
+		KeyId: o.names.Key(g.Key), GrantId: g.ID.String(), Name: g.Name, CreationDate: kms.Timestamp{Time: g.Created},
+		GranteePrincipal: g.Grantee, RetiringPrincipal: g.Retirer, IssuingAccount: o.names.Root(), Operations: g.Operations,
 		ExpirationDate: given(g.Expires),
 	}
 	if len(g.Equals) > 0 || len(g.Subset) > 0 || g.PathPrefix != "" {
@@ -205,26 +208,26 @@ func parseGrantID(text string) (id store.GrantID, err error) {
 	return store.GrantID(digits), nil
 }
 
-func (s *Service) listGrants(r *request, in *kms.ListGrantsInput) (*kms.ListGrantsOutput, error) {
+func (o grantOperations) listGrants(r *request, in *kms.ListGrantsInput) (*kms.ListGrantsOutput, error) {
 	limit, err := kms.PageSize(in.Limit, 50, 100)
 	if err != nil {
 		return nil, err
 	}
-	k, err := s.named(r, "kms:ListGrants", in.KeyId)
+	k, err := o.named(r, "kms:ListGrants", in.KeyId)
 	if err != nil {
 		return nil, err
 	}
-	after, err := s.readGrantMarker("ListGrants", in.Marker, k)
+	after, err := o.readGrantMarker("ListGrants", in.Marker, k)
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.grantLister(in, k.ID, after)
+	list, err := o.grantLister(in, k.ID, after)
 	if err != nil {
 		return nil, err
 	}
 	out := &kms.ListGrantsOutput{Grants: []kms.GrantListEntry{}}
 	var last store.GrantID
-	err = s.store.View(func(tx *store.Tx) error {
+	err = o.store.View(func(tx *store.Tx) error {
 		return list(tx, func(g *store.Grant) bool {
 			if authz.IsOver(g.Expires, r.time) {
 				return true
@@ -234,18 +237,18 @@ func (s *Service) listGrants(r *request, in *kms.ListGrantsInput) (*kms.ListGran
 				return false
 			}
 			last = g.ID
-			out.Grants = append(out.Grants, s.grantEntry(g))
+			out.Grants = append(out.Grants, o.grantEntry(g))
 			return true
 		})
 	})
 	if out.Truncated {
-		out.NextMarker = s.tokens.Marker("ListGrants", slices.Concat(k.ID[:], last[:]))
+		out.NextMarker = o.tokens.Marker("ListGrants", slices.Concat(k.ID[:], last[:]))
 	}
 	return out, err
 }
 
 // grantLister returns what lists the grants that are asked for.
-func (s *Service) grantLister(in *kms.ListGrantsInput, key store.KeyID, after *store.GrantID) (func(*store.Tx, func(*store.Grant) bool) error, error) {
+func (o grantOperations) grantLister(in *kms.ListGrantsInput, key store.KeyID, after *store.GrantID) (func(*store.Tx, func(*store.Grant) bool) error, error) {
 	switch {
 	case in.GrantId != "":
 		id, err := parseGrantID(in.GrantId)
@@ -260,7 +263,7 @@ func (s *Service) grantLister(in *kms.ListGrantsInput, key store.KeyID, after *s
 			return err
 		}, nil
 	case in.GranteePrincipal != "":
-		grantee, err := s.grantPrincipal("granteePrincipal", in.GranteePrincipal)
+		grantee, err := o.grantPrincipal("granteePrincipal", in.GranteePrincipal)
 		if err != nil {
 			return nil, err
 		}
@@ -270,8 +273,8 @@ func (s *Service) grantLister(in *kms.ListGrantsInput, key store.KeyID, after *s
 }
 
 // readGrantMarker is the grant of the key that a marker names; nil for no marker.
-func (s *Service) readGrantMarker(operation, marker string, k *catalog.Key) (*store.GrantID, error) {
-	last, err := s.markedKey(operation, marker, k)
+func (o grantOperations) readGrantMarker(operation, marker string, k *catalog.Key) (*store.GrantID, error) {
+	last, err := o.tokens.ReadKeyMarker(operation, marker, k.ID)
 	if last == nil || err != nil {
 		return nil, err
 	}
@@ -283,23 +286,23 @@ func (s *Service) readGrantMarker(operation, marker string, k *catalog.Key) (*st
 	return &id, nil
 }
 
-func (s *Service) listRetirableGrants(r *request, in *kms.ListRetirableGrantsInput) (*kms.ListRetirableGrantsOutput, error) {
+func (o grantOperations) listRetirableGrants(r *request, in *kms.ListRetirableGrantsInput) (*kms.ListRetirableGrantsOutput, error) {
 	r.textParam("retiringPrincipal", in.RetiringPrincipal)
 	limit, err := kms.PageSize(in.Limit, 50, 100)
 	if err != nil {
 		return nil, err
 	}
-	retirer, err := s.grantPrincipal("retiringPrincipal", in.RetiringPrincipal)
+	retirer, err := o.grantPrincipal("retiringPrincipal", in.RetiringPrincipal)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.authorizeAccount(r, "kms:ListRetirableGrants", retirer); err != nil {
+	if err := o.authorizeAccount(r, "kms:ListRetirableGrants", retirer); err != nil {
 		return nil, err
 	}
 	var afterKey *store.KeyID
 	var after *store.GrantID
 	if in.Marker != "" {
-		last, err := s.tokens.ReadMarker("ListRetirableGrants", in.Marker)
+		last, err := o.tokens.ReadMarker("ListRetirableGrants", in.Marker)
 		if err != nil || len(last) != 16+32 {
 			return nil, token.ErrInvalidMarker()
 		}
@@ -308,7 +311,7 @@ func (s *Service) listRetirableGrants(r *request, in *kms.ListRetirableGrantsInp
 	}
 	out := &kms.ListRetirableGrantsOutput{Grants: []kms.GrantListEntry{}}
 	var last []byte
-	err = s.store.View(func(tx *store.Tx) error {
+	err = o.store.View(func(tx *store.Tx) error {
 		return tx.RetirableGrants(retirer, afterKey, after, func(g *store.Grant) bool {
 			if authz.IsOver(g.Expires, r.time) {
 				return true
@@ -318,40 +321,40 @@ func (s *Service) listRetirableGrants(r *request, in *kms.ListRetirableGrantsInp
 				return false
 			}
 			last = slices.Concat(g.Key[:], g.ID[:])
-			out.Grants = append(out.Grants, s.grantEntry(g))
+			out.Grants = append(out.Grants, o.grantEntry(g))
 			return true
 		})
 	})
 	if out.Truncated {
-		out.NextMarker = s.tokens.Marker("ListRetirableGrants", last)
+		out.NextMarker = o.tokens.Marker("ListRetirableGrants", last)
 	}
 	return out, err
 }
 
-func (s *Service) revokeGrant(r *request, in *kms.RevokeGrantInput) (*kms.RevokeGrantOutput, error) {
+func (o grantOperations) revokeGrant(r *request, in *kms.RevokeGrantInput) (*kms.RevokeGrantOutput, error) {
 	r.readOnly = false
 	r.textParam("grantId", in.GrantId)
 	id, err := parseGrantID(in.GrantId)
 	if err != nil {
 		return nil, err
 	}
-	s.changes.Lock()
-	defer s.changes.Unlock()
-	k, err := s.named(r, "kms:RevokeGrant", in.KeyId)
+	o.changes.Lock()
+	defer o.changes.Unlock()
+	k, err := o.named(r, "kms:RevokeGrant", in.KeyId)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.existingGrant(k.ID, id); err != nil {
+	if _, err := o.existingGrant(k.ID, id); err != nil {
 		return nil, err
 	}
 	if err := dryRun(r, in.DryRun); err != nil {
 		return nil, err
 	}
-	return &kms.RevokeGrantOutput{}, s.change(r, func(tx *store.Tx) error { return tx.DeleteGrant(k.ID, id) }, k.ID)
+	return &kms.RevokeGrantOutput{}, o.change(r, func(tx *store.Tx) error { return tx.DeleteGrant(k.ID, id) }, k.ID)
 }
 
-func (s *Service) existingGrant(key store.KeyID, id store.GrantID) (g *store.Grant, err error) {
-	err = s.store.View(func(tx *store.Tx) (err error) {
+func (o grantOperations) existingGrant(key store.KeyID, id store.GrantID) (g *store.Grant, err error) {
+	err = o.store.View(func(tx *store.Tx) (err error) {
 		g, err = tx.Grant(key, id)
 		return err
 	})
@@ -361,46 +364,46 @@ func (s *Service) existingGrant(key store.KeyID, id store.GrantID) (g *store.Gra
 	return g, err
 }
 
-func (s *Service) retireGrant(r *request, in *kms.RetireGrantInput) (*kms.RetireGrantOutput, error) {
+func (o grantOperations) retireGrant(r *request, in *kms.RetireGrantInput) (*kms.RetireGrantOutput, error) {
 	r.readOnly = false
-	key, id, err := s.retiring(r, in)
+	key, id, err := o.retiring(r, in)
 	if err != nil {
 		return nil, err
 	}
-	s.changes.Lock()
-	defer s.changes.Unlock()
-	k, err := s.catalog.Existing(key)
+	o.changes.Lock()
+	defer o.changes.Unlock()
+	k, err := o.catalog.Existing(key)
 	if err != nil {
 		return nil, err
 	}
 	r.concerns(resourceKey, k.ARN)
-	g, err := s.existingGrant(key, id)
+	g, err := o.existingGrant(key, id)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.authz.AuthorizeRetire(&r.authz, &k.Resource, g); err != nil {
+	if err := o.authz.AuthorizeRetire(&r.authz, &k.Resource, g); err != nil {
 		return nil, err
 	}
 	if err := dryRun(r, in.DryRun); err != nil {
 		return nil, err
 	}
-	return &kms.RetireGrantOutput{}, s.change(r, func(tx *store.Tx) error { return tx.DeleteGrant(key, id) }, key)
+	return &kms.RetireGrantOutput{}, o.change(r, func(tx *store.Tx) error { return tx.DeleteGrant(key, id) }, key)
 }
 
 // retiring is the grant that a request to retire one names.
-func (s *Service) retiring(r *request, in *kms.RetireGrantInput) (key store.KeyID, id store.GrantID, err error) {
+func (o grantOperations) retiring(r *request, in *kms.RetireGrantInput) (key store.KeyID, id store.GrantID, err error) {
 	r.textParam("keyId", in.KeyId)
 	r.textParam("grantId", in.GrantId)
 	switch {
 	case in.GrantToken != "" && in.KeyId == "" && in.GrantId == "":
-		return s.tokens.ReadGrant(in.GrantToken)
+		return o.tokens.ReadGrant(in.GrantToken)
 	case in.GrantToken != "" || in.KeyId == "" || in.GrantId == "":
 		return key, id, kms.Errorf(kms.CodeValidation, "Specify either a grant token, or a key ARN and a grant ID.")
 	}
 	if id, err = parseGrantID(in.GrantId); err != nil {
 		return key, id, err
 	}
-	local, err := s.names.Local(in.KeyId)
+	local, err := o.names.Local(in.KeyId)
 	if err != nil {
 		return key, id, err
 	}

@@ -13,8 +13,8 @@ import (
 // be able to fill the disk, without which nobody is answered.
 const mostStrangers = 10
 
-// refusals counts calls of strangers.
-type refusals struct {
+// strangers counts calls that nobody knows whose they are.
+type strangers struct {
 	mu sync.Mutex // guards what follows; no other lock is taken under it
 	// second is when the recorded ones were counted, and missed are those since the last record.
 	second           int64
@@ -22,7 +22,7 @@ type refusals struct {
 }
 
 // admit says whether one more is recorded, and how many before it were not.
-func (f *refusals) admit(now time.Time) (missed int64, ok bool) {
+func (f *strangers) admit(now time.Time) (missed int64, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if second := now.Unix(); second != f.second {
@@ -52,7 +52,7 @@ func (s *Service) recordRefusal(w wire.Refusal) error {
 		caller: kms.Caller{Caller: w.Caller, AccessKeyID: w.AccessKeyID, Address: w.Address}, stranger: !w.Known,
 	}
 	if !w.Known {
-		missed, ok := s.refusals.admit(r.time)
+		missed, ok := s.strangers.admit(r.time)
 		if !ok {
 			return nil
 		}

@@ -9,7 +9,6 @@ import (
 	"kmsfs/keyservice/catalog"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/store"
-	"kmsfs/keyservice/token"
 )
 
 // newTags checks tags, and sorts them.
@@ -64,13 +63,16 @@ func (r *request) aboutTags(tags []kms.Tag) {
 	r.authz.SetList("aws:tagkeys", keys)
 }
 
-func (s *Service) tagResource(r *request, in *kms.TagResourceInput) (*kms.TagResourceOutput, error) {
+// tagOperations give KMS keys tags.
+type tagOperations struct{ *core }
+
+func (o tagOperations) tagResource(r *request, in *kms.TagResourceInput) (*kms.TagResourceOutput, error) {
 	tags, err := newTags(in.Tags)
 	if err != nil {
 		return nil, err
 	}
 	r.aboutTags(in.Tags)
-	return &kms.TagResourceOutput{}, s.alter(r, "kms:TagResource", in.KeyId, func(k *catalog.Key, changed *store.Key) error {
+	return &kms.TagResourceOutput{}, o.alter(r, "kms:TagResource", in.KeyId, func(k *catalog.Key, changed *store.Key) error {
 		for _, t := range tags {
 			if at, found := slices.BinarySearchFunc(changed.Tags, t, compareTags); found {
 				changed.Tags[at] = t
@@ -82,29 +84,29 @@ func (s *Service) tagResource(r *request, in *kms.TagResourceInput) (*kms.TagRes
 	})
 }
 
-func (s *Service) untagResource(r *request, in *kms.UntagResourceInput) (*kms.UntagResourceOutput, error) {
+func (o tagOperations) untagResource(r *request, in *kms.UntagResourceInput) (*kms.UntagResourceOutput, error) {
 	for _, key := range in.TagKeys {
 		if err := checkTag(key, ""); err != nil {
 			return nil, err
 		}
 	}
 	r.authz.SetList("aws:tagkeys", in.TagKeys)
-	return &kms.UntagResourceOutput{}, s.alter(r, "kms:UntagResource", in.KeyId, func(k *catalog.Key, changed *store.Key) error {
+	return &kms.UntagResourceOutput{}, o.alter(r, "kms:UntagResource", in.KeyId, func(k *catalog.Key, changed *store.Key) error {
 		changed.Tags = slices.DeleteFunc(changed.Tags, func(t store.Tag) bool { return slices.Contains(in.TagKeys, t.Key) })
 		return k.NotIn(kms.StatePendingDeletion)
 	})
 }
 
-func (s *Service) listResourceTags(r *request, in *kms.ListResourceTagsInput) (*kms.ListResourceTagsOutput, error) {
+func (o tagOperations) listResourceTags(r *request, in *kms.ListResourceTagsInput) (*kms.ListResourceTagsOutput, error) {
 	limit, err := kms.PageSize(in.Limit, 50, 50)
 	if err != nil {
 		return nil, err
 	}
-	k, err := s.named(r, "kms:ListResourceTags", in.KeyId)
+	k, err := o.named(r, "kms:ListResourceTags", in.KeyId)
 	if err != nil {
 		return nil, err
 	}
-	after, err := s.markedKey("ListResourceTags", in.Marker, k)
+	after, err := o.tokens.ReadKeyMarker("ListResourceTags", in.Marker, k.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -115,25 +117,10 @@ func (s *Service) listResourceTags(r *request, in *kms.ListResourceTagsInput) (*
 		}
 		if len(out.Tags) == limit {
 			out.Truncated = true
-			out.NextMarker = s.tokens.Marker("ListResourceTags", append(k.ID[:], out.Tags[limit-1].TagKey...))
+			out.NextMarker = o.tokens.Marker("ListResourceTags", append(k.ID[:], out.Tags[limit-1].TagKey...))
 			break
 		}
 		out.Tags = append(out.Tags, kms.Tag{TagKey: t.Key, TagValue: t.Value})
 	}
 	return out, nil
-}
-
-// markedKey returns what a marker names behind the key's ID; nil for no marker. It must have been made for that key.
-func (s *Service) markedKey(operation, marker string, k *catalog.Key) ([]byte, error) {
-	if marker == "" {
-		return nil, nil
-	}
-	last, err := s.tokens.ReadMarker(operation, marker)
-	if err != nil {
-		return nil, err
-	}
-	if len(last) <= len(k.ID) || store.KeyID(last[:len(k.ID)]) != k.ID {
-		return nil, token.ErrInvalidMarker()
-	}
-	return last[len(k.ID):], nil
 }
