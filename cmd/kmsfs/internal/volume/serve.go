@@ -20,6 +20,7 @@ import (
 	"kmsfs/fs/keys"
 	disk "kmsfs/fs/volume"
 	"kmsfs/keyservice/kms"
+	"kmsfs/keyservice/remote"
 )
 
 const (
@@ -41,15 +42,7 @@ func (o mountOptions) serve(secret *session.Secret, log *slog.Logger, ready func
 	unix.Umask(0) // the kernel has applied the callers' umasks
 
 	if o.KMS != "" {
-		cache, err := session.CacheTime(o.KMSCache)
-		if err != nil {
-			return err
-		}
-		service, err := session.OpenRemote(o.KMS, o.Home, session.VolumeJournal(o.Volume), cache)
-		if err != nil {
-			return err
-		}
-		return errors.Join(o.serveMount(service, signals, log, ready), service.Close())
+		return o.serveRemote(signals, log, ready)
 	}
 	home, err := session.Open(o.Home, secret)
 	secret.Wipe()
@@ -66,6 +59,22 @@ func (o mountOptions) serve(secret *session.Secret, log *slog.Logger, ready func
 	return outlastUsers(home, signals, log)
 }
 
+// serveRemote does that with a remote key service.
+func (o mountOptions) serveRemote(signals <-chan os.Signal, log *slog.Logger, ready func() error) error {
+	cache, err := session.CacheTime(o.KMSCache)
+	if err != nil {
+		return err
+	}
+	var service *remote.Service
+	if err := o.whenFree(signals, func() (err error) {
+		service, err = session.OpenRemote(o.KMS, o.Home, session.VolumeJournal(o.Volume), cache)
+		return err
+	}); err != nil {
+		return err
+	}
+	return errors.Join(o.serveMount(service, signals, log, ready), service.Close())
+}
+
 // readSecret returns what opens the home; nil if there is no home to open.
 func (o mountOptions) readSecret() (*session.Secret, error) {
 	if o.KMS != "" {
@@ -76,8 +85,11 @@ func (o mountOptions) readSecret() (*session.Secret, error) {
 
 // serveMount mounts the volume, calls ready, and returns when it is unmounted.
 func (o mountOptions) serveMount(service kms.Invoker, signals <-chan os.Signal, log *slog.Logger, ready func() error) error {
-	mounted, err := o.mountWhenFree(filekeys.ForMount(service), log)
-	if err != nil {
+	var mounted *kmsfs.Mounted
+	if err := o.whenFree(signals, func() (err error) {
+		mounted, err = o.mount(filekeys.ForMount(service), log)
+		return err
+	}); err != nil {
 		return err
 	}
 	if err := os.Chdir("/"); err != nil {
@@ -105,13 +117,21 @@ func (o mountOptions) serveMount(service kms.Invoker, signals <-chan os.Signal, 
 	return nil
 }
 
-// mountWhenFree mounts the volume. If another process holds it without a mountpoint, that process
-// is about to end, or to fail: its end is waited for.
-func (o mountOptions) mountWhenFree(service keys.Service, log *slog.Logger) (*kmsfs.Mounted, error) {
-	for deadline := time.Now().Add(endPatience); ; time.Sleep(endInterval) {
-		mounted, err := o.mount(service, log)
-		if !errors.Is(err, disk.ErrInUse) || time.Now().After(deadline) || o.isMounted() {
-			return mounted, err
+// whenFree calls do. If the volume or its journal is in use, but the volume has no mountpoint, another
+// process is about to end, or to fail: whenFree waits for that and calls do again.
+func (o mountOptions) whenFree(signals <-chan os.Signal, do func() error) error {
+	deadline := time.After(endPatience)
+	for {
+		err := do()
+		if !errors.Is(err, disk.ErrInUse) && !errors.Is(err, unix.EWOULDBLOCK) || o.isMounted() {
+			return err
+		}
+		select {
+		case <-time.After(endInterval):
+		case <-signals:
+			return err
+		case <-deadline:
+			return err
 		}
 	}
 }
