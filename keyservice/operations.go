@@ -127,6 +127,9 @@ func (s *Service) wireHandlers() map[string]wire.Handler {
 	handlers := make(map[string]wire.Handler, len(s.operations))
 	for name, o := range s.operations {
 		handlers[name] = func(ctx context.Context, peer wire.Peer, body []byte) (any, error) {
+			if peer.Behalf != nil && !o.ForMounts {
+				return nil, kms.Errorf(kms.CodeUnrecognizedClient, "%s is not called on behalf of others", name)
+			}
 			in, err := o.decode(body)
 			if err != nil {
 				return nil, kms.Errorf(kms.CodeSerialization, "%v", err)
@@ -140,7 +143,7 @@ func (s *Service) wireHandlers() map[string]wire.Handler {
 
 // callerOf is the caller that a peer is, or speaks for.
 func callerOf(peer *wire.Peer) kms.Caller {
-	c := kms.Caller{Caller: peer.Caller, Executable: peer.Executable, AccessKeyID: peer.AccessKeyID, Address: peer.Address, RequestID: peer.RequestID}
+	c := kms.Caller{Caller: peer.Caller, Executable: peer.Executable, AccessKeyID: peer.AccessKeyID, Address: peer.Address, RequestID: peer.RequestID, AtHome: peer.AtHome}
 	if b := peer.Behalf; b != nil {
 		c.Caller, c.Executable, c.Operation, c.Own, c.ViaFileSystem = b.Caller, "", b.Operation, b.Own, true
 		c.Path, c.Behind, c.SharedEventID, c.SpokenBy = b.Path, b.Behind, b.SharedEventID, peer.PID

@@ -46,7 +46,13 @@ func (s *Service) Serve(listeners ...net.Listener) (err error) {
 		ended:  make(chan error, len(listeners)), listeners: len(listeners),
 	}
 	for _, l := range listeners {
-		go func(server *server) { server.ended <- server.Serve(l) }(s.server)
+		go func(server *server) {
+			if l == socket {
+				server.ended <- server.ServeHome(l)
+			} else {
+				server.ended <- server.Serve(l)
+			}
+		}(s.server)
 	}
 	s.announce(eventStarted)
 	return nil

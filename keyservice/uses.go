@@ -11,9 +11,13 @@ import (
 // useOperations say whether uses of keys are still authorized.
 type useOperations struct{ *core }
 
-// checkUses is for those who hold data keys, and ask often whether they are still authorized: it tells
-// nothing that a denied call wouldn't, and unwraps nothing.
+// checkUses is for mounts, which hold data keys and ask often whether their callers are still
+// authorized. It unwraps nothing. Others would find out unseen what keys and aliases there are.
 func (o useOperations) checkUses(r *request, in *kms.CheckUsesInput) (*kms.CheckUsesOutput, error) {
+	if !r.caller.ViaFileSystem && !r.caller.AtHome {
+		r.recorded = false // a denial is worth a record
+		return nil, kms.Errorf(kms.CodeAccessDenied, "CheckUses is for mounts.")
+	}
 	out := &kms.CheckUsesOutput{Uses: make([]kms.KeyUseVerdict, len(in.Uses))}
 	for i := range in.Uses {
 		if err := r.ctx.Err(); err != nil {

@@ -25,6 +25,8 @@ type Caller struct {
 	Executable string
 	// SpokenBy is the process of root that calls on the caller's behalf over the wire; 0 for none.
 	SpokenBy int32
+	// AtHome says that the call came over the wire by the home's own socket.
+	AtHome bool
 	// AccessKeyID is the access key that the call was signed with, and Address where it came from; empty for processes of this machine.
 	AccessKeyID, Address string
 	// RequestID names the call; zero for one to be made up.

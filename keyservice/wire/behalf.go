@@ -11,7 +11,9 @@ import (
 	"kmsfs/policy/caller"
 )
 
-// Behalf is for whom a mount calls. Processes of root may say so on Unix sockets, as they could become any user anyway; nobody else is believed.
+// Behalf is for whom a mount calls. Processes of root may say so on the home's own socket, which they
+// reach with root's rights over the home. On other sockets root may be that of a container, without
+// any rights.
 type Behalf struct {
 	Caller caller.Caller
 	// Operation is the file operation behind the call.
@@ -40,13 +42,15 @@ func WithBehalf(ctx context.Context, b Behalf) context.Context {
 }
 
 // behalfOf returns for whom a process calls; nil if it doesn't say.
-func (s *Server) behalfOf(r *http.Request, peer caller.Caller) (*Behalf, error) {
+func (s *Server) behalfOf(r *http.Request, from *connection) (*Behalf, error) {
 	values := r.Header.Values(behalfHeader)
 	if len(values) == 0 {
 		return nil, nil
 	}
-	if peer.UID != 0 {
-		return nil, &kms.Error{Code: kms.CodeUnrecognizedClient, Message: "only processes of root call on behalf of others"}
+	if from.caller.UID != 0 || !from.atHome {
+		return nil, &kms.Error{
+			Code: kms.CodeUnrecognizedClient, Message: "only processes of root call on behalf of others, by the home's own socket",
+		}
 	}
 	b, err := s.behalf.Decode([]byte(values[0]))
 	if len(values) > 1 || err != nil {

@@ -16,7 +16,8 @@ import (
 	"kmsfs/policy/caller"
 )
 
-// Only processes of root call on behalf of others: whoever else tries is refused, and not taken for himself either.
+// Only processes of root call on behalf of others, and on the home's own socket alone. Any other call
+// that says so is denied, and not taken for the process's own either.
 func TestBehalf(t *testing.T) {
 	got := make(chan *wire.Behalf, 1)
 	s := wire.NewServer(wire.Service{Failing: func() error { return nil }, Refused: func(wire.Refusal) error { return nil }, Operations: map[string]wire.Handler{
@@ -37,9 +38,15 @@ func TestBehalf(t *testing.T) {
 		t.Fatal(err)
 	}
 	done := make(chan error)
-	go func() { done <- s.Serve(l) }()
+	public := filepath.Join(dir, "public")
+	open, err := net.Listen("unix", public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { done <- s.ServeHome(l) }()
+	go func() { done <- s.Serve(open) }()
 	t.Cleanup(func() {
-		if err := errors.Join(s.Close(), <-done); err != nil {
+		if err := errors.Join(s.Close(), <-done, <-done); err != nil {
 			t.Error(err)
 		}
 	})
@@ -58,6 +65,9 @@ func TestBehalf(t *testing.T) {
 			t.Errorf("as a user: %v", err)
 		}
 		return
+	}
+	if err := call(dialer(public)); !refused(err) {
+		t.Errorf("as root on another socket: %v", err)
 	}
 	if err := call(dialer(path)); err != nil {
 		t.Fatalf("as root: %v", err)

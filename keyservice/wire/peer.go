@@ -19,7 +19,9 @@ type connectionKey struct{}
 // connection is a connection's other end.
 type connection struct {
 	// local says that it is a process on a Unix socket: the caller, or why that can't be told.
-	local  bool
+	local bool
+	// atHome says that the connection came by the home's own socket.
+	atHome bool
 	caller caller.Caller
 	// executable is the path of the program that connected; empty if it can't be told.
 	executable string
@@ -27,8 +29,8 @@ type connection struct {
 }
 
 // withPeer puts the connection's other end into its context.
-func withPeer(ctx context.Context, conn net.Conn) context.Context {
-	var c connection
+func withPeer(ctx context.Context, conn net.Conn, atHome bool) context.Context {
+	c := connection{atHome: atHome}
 	if local, ok := conn.(*net.UnixConn); ok {
 		c.local = true
 		if c.caller, c.err = peerOf(local); c.err == nil {

@@ -50,6 +50,8 @@ const (
 // Peer is who calls.
 type Peer struct {
 	caller.Caller
+	// AtHome says that the call came by the home's own socket.
+	AtHome bool
 	// Behalf is for whom the process, one of root's, calls; nil if it calls for itself.
 	Behalf *Behalf
 	// Executable is the path of the program that connected; empty if it can't be told.
@@ -113,9 +115,15 @@ func NewServer(service Service) *Server {
 }
 
 // Serve answers calls that come by the listener, until Close, and then returns nil. A server may serve several.
-func (s *Server) Serve(l net.Listener) error {
+func (s *Server) Serve(l net.Listener) error { return s.serve(l, false) }
+
+// ServeHome is Serve for the home's own socket, which only the home's owner and root can reach. Mounts
+// call there on behalf of the callers of their files.
+func (s *Server) ServeHome(l net.Listener) error { return s.serve(l, true) }
+
+func (s *Server) serve(l net.Listener, atHome bool) error {
 	places := make(chan struct{}, maxConnections)
-	h := s.newHTTP(places)
+	h := s.newHTTP(places, atHome)
 	if !s.listen(h) {
 		return l.Close()
 	}
@@ -136,7 +144,7 @@ func (s *Server) listen(h *http.Server) bool {
 }
 
 // newHTTP returns a server of one listener, whose connections have each taken one of the places.
-func (s *Server) newHTTP(places chan struct{}) *http.Server {
+func (s *Server) newHTTP(places chan struct{}, atHome bool) *http.Server {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true) // as AWS's endpoints
 	return &http.Server{
@@ -147,7 +155,7 @@ func (s *Server) newHTTP(places chan struct{}) *http.Server {
 		WriteTimeout:      callTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
-		ConnContext:       withPeer,
+		ConnContext:       func(ctx context.Context, conn net.Conn) context.Context { return withPeer(ctx, conn, atHome) },
 		ConnState: func(_ net.Conn, state http.ConnState) {
 			if state == http.StateClosed {
 				<-places
@@ -305,8 +313,8 @@ func (s *Server) peer(r *http.Request, body []byte) (Peer, error) {
 		return Peer{}, &kms.Error{Code: kms.CodeInternal, Message: "the caller can't be told"}
 	}
 	if from.local {
-		behalf, err := s.behalfOf(r, from.caller)
-		return Peer{Caller: from.caller, Executable: from.executable, Behalf: behalf}, err
+		behalf, err := s.behalfOf(r, &from)
+		return Peer{Caller: from.caller, AtHome: from.atHome, Executable: from.executable, Behalf: behalf}, err
 	}
 	accessKey, caller, err := authenticate(r, body, s.service.Credentials, time.Now())
 	return Peer{Caller: caller, AccessKeyID: accessKey, Address: addressOf(r)}, err
