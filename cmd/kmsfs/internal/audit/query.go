@@ -12,6 +12,7 @@ import (
 
 	"kmsfs/cmd/kmsfs/internal/auditlog"
 	"kmsfs/cmd/kmsfs/internal/cli"
+	"kmsfs/cmd/kmsfs/internal/output"
 	"kmsfs/cmd/kmsfs/internal/session"
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/printable"
@@ -117,8 +118,7 @@ func printCSV(log *auditlog.Log, f audit.Filter) error {
 func printer(whole bool) func(*audit.Entry) error {
 	return func(e *audit.Entry) error {
 		if whole {
-			_, err := fmt.Printf("%s\n", e.Line)
-			return err
+			return output.Document(string(e.Line))
 		}
 		user, executable := e.Principal()
 		columns := []string{

@@ -51,7 +51,7 @@ func JSONLine(out any) error {
 	return Document(string(text))
 }
 
-// Document prints a JSON document as it was given, such as a policy.
+// Document prints a JSON document that comes from elsewhere, such as a policy or an audit record.
 func Document(text string) error {
 	_, err := os.Stdout.Write(append(printable.JSON([]byte(text)), '\n'))
 	return err
