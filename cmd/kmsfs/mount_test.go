@@ -100,7 +100,7 @@ func TestInspect(t *testing.T) {
 	if got := inspect(t, p, sealed); got.FileID != file.FileID || !got.Authentic {
 		t.Errorf("%s: %+v", sealed, got)
 	}
-	// And once somebody has changed its header.
+	// The same with a changed header.
 	f, err := os.OpenFile(sealed, os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -210,7 +210,7 @@ func TestHomeOutlivesMount(t *testing.T) {
 	}
 	p.write("other/file", "content")
 	p.must("umount", "other")
-	// Nobody has it open any more.
+	// No process has it open any more.
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		r := p.run("inspect", volume)
 		if strings.Contains(r.stderr, "needs a passphrase") {

@@ -99,6 +99,27 @@ func newMount(t *testing.T, names ...string) *mount {
 	return m
 }
 
+// told returns the orders so far.
+func (m *mount) told() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.orders)
+}
+
+// attributes returns the root's attributes.
+func (m *mount) attributes() map[string]string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.values)
+}
+
+// answer has the mount answer orders for a value with an error number.
+func (m *mount) answer(value string, number syscall.Errno) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.answers[value] = number
+}
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -146,10 +167,11 @@ func TestWalkRecursive(t *testing.T) {
 	must(t, err)
 	linked := slices.IndexFunc(reported, func(path string) bool { return path == "/three" || path == "/a/link" })
 	equal(t, "reported", slices.Delete(slices.Clone(reported), linked, linked+1), "/a/b/two", "/a/one")
-	if last := m.orders[len(m.orders)-1]; last != "rewrap /" {
+	orders := m.told()
+	if last := orders[len(orders)-1]; last != "rewrap /" {
 		t.Errorf("the last order is %q, want the volume's", last)
 	}
-	equal(t, "orders", m.orders, "rewrap /", "rewrap /a/b/two", "rewrap /a/one", "rewrap "+reported[linked])
+	equal(t, "orders", orders, "rewrap /", "rewrap /a/b/two", "rewrap /a/one", "rewrap "+reported[linked])
 }
 
 func TestWalkDirectories(t *testing.T) {
@@ -157,7 +179,7 @@ func TestWalkDirectories(t *testing.T) {
 	reported, err := m.run(t, &control.Walk{Attribute: control.Adopt, Recursive: true, Directories: true}, "a")
 	must(t, err)
 	equal(t, "reported", reported, "/a", "/a/b", "/a/b/two")
-	if got := strings.Join(m.orders, ", "); got != "adopt /a, adopt /a/b, adopt /a/b/two" {
+	if got := strings.Join(m.told(), ", "); got != "adopt /a, adopt /a/b, adopt /a/b/two" {
 		t.Errorf("orders: %s", got)
 	}
 }
@@ -166,11 +188,12 @@ func TestWalkDirectories(t *testing.T) {
 // and it leaves the volume alone.
 func TestWalkFailures(t *testing.T) {
 	m := newMount(t, "bad/", "bad/file", "denied", "fine")
-	m.answers["bad"], m.answers["denied"] = unix.EPERM, unix.EACCES
+	m.answer("bad", unix.EPERM)
+	m.answer("denied", unix.EACCES)
 	reported, err := m.run(t, &control.Walk{Attribute: control.Adopt, Recursive: true, Directories: true, Volume: true}, "/")
 	must(t, err)
 	equal(t, "reported", reported, "/bad: "+control.ErrNotAdministrator.Error(), "/denied: "+control.ErrKeyDenied.Error(), "/fine")
-	if slices.Contains(m.orders, "adopt /") {
+	if slices.Contains(m.told(), "adopt /") {
 		t.Error("the volume was done though something failed")
 	}
 }
@@ -219,8 +242,8 @@ func TestDirectory(t *testing.T) {
 	}
 	must(t, dir.Set(control.Key, "alias/finance"))
 	must(t, dir.Set(control.Locked, control.Yes))
-	if want := map[string]string{control.Key: "alias/finance", control.Locked: control.Yes}; !maps.Equal(m.values, want) {
-		t.Errorf("attributes: %q, want %q", m.values, want)
+	if want := map[string]string{control.Key: "alias/finance", control.Locked: control.Yes}; !maps.Equal(m.attributes(), want) {
+		t.Errorf("attributes: %q, want %q", m.attributes(), want)
 	}
 	if got, err := dir.Get(control.Key); got != "alias/finance" || err != nil {
 		t.Errorf("got %q, %v", got, err)
@@ -233,7 +256,7 @@ func TestDirectory(t *testing.T) {
 		t.Error("still seen to be locked")
 	}
 	for value, number := range map[string]syscall.Errno{"x": unix.EACCES, "y": unix.EPERM, "z": unix.EROFS, "io": unix.EIO} {
-		m.answers[value] = number
+		m.answer(value, number)
 	}
 	for _, test := range []struct {
 		attribute, value string

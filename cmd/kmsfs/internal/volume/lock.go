@@ -43,7 +43,12 @@ open work again. A KMS key is enabled, as by "kmsfs key enable".`,
 func lockCommand(c *cobra.Command, lock bool) *cobra.Command {
 	var o session.Options
 	o.Declare(c.Flags())
-	c.Args, c.ValidArgsFunction = cli.Exactly(1, "one MOUNTPOINT or KEY"), cli.Mountpoints
+	c.Args = cli.Exactly(1, "one MOUNTPOINT or KEY")
+	c.ValidArgsFunction = func(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		mountpoints, directive := cli.Mountpoints(c, args, typed)
+		keys, _ := o.Keys(0)(c, args, typed)
+		return append(mountpoints, keys...), directive
+	}
 	c.RunE = func(_ *cobra.Command, args []string) error {
 		path, _, ok, err := control.Find(args[0])
 		switch {
