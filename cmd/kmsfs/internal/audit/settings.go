@@ -65,6 +65,12 @@ statement of that remains.`,
   kmsfs audit settings --send-to /dev/log
   kmsfs audit settings --export-directory /mnt/elsewhere/digests`,
 		Args: cli.None,
+		PreRunE: func(*cobra.Command, []string) error {
+			if o.sync != "" && o.sync != syncAlways && o.sync != syncChanges {
+				return cli.Usagef("--sync is always or changes, not %q", o.sync)
+			}
+			return nil
+		},
 		RunE: func(*cobra.Command, []string) error { return o.Call(o.run) },
 	}
 	o.flags = c.Flags()
@@ -84,9 +90,6 @@ statement of that remains.`,
 }
 
 func (o *settingsOptions) run(s *session.Session) error {
-	if o.sync != "" && o.sync != syncAlways && o.sync != syncChanges {
-		return cli.Usagef("--sync is always or changes, not %q", o.sync)
-	}
 	settings, err := kms.GetAuditSettings.Call(s.Ctx, s, s.Caller, &kms.GetAuditSettingsInput{})
 	if err != nil {
 		return err

@@ -65,10 +65,13 @@ of all users.`,
 	user := c.Flags().String("user", "", "user `NAME`, or uid:N (default: the calling user)")
 	all := c.Flags().Bool("all", false, "list the access keys of all users")
 	o.DeclareJSON(c.Flags())
-	return o.Bind(c, func(s *session.Session, _ []string) error {
+	c.PreRunE = func(*cobra.Command, []string) error {
 		if *all && *user != "" {
 			return cli.Usagef("--all and --user exclude each other")
 		}
+		return nil
+	}
+	return o.Bind(c, func(s *session.Session, _ []string) error {
 		if *all {
 			*user = "*"
 		}

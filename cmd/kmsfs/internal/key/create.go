@@ -44,10 +44,12 @@ and only the home's owner may use it.`,
 		"HMAC_224", "HMAC_256", "HMAC_384", "HMAC_512")
 	cli.Values(c, "usage", encryptDecrypt, signVerify, generateVerifyMAC, "KEY_AGREEMENT")
 	cli.Values(c, "origin", "AWS_KMS", "EXTERNAL")
+	c.PreRunE = func(*cobra.Command, []string) error { return o.complete() }
 	return o.Bind(c, func(s *session.Session, _ []string) error { return o.run(s) })
 }
 
-func (o *createOptions) run(s *session.Session) (err error) {
+// complete makes the input from the options.
+func (o *createOptions) complete() (err error) {
 	if o.policyFile != "" {
 		if o.in.Policy, err = ReadPolicy(o.policyFile); err != nil {
 			return err
@@ -59,6 +61,10 @@ func (o *createOptions) run(s *session.Session) (err error) {
 	if o.in.KeyUsage == "" {
 		o.in.KeyUsage = defaultUsage(o.in.KeySpec)
 	}
+	return nil
+}
+
+func (o *createOptions) run(s *session.Session) error {
 	out, err := kms.CreateKey.Call(s.Ctx, s, s.Caller, &o.in)
 	if err != nil {
 		return err

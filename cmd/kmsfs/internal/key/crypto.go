@@ -54,16 +54,16 @@ to standard output. It can only be decrypted in the same encryption context.`,
 	declareAlgorithm(c, &in.EncryptionAlgorithm)
 	o.declare(c.Flags())
 	o.CompleteKeyOption(c)
+	c.PreRunE = func(c *cobra.Command, args []string) (err error) {
+		if in.EncryptionContext, err = cli.Pairs("context", o.pairs); err != nil {
+			return err
+		}
+		return needKey(&in.KeyId)(c, args)
+	}
 	return o.Bind(c, func(s *session.Session, _ []string) error { return o.encrypt(s, &in) })
 }
 
 func (o *dataOptions) encrypt(s *session.Session, in *kms.EncryptInput) (err error) {
-	if in.KeyId == "" {
-		return cli.Usagef("--key is needed")
-	}
-	if in.EncryptionContext, err = cli.Pairs("context", o.pairs); err != nil {
-		return err
-	}
 	if in.Plaintext, err = readInput(o.path, maxPlaintext); err != nil {
 		return err
 	}
@@ -93,13 +93,14 @@ to standard output. The ciphertext names its key, unless that is an RSA key.`,
 	declareAlgorithm(c, &in.EncryptionAlgorithm)
 	o.declare(c.Flags())
 	o.CompleteKeyOption(c)
+	c.PreRunE = func(*cobra.Command, []string) (err error) {
+		in.EncryptionContext, err = cli.Pairs("context", o.pairs)
+		return err
+	}
 	return o.Bind(c, func(s *session.Session, _ []string) error { return o.decrypt(s, &in) })
 }
 
 func (o *dataOptions) decrypt(s *session.Session, in *kms.DecryptInput) (err error) {
-	if in.EncryptionContext, err = cli.Pairs("context", o.pairs); err != nil {
-		return err
-	}
 	if in.CiphertextBlob, err = readInput(o.path, maxCiphertext); err != nil {
 		return err
 	}
@@ -138,16 +139,16 @@ key, for "kmsfs decrypt". With --json, in the form of GenerateDataKey.`,
 	flags.BoolVar(&o.withoutPlaintext, "without-plaintext", false, "print only the encrypted data key")
 	o.DeclareJSON(flags)
 	o.CompleteKeyOption(c)
+	c.PreRunE = func(c *cobra.Command, args []string) (err error) {
+		if o.in.EncryptionContext, err = cli.Pairs("context", o.pairs); err != nil {
+			return err
+		}
+		return needKey(&o.in.KeyId)(c, args)
+	}
 	return o.Bind(c, func(s *session.Session, _ []string) error { return o.run(s) })
 }
 
-func (o *dataKeyOptions) run(s *session.Session) (err error) {
-	if o.in.KeyId == "" {
-		return cli.Usagef("--key is needed")
-	}
-	if o.in.EncryptionContext, err = cli.Pairs("context", o.pairs); err != nil {
-		return err
-	}
+func (o *dataKeyOptions) run(s *session.Session) error {
 	if o.withoutPlaintext {
 		return o.showEncrypted(s)
 	}

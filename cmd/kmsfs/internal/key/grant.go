@@ -66,13 +66,11 @@ Prints the grant's ID. --key, --grantee and --operations are needed.`,
 	g.declare(c.Flags())
 	g.DeclareJSON(c.Flags())
 	g.CompleteKeyOption(c)
+	c.PreRunE = func(*cobra.Command, []string) error { return g.complete() }
 	return g.Bind(c, func(s *session.Session, _ []string) error { return g.run(s) })
 }
 
 func (g *grantOptions) run(s *session.Session) (err error) {
-	if err := g.complete(); err != nil {
-		return err
-	}
 	if g.in.KeyId, err = s.KeyARN(g.in.KeyId); err != nil {
 		return err
 	}
@@ -140,12 +138,13 @@ the form of ListGrants.`,
 	flags.StringVar(&retirer, "retirable-by", "", "list those that a `PRINCIPAL` may retire")
 	o.DeclareJSON(flags)
 	o.CompleteKeyOption(c)
-	return o.Bind(c, func(s *session.Session, _ []string) error {
+	c.PreRunE = func(*cobra.Command, []string) error {
 		if (in.KeyId == "") == (retirer == "") {
 			return cli.Usagef("want either --key or --retirable-by")
 		}
-		return listGrants(s, &in, retirer, o.JSON)
-	})
+		return nil
+	}
+	return o.Bind(c, func(s *session.Session, _ []string) error { return listGrants(s, &in, retirer, o.JSON) })
 }
 
 func listGrants(s *session.Session, in *kms.ListGrantsInput, retirer string, asJSON bool) (err error) {
@@ -226,10 +225,8 @@ on.`,
 	}
 	key := c.Flags().String("key", "", "`KEY` of the grant: ID, ARN or alias")
 	o.CompleteKeyOption(c)
+	c.PreRunE = needKey(key)
 	return o.Bind(c, func(s *session.Session, args []string) error {
-		if *key == "" {
-			return cli.Usagef("--key is needed")
-		}
 		arn, err := s.KeyARN(*key)
 		if err != nil {
 			return err

@@ -34,6 +34,16 @@ KMS keys follow AWS KMS's rules. A KEY is a key's ID, ARN or alias.`,
 	return c
 }
 
+// needKey is the check of commands that can't do without the option --key.
+func needKey(key *string) func(*cobra.Command, []string) error {
+	return func(*cobra.Command, []string) error {
+		if *key == "" {
+			return cli.Usagef("--key is needed")
+		}
+		return nil
+	}
+}
+
 // ofKey makes a command that does something with the key that its one argument names.
 func ofKey(c *cobra.Command, o *session.Options, do func(s *session.Session, arn string) error) *cobra.Command {
 	c.Args, c.ValidArgsFunction = cli.Exactly(1, "one KEY"), o.Keys(0)

@@ -106,16 +106,17 @@ Says "allow" or "deny", and which statement or grant decides.`,
 	flags.StringArrayVar(&o.pairs, "context", nil, "pair of the encryption context, `NAME=VALUE`")
 	flags.StringVar(&o.in.ViaService, "via", "", "`SERVICE` that calls for the principal, such as fs.kmsfs")
 	o.DeclareJSON(flags)
+	c.PreRunE = func(*cobra.Command, []string) (err error) {
+		if o.in.Principal == "" || o.in.Action == "" {
+			return cli.Usagef("--principal and --action are needed")
+		}
+		o.in.EncryptionContext, err = cli.Pairs("context", o.pairs)
+		return err
+	}
 	return o.Bind(c, func(s *session.Session, args []string) error { return o.run(s, args[0]) })
 }
 
-func (o *explainOptions) run(s *session.Session, key string) (err error) {
-	if o.in.Principal == "" || o.in.Action == "" {
-		return cli.Usagef("--principal and --action are needed")
-	}
-	if o.in.EncryptionContext, err = cli.Pairs("context", o.pairs); err != nil {
-		return err
-	}
+func (o *explainOptions) run(s *session.Session, key string) error {
 	o.in.KeyId = key
 	out, err := kms.ExplainAccess.Call(s.Ctx, s, s.Caller, &o.in)
 	if err != nil {

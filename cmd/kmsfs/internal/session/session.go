@@ -133,6 +133,8 @@ func InterruptibleContext() (context.Context, context.CancelFunc) {
 }
 
 // Bind declares the options of a command, and has it call f with the key service and its arguments.
+// What can be wrong with the call itself belongs into the command's PreRunE: opening the home may
+// take a passphrase.
 func (o *Options) Bind(c *cobra.Command, f func(s *Session, args []string) error) *cobra.Command {
 	o.Declare(c.Flags())
 	c.RunE = func(_ *cobra.Command, args []string) error {
