@@ -96,10 +96,12 @@ func (o auditOperations) putAuditSettings(r *request, in *kms.AuditSettings) (*k
 		return nil, err
 	}
 	o.log.SetSettings(logSettings(in))
-	o.exporter.remind()
-	o.sender.remind()
+	o.forwarder.Wake()
 	return &kms.PutAuditSettingsOutput{}, nil
 }
+
+// maxPlace bounds the paths of directories in the settings, in bytes.
+const maxPlace = 4096
 
 // maxAuditChunk is how much of the log's files one call reads, in bytes.
 const maxAuditChunk = 512 << 10
@@ -209,8 +211,8 @@ func (o auditOperations) checkPlaces(r *request, in *kms.AuditSettings) error {
 		}
 	}
 	if err := cmp.Or(
-		kms.CheckLength("standInDirectory", len(in.StandInDirectory), 0, maxExportSetting),
-		kms.CheckLength("exportDirectory", len(in.ExportDirectory), 0, maxExportSetting)); err != nil {
+		kms.CheckLength("standInDirectory", len(in.StandInDirectory), 0, maxPlace),
+		kms.CheckLength("exportDirectory", len(in.ExportDirectory), 0, maxPlace)); err != nil {
 		return err
 	}
 	for member, path := range map[string]string{"standInDirectory": in.StandInDirectory, "exportDirectory": in.ExportDirectory} {

@@ -6,6 +6,7 @@ import (
 
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/catalog"
+	"kmsfs/keyservice/forward"
 	"kmsfs/keyservice/home"
 	"kmsfs/keyservice/keyspec"
 	"kmsfs/keyservice/kms"
@@ -20,6 +21,9 @@ const signingAlgorithm = "ED25519_SHA_512"
 
 // openLog opens the audit log where the store knows it to be.
 func (s *Service) openLog() (err error) {
+	s.forwarder = forward.New(forward.Options{
+		Dir: s.home.AuditDir(), Store: s.store, Changes: &s.changes, Settings: s.auditSettings, Announce: s.announce,
+	})
 	file, err := s.home.OpenSegment()
 	if err != nil {
 		return err
@@ -27,7 +31,7 @@ func (s *Service) openLog() (err error) {
 	opened := make(chan struct{})
 	defer close(opened)
 	o := audit.Options{
-		Dir: s.home.AuditDir(), Name: audit.OpenName, File: file, Anchor: s.home.Anchor, Signer: auditSigner{internalKeys{s.core}}, Closed: s.exporter.remind,
+		Dir: s.home.AuditDir(), Name: audit.OpenName, File: file, Anchor: s.home.Anchor, Signer: auditSigner{internalKeys{s.core}}, Closed: s.forwarder.SegmentClosed,
 		Notice: func(n audit.Notice) {
 			go func() { // one may come before there is a log to record it in
 				<-opened
@@ -57,8 +61,6 @@ const (
 	eventStarted         = "ServiceStarted"
 	eventStopped         = "ServiceStopped"
 	eventUncleanShutdown = "ServiceUncleanShutdownFound"
-	eventNotExported     = "AuditDigestNotExported"
-	eventNotSent         = "AuditRecordsNotSent"
 )
 
 // noticeLog records what the log finds out behind the back of its callers.

@@ -12,6 +12,7 @@ import (
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/authz"
 	"kmsfs/keyservice/catalog"
+	"kmsfs/keyservice/forward"
 	"kmsfs/keyservice/home"
 	"kmsfs/keyservice/kms"
 	"kmsfs/keyservice/material"
@@ -40,8 +41,7 @@ type core struct {
 	generator material.Generator
 	usage     usage.Tracker
 	scheduler *scheduler.Scheduler
-	exporter  errand
-	sender    sender
+	forwarder *forward.Forwarder
 	requests  sync.Pool // of *request, for use again
 
 	// changes is held by every change, from its checks to its end. It is taken after Service.life, and

@@ -42,7 +42,7 @@ func (s *Service) Serve(listeners ...net.Listener) (err error) {
 	}
 	listeners = append(listeners, socket)
 	s.server = &server{
-		Server: wire.NewServer(wire.Service{Operations: s.wireHandlers(), Credentials: s, Refused: s.recordRefusal, Failing: s.log.Failing, Warnings: forwarding{s.core}.warnings}),
+		Server: wire.NewServer(wire.Service{Operations: s.wireHandlers(), Credentials: s, Refused: s.recordRefusal, Failing: s.log.Failing, Warnings: s.forwarder.Warnings}),
 		ended:  make(chan error, len(listeners)), listeners: len(listeners),
 	}
 	for _, l := range listeners {

@@ -42,17 +42,13 @@ var _ kms.Service = (*Service)(nil)
 // Open opens a home, and makes up for what has fallen due meanwhile. Its errors wrap ErrNoHome, ErrLocked, ErrWrongSecret, ErrSealerMismatch,
 // ErrDamagedHome or ErrUnsafeHome where one of them applies, and nothing is changed then.
 func Open(dir string, s sealer.Sealer) (*Service, error) {
-	c := &core{
-		scheduler: scheduler.New(), generator: material.NewGenerator(),
-		exporter: newErrand(), sender: sender{errand: newErrand()},
-	}
+	c := &core{scheduler: scheduler.New(), generator: material.NewGenerator()}
 	service := &Service{core: c, operations: newOperations(c)}
 	if err := service.open(dir, s); err != nil {
 		return nil, errors.Join(err, service.release())
 	}
 	service.startScheduler()
-	forwarding{c}.startExporting()
-	forwarding{c}.startSending()
+	c.forwarder.Start(c.log)
 	return service, nil
 }
 
@@ -109,8 +105,7 @@ func (s *Service) Close() error {
 	}
 	// No call is under way now, and none comes any more.
 	s.scheduler.Stop()
-	s.exporter.stop()
-	s.sender.stop()
+	s.forwarder.Stop()
 	return errors.Join(s.stopServing(), s.usage.Flush(s.store), s.release())
 }
 

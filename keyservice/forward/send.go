@@ -1,4 +1,4 @@
-package keyservice
+package forward
 
 import (
 	"context"
@@ -27,25 +27,25 @@ const (
 
 // sender sends records elsewhere: from the log's files, so that nothing waits for it, and it catches up.
 type sender struct {
-	errand
+	job
 	// sent is the number of the last record that was sent.
 	sent atomic.Uint64
 }
 
-func (f forwarding) startSending() {
+func (f *Forwarder) startSending() {
 	f.sender.start(sendPatience, f.sendRecords, func(err error) {
-		f.announce(eventNotSent, audit.Text("reason", err.Error()))
+		f.Announce(eventNotSent, audit.Text("reason", err.Error()))
 	})
 }
 
 // sendRecords sends records until it is told to stop, they go elsewhere, or something fails.
-func (f forwarding) sendRecords(ctx context.Context) (err error) {
-	settings, err := f.auditSettings()
+func (f *Forwarder) sendRecords(ctx context.Context) (err error) {
+	settings, err := f.Settings()
 	if err != nil || settings.SendTo == "" {
 		return err
 	}
 	var sent uint64
-	if err := f.store.View(func(tx *store.Tx) (err error) {
+	if err := f.Store.View(func(tx *store.Tx) (err error) {
 		sent, err = tx.AuditSent()
 		return err
 	}); err != nil {
@@ -64,7 +64,7 @@ func (f forwarding) sendRecords(ctx context.Context) (err error) {
 
 // outbox is where records wait for a sink.
 type outbox struct {
-	f    forwarding
+	f    *Forwarder
 	sink *send.Sink
 	to   string
 	// read and sent are the numbers of the last records that were read and sent, and stored what the store knows of that, since then.
@@ -75,7 +75,7 @@ type outbox struct {
 }
 
 func (o *outbox) run(ctx context.Context) error {
-	dir := os.DirFS(fmt.Sprintf("/proc/self/fd/%d", o.f.home.AuditDir().Fd()))
+	dir := os.DirFS(fmt.Sprintf("/proc/self/fd/%d", o.f.Dir.Fd()))
 	tail := audit.NewTailBehind(dir, audit.OpenName, o.sent)
 	defer func() { _ = tail.Close() }()
 	ticker := time.NewTicker(sendInterval)
@@ -84,7 +84,7 @@ func (o *outbox) run(ctx context.Context) error {
 		// What lies behind the head may be a record that couldn't be written whole.
 		err := tail.NextUpTo(o.f.log.Head().Sequence, func(e *audit.Entry) error {
 			if missing := e.Sequence - o.read - 1; missing > 0 {
-				o.f.announce(eventNotSent, audit.Text("reason", "removed for their age before they could be sent"), audit.Number("records", int64(missing)))
+				o.f.Announce(eventNotSent, audit.Text("reason", "removed for their age before they could be sent"), audit.Number("records", int64(missing)))
 			}
 			o.read = e.Sequence
 			if o.batch = append(o.batch, e); len(o.batch) < sendBatch {
@@ -96,7 +96,7 @@ func (o *outbox) run(ctx context.Context) error {
 			err = nil
 		}
 		if unreadable, ok := errors.AsType[*audit.UnreadableError](err); ok {
-			o.f.announce(eventNotSent, audit.Text("reason", unreadable.First.Error()), audit.Number("records", int64(unreadable.Records)))
+			o.f.Announce(eventNotSent, audit.Text("reason", unreadable.First.Error()), audit.Number("records", int64(unreadable.Records)))
 			err = nil
 		}
 		if err == nil {
@@ -110,7 +110,7 @@ func (o *outbox) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-o.f.sender.wake:
-			if settings, err := o.f.auditSettings(); err != nil || settings.SendTo != o.to {
+			if settings, err := o.f.Settings(); err != nil || settings.SendTo != o.to {
 				o.f.sender.remind()
 				return err
 			}
@@ -144,27 +144,15 @@ func (o *outbox) remember() error {
 	if o.sent == o.stored {
 		return nil
 	}
-	o.f.changes.Lock()
-	defer o.f.changes.Unlock()
-	settings, err := o.f.auditSettings()
+	o.f.Changes.Lock()
+	defer o.f.Changes.Unlock()
+	settings, err := o.f.Settings()
 	if err != nil || settings.SendTo != o.to { // another sink begins elsewhere
 		return err
 	}
-	err = o.f.store.Update(func(tx *store.Tx) error { return tx.PutAuditSent(o.sent) })
+	err = o.f.Store.Update(func(tx *store.Tx) error { return tx.PutAuditSent(o.sent) })
 	if err == nil {
 		o.stored, o.since = o.sent, time.Now()
 	}
 	return err
-}
-
-// warnings are what the service's health says besides, to those on this machine.
-func (f forwarding) warnings() (all []string) {
-	if err := f.exporter.trouble(); err != nil {
-		all = append(all, fmt.Sprintf("digests of the audit log are not exported: %v", err))
-	}
-	if err := f.sender.trouble(); err != nil {
-		waiting := f.log.Head().Sequence - min(f.log.Head().Sequence, f.sender.sent.Load())
-		all = append(all, fmt.Sprintf("%d audit records wait to be sent: %v", waiting, err))
-	}
-	return all
 }
