@@ -18,7 +18,7 @@ type adoption struct {
 }
 
 // adopt accepts a file or directory that lies elsewhere, or has another owner, than its header or
-// record says: an administrator has put it there. What isn't authentic is refused as ever.
+// record says: an administrator has put it there. What isn't authentic is still denied.
 func (a adoption) adopt(in *inode, name string) error {
 	if !a.isAdministrator(a.call) {
 		return unix.EPERM

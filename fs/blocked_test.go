@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// blockedKeys makes a key service wait at calls for one path, until the caller's context ends or the
-// path is let go.
+// blockedKeys makes a key service wait at calls for one path, until the caller's context ends or
+// the path is let go.
 type blockedKeys struct {
 	path    string
 	arrived chan string   // gets the operation of each call that waits

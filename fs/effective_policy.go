@@ -100,7 +100,8 @@ func checkOwner(call keys.Call, record *envelope.Directory) error {
 	return nil
 }
 
-// replaceRecord gives a directory another record, durably. The caller holds volume.tree for changing.
+// replaceRecord gives a directory another record, durably. The caller holds volume.tree for
+// changing.
 func (o *operation) replaceRecord(dir dirRef, next *envelope.Directory) error {
 	dir.in.recordMu.Lock()
 	defer dir.in.recordMu.Unlock()

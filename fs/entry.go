@@ -158,5 +158,5 @@ func (o *operation) settle(in *inode, e dirEntry, st unix.Stat_t) error {
 	if isUnanswered(err) {
 		return err
 	}
-	return nil // whoever opens the file sees what is wrong with it
+	return nil // an open of the file reports what is wrong with it
 }

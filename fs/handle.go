@@ -242,8 +242,9 @@ func (h *handle) Allocate(ctx context.Context, off, size uint64, mode uint32) sy
 	return h.errno(err, "allocate")
 }
 
-// Lseek finds data and holes. While a handle is open for writing, the kernel may hold data that isn't
-// here yet, and asks without writing it back. It is told to write it back, by dropping what it caches.
+// Lseek finds data and holes. While a handle is open for writing, the kernel may hold data that
+// isn't here yet, and asks without writing it back. It is told to write it back, by dropping what
+// it caches.
 func (h *handle) Lseek(ctx context.Context, off uint64, whence uint32) (uint64, syscall.Errno) {
 	if err := h.allowed(); err != nil {
 		return 0, h.errno(err, "seek")

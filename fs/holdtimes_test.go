@@ -15,8 +15,8 @@ import (
 	"kmsfs/fs/lock"
 )
 
-// TestHoldTimes reports the longest times that locks are held under a mixed load, with a key service
-// that takes a second for an answer. No lock may be held that long.
+// TestHoldTimes reports the longest times that locks are held under a mixed load, with a key
+// service that takes a second for an answer. No lock may be held that long.
 func TestHoldTimes(t *testing.T) {
 	k := newKernel(t)
 	const answerTime = time.Second

@@ -1,5 +1,5 @@
-// Package fs is the file system: it maps POSIX operations, as FUSE brings them, to sealed files in a
-// volume.
+// Package fs is the file system: it maps POSIX operations, as FUSE brings them, to sealed files in
+// a volume.
 //
 //   - mount.go, volume.go: a mount's life, and a mounted volume's parts
 //   - inode.go, directory.go, entry.go: inodes, pinned directories and the names in them
@@ -43,7 +43,8 @@ type MountOptions struct {
 	AllowOther bool
 	// ReadOnly mounts for reading: nothing in the volume is changed.
 	ReadOnly bool
-	// Shared says that other mounts, also in other hosts, may change the volume at the same time, all of them so mounted.
+	// Shared says that other mounts, also in other hosts, may change the volume at the same time,
+	// all of them so mounted.
 	Shared bool
 	// Options are further mount options for the kernel, such as "noexec" or "suid".
 	Options []string
@@ -52,11 +53,13 @@ type MountOptions struct {
 }
 
 const (
-	// cacheTime is how long the kernel keeps names and attributes of a volume that is changed through this mount only.
+	// cacheTime is how long the kernel keeps names and attributes of a volume that is changed
+	// through this mount only.
 	cacheTime = time.Minute
 	// maxRequest is the largest read or write request, in bytes: FUSE_MAX_MAX_PAGES of the kernel.
 	maxRequest = 1 << 20
-	// maxBackground is how many requests of its own (readahead, writeback) the kernel keeps under way.
+	// maxBackground is how many requests of its own (readahead, writeback) the kernel keeps under
+	// way.
 	maxBackground = 64
 )
 
@@ -77,8 +80,8 @@ type server interface {
 	Unmount() error
 }
 
-// Mount mounts a volume and serves it, until it is unmounted. It returns when the mount is ready for
-// use.
+// Mount mounts a volume and serves it, until it is unmounted. It returns when the mount is ready
+// for use.
 func Mount(o MountOptions) (*Mounted, error) {
 	if err := checkMountpoint(o.Mountpoint); err != nil {
 		return nil, err
@@ -221,7 +224,7 @@ func absolute(path string) string {
 	return path
 }
 
-// checkMountpoint refuses a directory that has something in it or on it.
+// checkMountpoint denies a directory that has something in it or on it.
 func checkMountpoint(path string) error {
 	dir, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -149,7 +149,8 @@ func plainSize(sealed int64) uint64 {
 	return uint64(size)
 }
 
-// attr fills in what users see of a target. While a file is open its backing file's size and time are those of a moment.
+// attr fills in what users see of a target. While a file is open its backing file's size and time
+// are those of a moment.
 func (v *volume) attr(out *fuse.Attr, in *inode, t target) error {
 	st, err := t.stat()
 	if err != nil {

@@ -138,7 +138,8 @@ func (o *operation) newDataKey(call keys.Call, under effectivePolicy, h *envelop
 	return key, nil
 }
 
-// fill gives the new and empty file fd, made in dir, an owner and a header. It closes fd if it fails.
+// fill gives the new and empty file fd, made in dir, an owner and a header. It closes fd if it
+// fails.
 func (m *creation) fill(fd int, dir dirRef, path string, locations ...envelope.Location) error {
 	var st unix.Stat_t
 	under, err := m.effective(dir.in)
@@ -348,8 +349,8 @@ func (o *operation) makeDirectory(call keys.Call, l link, mode uint32, out *fuse
 }
 
 // rename gives a new directory its name, if the name is free. It uses no flag for that, as network
-// file systems have none: a directory takes no file's place, nor that of a directory that isn't empty,
-// and each directory has a record.
+// file systems have none: a directory takes no file's place, nor that of a directory that isn't
+// empty, and each directory has a record.
 func (e dirEntry) rename(temp string) error {
 	err := unix.Renameat(e.fd, temp, e.fd, e.name())
 	if err == unix.ENOTEMPTY || err == unix.ENOTDIR {
@@ -361,7 +362,7 @@ func (e dirEntry) rename(temp string) error {
 // fillDirectory gives a new directory its owner and its record.
 func (v *volume) fillDirectory(call keys.Call, e dirEntry, temp string, mode uint32, record *envelope.Directory) (st unix.Stat_t, err error) {
 	fd, err := unix.Openat(e.fd, temp, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.EACCES) { // mode lets nobody read it, but its owner may still get hold of it
+	if errors.Is(err, unix.EACCES) { // the mode denies reading; O_PATH needs no permission
 		fd, err = unix.Openat(e.fd, temp, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	}
 	if err != nil {
@@ -382,7 +383,8 @@ func (v *volume) fillDirectory(call keys.Call, e dirEntry, temp string, mode uin
 	return st, unix.Fstat(fd, &st)
 }
 
-// writeNewRecord writes a new directory's record, though its mode may forbid its owner to write in it.
+// writeNewRecord writes a new directory's record, though its mode may forbid its owner to write in
+// it.
 func (v *volume) writeNewRecord(fd int, mode uint32, record *envelope.Directory) error {
 	if v.multiUser || mode&0o300 == 0o300 {
 		return v.disk.WriteDirectory(fd, record, false)

@@ -19,8 +19,8 @@ var (
 	_ gofs.FileReleasedirer   = (*listing)(nil)
 )
 
-// listing is an open directory. It holds a batch of entries at a time. go-fuse calls its methods one
-// after another.
+// listing is an open directory. It holds a batch of entries at a time. go-fuse calls its methods
+// one after another.
 type listing struct {
 	n       *node
 	dir     int // a descriptor of its own
@@ -75,8 +75,8 @@ func (l *listing) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Errno
 	return e, 0
 }
 
-// read reads the next batch. A batch may have nothing to show. The caller holds volume.tree, so that
-// no name goes before its file is read.
+// read reads the next batch. A batch may have nothing to show. The caller holds volume.tree, so
+// that no name goes before its file is read.
 func (l *listing) read(o *operation) (end bool, err error) {
 	in := l.n.in
 	ref, err := o.pin(in)

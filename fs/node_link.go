@@ -110,8 +110,8 @@ func (n linking) prepare(e dirEntry) (*openFile, error) {
 	return c, nil
 }
 
-// nameFirst brings a file that is about to get its first name under the KMS key that holds there, if
-// it was made under another one.
+// nameFirst brings a file that is about to get its first name under the KMS key that holds there,
+// if it was made under another one.
 func (n linking) nameFirst(c *openFile, e dirEntry) error {
 	under, err := n.effective(e.in)
 	if err != nil {

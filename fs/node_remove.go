@@ -52,8 +52,8 @@ func (r removal) unlink(call keys.Call, l link) error {
 	if err != nil {
 		return errors.Join(err, c.release())
 	}
-	// The file stays at its other links. Its header must not name this location any more, or it could
-	// be moved back.
+	// The file stays at its other links. Its header must not name this location any more, or it
+	// could be moved back.
 	err = c.change(r.operation, func(h *envelope.Header) { r.sealed.RemoveLocation(h, e.location()) })
 	if err = errors.Join(err, c.release()); err != nil {
 		r.log.Warn("a removed link stays among the header's locations", "path", l.path(), "error", err)
@@ -72,8 +72,8 @@ func (r removal) unlinkEntry(e dirEntry, st unix.Stat_t) error {
 	return nil
 }
 
-// openForRemoval opens a file with several links, one of which goes. A file that can't be opened can
-// still be removed: there is no openFile then.
+// openForRemoval opens a file with several links, one of which goes. A file that can't be opened
+// can still be removed: there is no openFile then.
 func (r removal) open(call keys.Call, e dirEntry, st unix.Stat_t) (*openFile, error) {
 	c, err := r.operation.open(call, r.inodes.get(&st), e.place(), true)
 	if isUnanswered(err) || errors.Is(err, errAgain) {

@@ -186,8 +186,8 @@ func (g replaced) release() error {
 	return g.c.release()
 }
 
-// moving is an inode that is about to be renamed from a to b. Until prepare returns, all questions to
-// the key service are answered, and nothing is changed. Between announce and settle or stay, its
+// moving is an inode that is about to be renamed from a to b. Until prepare returns, all questions
+// to the key service are answered, and nothing is changed. Between announce and settle or stay, its
 // header or record names both locations.
 type moving struct {
 	*operation
@@ -323,11 +323,11 @@ func (m *moving) release() error {
 	return nil
 }
 
-// mayMove denies to move a directory from a to b where that would bring what is beneath under another
-// KMS key: programs copy then. It also denies a caller that may not use what is beneath, as the new
-// path might allow it. What is deeper may be under any of the volume's keys; where one of them would
-// allow the caller more by the new path, programs copy too. Files are authorized one by one, when
-// they are opened to be moved.
+// mayMove denies to move a directory from a to b where that would bring what is beneath under
+// another KMS key: programs copy then. It also denies a caller that may not use what is beneath, as
+// the new path might allow it. What is deeper may be under any of the volume's keys; where one of
+// them would allow the caller more by the new path, programs copy too. Files are authorized one by
+// one, when they are opened to be moved.
 func (r *renaming) mayMove(in *inode, a, b dirEntry, st unix.Stat_t) error {
 	record, err := r.directoryRecord(in)
 	if err != nil {

@@ -131,8 +131,8 @@ func (o *operation) target(in *inode) (target, error) {
 	return entry()
 }
 
-// fileTarget is the descriptor of a file that is open, or the entry of one that is not opened before
-// the target is released.
+// fileTarget is the descriptor of a file that is open, or the entry of one that is not opened
+// before the target is released.
 func (o *operation) fileTarget(in *inode, entry func() (target, error)) (target, error) {
 	c := o.files.acquire(o.volume, in)
 	c.mu.Lock()
@@ -196,7 +196,8 @@ func (t target) chown(uid, gid int) error {
 	return t.entry.chown(uid, gid)
 }
 
-// dropPrivileges clears what a write or a change of owner by others must not leave: see FUSE_HANDLE_KILLPRIV_V2.
+// dropPrivileges clears what a write or a change of owner by others must not leave: see
+// FUSE_HANDLE_KILLPRIV_V2.
 func (t target) dropPrivileges() error {
 	st, err := t.stat()
 	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {

@@ -72,7 +72,8 @@ func (t attributes) sealName(a *attribute) (err error) {
 	return err
 }
 
-// mayHave says whether an attribute lies in one of the namespaces that Linux has for users (xattr(7)), and isn't reserved.
+// mayHave says whether an attribute lies in one of the namespaces that Linux has for users
+// (xattr(7)), and isn't reserved.
 func mayHave(name string) bool {
 	for _, namespace := range []string{"user.", "trusted.", "security."} {
 		if strings.HasPrefix(name, namespace) && len(name) > len(namespace) {
@@ -82,7 +83,8 @@ func mayHave(name string) bool {
 	return false
 }
 
-// attributePath leads to a backing inode, for system calls that take no descriptor open with O_PATH.
+// attributePath leads to a backing inode, for system calls that take no descriptor open with
+// O_PATH.
 type attributePath struct {
 	path string
 	// follow says that the path is that of a descriptor, which only is reached by following it.

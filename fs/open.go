@@ -87,8 +87,8 @@ func (o *operation) openNameless(call keys.Call, in *inode, write bool) (*openFi
 	return c, nil
 }
 
-// openOrphan opens a file by the descriptor that was kept when its last name went, or authorizes its
-// use if it is open.
+// openOrphan opens a file by the descriptor that was kept when its last name went, or authorizes
+// its use if it is open.
 func (n *opening) openOrphan(in *inode) error {
 	if n.unsealed() == nil {
 		fd, p, err := in.dupOrphan()
@@ -152,8 +152,8 @@ func (c *openFile) lastPlace() place {
 	return p
 }
 
-// openStorage opens the backing file: for writing too, if that is possible, since a block is read to
-// be changed.
+// openStorage opens the backing file: for writing too, if that is possible, since a block is read
+// to be changed.
 func (n *opening) openStorage() error {
 	const flags = unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC | unix.O_NOCTTY
 	n.writable = !n.v.readOnly
@@ -369,8 +369,8 @@ func (c *openFile) mayEncrypt(o *operation, call keys.Call, path string) error {
 }
 
 // openKnown opens a file by one of its known names that the caller may use it by, and returns that
-// name, or opens it as it is open already: the kernel doesn't say which name was used. With encrypt,
-// the caller needs the permission to write. The caller of openKnown holds volume.tree.
+// name, or opens it as it is open already: the kernel doesn't say which name was used. With
+// encrypt, the caller needs the permission to write. The caller of openKnown holds volume.tree.
 func (o *operation) openKnown(call keys.Call, in *inode, write, encrypt bool) (c *openFile, by link, err error) {
 	names := in.names()
 	if len(names) == 0 {
@@ -407,8 +407,8 @@ func (o *operation) openBy(call keys.Call, in *inode, by link, write, encrypt bo
 	return c, err
 }
 
-// openHeld is openKnown for what the file system does by itself. In a shared volume, it goes on with
-// a file that is open when another mount has renamed or removed it.
+// openHeld is openKnown for what the file system does by itself. In a shared volume, it goes on
+// with a file that is open when another mount has renamed or removed it.
 func (o *operation) openHeld(call keys.Call, in *inode, write bool) (*openFile, error) {
 	c, _, err := o.openKnown(call, in, write, false)
 	if errors.Is(err, unix.ESTALE) && o.shared() {

@@ -114,7 +114,7 @@ func (t *openFiles) remove(c *openFile) {
 	}
 }
 
-// close closes all files. Nobody uses them any more.
+// close closes all files, which have no users any more.
 func (t *openFiles) close() error {
 	t.mu.Lock()
 	all := make([]*openFile, 0, len(t.open))
@@ -198,9 +198,9 @@ func (c *openFile) do(ctx context.Context, write bool, f func(*envelope.File) er
 	return o.repeat(func() error { return c.use(o, write, f) })
 }
 
-// use calls f with the file. In a shared volume it waits for this mount's turn, which is one of many
-// at once if it isn't for writing, and learns what other mounts have done to the file. f must not
-// keep the file.
+// use calls f with the file. In a shared volume it waits for this mount's turn, which is one of
+// many at once if it isn't for writing, and learns what other mounts have done to the file. f must
+// not keep the file.
 func (c *openFile) use(o *operation, write bool, f func(*envelope.File) error) error {
 	err := c.useInTurn(o, write, f)
 	if errors.Is(err, errNoFreshKey) {

@@ -10,8 +10,8 @@ import (
 	"kmsfs/fs/keys"
 )
 
-// request is what the kernel asks for, or what the file system does of itself: it has a context, and
-// its questions to the key service.
+// request is what the kernel asks for, or what the file system does of itself: it has a context,
+// and its questions to the key service.
 type request struct {
 	*volume
 	questions

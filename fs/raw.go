@@ -10,8 +10,9 @@ import (
 // raw passes on what go-fuse's node API has no argument for.
 type raw struct{ fuse.RawFileSystem }
 
-// umaskShift is where the caller's umask rides to the nodes: in the upper half of the mode, where the kernel sends nothing. The kernel leaves it to the
-// file system to apply it (FUSE_DONT_MASK), since a directory's default ACL takes its place.
+// umaskShift is where the caller's umask rides to the nodes: in the upper half of the mode, where
+// the kernel sends nothing. The kernel leaves it to the file system to apply it (FUSE_DONT_MASK),
+// since a directory's default ACL takes its place.
 const umaskShift = 16
 
 func (r *raw) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
@@ -91,7 +92,8 @@ func (r *raw) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fu
 	return status
 }
 
-// Writev has the PID say whether the kernel writes back from its cache, which is 0, or a process writes itself.
+// Writev has the PID say whether the kernel writes back from its cache, which is 0, or a process
+// writes itself.
 func (r *raw) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32, fuse.Status) {
 	switch {
 	case in.WriteFlags&fuse.WRITE_CACHE != 0:
@@ -105,9 +107,9 @@ func (r *raw) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]byte) (u
 // atEnd is the offset of a write that goes to the file's end, wherever that is when its turn comes.
 const atEnd = -1
 
-// appending marks the writes to a shared volume that are those of O_APPEND, by their offset: go-fuse's
-// node API has no argument for the flags that the file has when it is written to. What the kernel
-// writes back of a mapping is no such write, whatever the handle that it comes by.
+// appending marks the writes to a shared volume that are those of O_APPEND, by their offset:
+// go-fuse's node API has no argument for the flags that the file has when it is written to. What
+// the kernel writes back of a mapping is no such write, whatever the handle that it comes by.
 type appending struct{ fuse.RawFileSystem }
 
 func (a *appending) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32, fuse.Status) {

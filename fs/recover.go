@@ -13,8 +13,9 @@ import (
 	disk "kmsfs/fs/volume"
 )
 
-// recovery goes through a volume that was not unmounted cleanly and opens every file that may be one step behind, so that
-// each is repaired, and none needs tolerance once the volume is marked clean.
+// recovery goes through a volume that was not unmounted cleanly and opens every file that may be
+// one step behind, so that each is repaired, and none needs tolerance once the volume is marked
+// clean.
 type recovery struct {
 	v      *volume
 	before time.Time // files changed later were changed by this mount

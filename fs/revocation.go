@@ -385,9 +385,9 @@ func (v *volume) denyIfLocked() error {
 	return nil
 }
 
-// lockByHand wipes all data keys and denies the use of any, or ends that. It has taken effect when it
-// returns: a file that is being opened sees that the mount is locked, or its handle is among those
-// that the round revokes.
+// lockByHand wipes all data keys and denies the use of any, or ends that. It has taken effect when
+// it returns: a file that is being opened sees that the mount is locked, or its handle is among
+// those that the round revokes.
 func (r *revocation) lockByHand(ctx context.Context, call keys.Call, lock bool) error {
 	if !r.v.isAdministrator(call) {
 		return unix.EPERM

@@ -11,8 +11,8 @@ import (
 // it writes later than users do, and tells the time (FUSE_SETATTR) only if the time has changed in
 // its own eyes. So the time that the backing file gets from each write is taken back.
 type times struct {
-	// mu guards modified, and the backing file's times: held for reading by changes that are not
-	// to show in them, and for writing where modified is set. envelope.File's lock is taken under it.
+	// mu guards modified, and the backing file's times: held for reading by changes that are not to
+	// show in them, and for writing where modified is set. envelope.File's lock is taken under it.
 	mu       lock.RWMutex[lock.Times]
 	modified unix.Timespec
 }
@@ -27,8 +27,8 @@ func (c *openFile) keepTime(change func() error) error {
 	return disk.SetModified(c.storage.FD, c.times.modified)
 }
 
-// stamp makes a user's change to the backing file. If the kernel caches writes, it tells the time by
-// itself: always, unless the volume is shared.
+// stamp makes a user's change to the backing file. If the kernel caches writes, it tells the time
+// by itself: always, unless the volume is shared.
 func (c *openFile) stamp(change func() error) error {
 	if c.v.shared() {
 		return c.setTime(change)

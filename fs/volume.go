@@ -35,7 +35,8 @@ type volume struct {
 	tolerance disk.Tolerance
 	started   time.Time
 
-	// tree guards the names of inodes against the names in the volume. It comes before all other locks.
+	// tree guards the names of inodes against the names in the volume. It comes before all other
+	// locks.
 	tree disk.Sharing
 
 	root       *inode

@@ -45,8 +45,8 @@ func TestFailedMountEndsOnce(t *testing.T) {
 	}
 }
 
-// TestCallerHasGroups has a caller's groups be known with the request, whatever the mount: later, the
-// process may be gone.
+// TestCallerHasGroups has a caller's groups be known with the request, whatever the mount: later,
+// the process may be gone.
 func TestCallerHasGroups(t *testing.T) {
 	ctx := &fuse.Context{Caller: fuse.Caller{Pid: uint32(unix.Getpid())}}
 	own, err := unix.Getgroups()
@@ -149,8 +149,8 @@ func openRoot(t *testing.T, k *kernel) int {
 	return fd
 }
 
-// TestRenameOverLink has a file be replaced by a rename at one of its links: its header doesn't name
-// that location any more.
+// TestRenameOverLink has a file be replaced by a rename at one of its links: its header doesn't
+// name that location any more.
 func TestRenameOverLink(t *testing.T) {
 	k := newKernel(t)
 	file := k.file(root, "a")

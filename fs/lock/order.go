@@ -1,8 +1,8 @@
 // Package lock declares the order of the file system's locks, and mutexes that know their place in
 // it. docs/locking.md says what each lock guards.
 //
-// A program built with the tag lockorder checks the order whenever it takes a lock, and measures how
-// long each lock is held. Without the tag, the mutexes are package sync's.
+// A program built with the tag lockorder checks the order whenever it takes a lock, and measures
+// how long each lock is held. Without the tag, the mutexes are package sync's.
 package lock
 
 // Rank is a place in the order: a goroutine may take a lock only if all locks that it holds come

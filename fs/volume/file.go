@@ -8,7 +8,8 @@ import (
 
 // OpenOwned opens a file whose mode keeps its own owner out: a header changes when a read-only file
 // is renamed, and the kernel has asked the mode already whether the caller may read or write. The
-// mode is put back at once.
+// mode is put back at once. Until then it lets in the owner only, who could change it anyway: a
+// process that is killed in between gives nobody else access.
 func OpenOwned(dir int, entry string, flags int) (int, error) {
 	handle, err := unix.Openat(dir, entry, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -22,7 +23,7 @@ func OpenOwned(dir int, entry string, flags int) (int, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return -1, unix.EACCES
 	}
-	if err := unix.Chmod(ProcPath(handle), st.Mode&0o7777|0o600); err != nil {
+	if err := unix.Chmod(ProcPath(handle), 0o600); err != nil {
 		return -1, err
 	}
 	fd, err := unix.Open(ProcPath(handle), unix.O_RDWR|flags&^unix.O_NOFOLLOW, 0)
