@@ -53,6 +53,10 @@ func (o grantOperations) createGrant(r *request, in *kms.CreateGrantInput) (*kms
 	return &kms.CreateGrantOutput{GrantToken: o.tokens.Grant(k.ID, id), GrantId: id.String()}, nil
 }
 
+// grantIsForService is the condition key that says whether one of AWS's services asks for a grant, of
+// its own. None does here.
+const grantIsForService = "kms:grantisforawsresource"
+
 func checkGrantConstraints(k *catalog.Key, c *kms.GrantConstraints) error {
 	if c == nil {
 		return nil
@@ -117,8 +121,9 @@ func (o grantOperations) describeGrant(r *request, g *store.Grant) {
 	if !g.Expires.IsZero() {
 		r.param("expirationDate", g.Expires.Format("2006-01-02T15:04:05.000Z"))
 	}
-	r.authz.Set("kms:granteeprincipal", g.Grantee)
-	r.authz.Set("kms:retiringprincipal", g.Retirer)
+	r.authz.SetPrincipal("kms:granteeprincipal", g.Grantee)
+	r.authz.SetPrincipal("kms:retiringprincipal", g.Retirer)
+	r.authz.SetBool(grantIsForService, false)
 	r.authz.SetList("kms:grantoperations", g.Operations)
 	var kinds []string
 	if len(g.Equals) > 0 {
@@ -213,6 +218,7 @@ func (o grantOperations) listGrants(r *request, in *kms.ListGrantsInput) (*kms.L
 	if err != nil {
 		return nil, err
 	}
+	r.authz.SetBool(grantIsForService, false)
 	k, err := o.named(r, "kms:ListGrants", in.KeyId)
 	if err != nil {
 		return nil, err
@@ -340,6 +346,7 @@ func (o grantOperations) revokeGrant(r *request, in *kms.RevokeGrantInput) (*kms
 	}
 	o.changes.Lock()
 	defer o.changes.Unlock()
+	r.authz.SetBool(grantIsForService, false)
 	k, err := o.named(r, "kms:RevokeGrant", in.KeyId)
 	if err != nil {
 		return nil, err

@@ -185,7 +185,7 @@ func importEnd(r *request, in *kms.ImportKeyMaterialInput) (time.Time, error) {
 		model = expires
 	}
 	r.textParam("expirationModel", in.ExpirationModel)
-	r.authz.Set("kms:expirationmodel", in.ExpirationModel)
+	r.authz.Set("kms:expirationmodel", model)
 	if err := kms.CheckEnum("expirationModel", model, expires, neverEnds); err != nil {
 		return time.Time{}, err
 	}
@@ -199,7 +199,7 @@ func importEnd(r *request, in *kms.ImportKeyMaterialInput) (time.Time, error) {
 	}
 	end := millis(in.ValidTo.Time)
 	r.param("validTo", end.Format(time.RFC3339))
-	r.authz.Set("kms:validto", end.Format(time.RFC3339))
+	r.authz.SetNumber("kms:validto", end.Unix())
 	if !end.After(r.time) || end.After(r.time.Add(kms.MaxImportLife)) {
 		return end, kms.Errorf(kms.CodeValidation, "The validTo date must be in the future, and at most 365 days ahead")
 	}

@@ -143,7 +143,10 @@ func (s *Service) wireHandlers() map[string]wire.Handler {
 
 // callerOf is the caller that a peer is, or speaks for.
 func callerOf(peer *wire.Peer) kms.Caller {
-	c := kms.Caller{Caller: peer.Caller, Executable: peer.Executable, AccessKeyID: peer.AccessKeyID, Address: peer.Address, RequestID: peer.RequestID, AtHome: peer.AtHome}
+	c := kms.Caller{
+		Caller: peer.Caller, AtHome: peer.AtHome, Executable: peer.Executable, AccessKeyID: peer.AccessKeyID,
+		Address: peer.Address, Insecure: peer.Insecure, UserAgent: peer.UserAgent, RequestID: peer.RequestID,
+	}
 	if b := peer.Behalf; b != nil {
 		c.Caller, c.Executable, c.Operation, c.Own, c.ViaFileSystem = b.Caller, "", b.Operation, b.Own, true
 		c.Path, c.Behind, c.SharedEventID, c.SpokenBy = b.Path, b.Behind, b.SharedEventID, peer.PID

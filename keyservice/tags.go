@@ -58,7 +58,7 @@ func (r *request) aboutTags(tags []kms.Tag) {
 	keys := make([]string, len(tags))
 	for i, t := range tags {
 		keys[i] = t.TagKey
-		r.authz.Set("aws:requesttag/"+strings.ToLower(t.TagKey), t.TagValue)
+		r.authz.SetList("aws:requesttag/"+strings.ToLower(t.TagKey), []string{t.TagValue}) // which may be empty
 	}
 	r.authz.SetList("aws:tagkeys", keys)
 }

@@ -40,8 +40,7 @@ func ExampleMalformedError() {
 	}`)
 	fmt.Println(err)
 	// Output:
-	// malformed policy document: Statement.Action: there is no action "kms:Decript": do you mean
-	// kms:Decrypt?
+	// malformed policy document: Statement.Action: there is no action "kms:Decript": do you mean kms:Decrypt?
 }
 
 func ExampleParsePrincipal() {
@@ -54,7 +53,8 @@ func ExampleParsePrincipal() {
 		fmt.Println(principal.ARN("123456789012"))
 	}
 	// Output:
-	// arn:kmsfs:iam::123456789012:user/alice arn:kmsfs:iam::123456789012:user/uid:1000
-	// arn:kmsfs:iam::123456789012:root invalid principal "role:admin": want uid:N, user:NAME,
-	// gid:N, group:NAME, or an ARN of this account
+	// arn:kmsfs:iam::123456789012:user/alice
+	// arn:kmsfs:iam::123456789012:user/uid:1000
+	// arn:kmsfs:iam::123456789012:root
+	// invalid principal "role:admin": want uid:N, user:NAME, gid:N, group:NAME, or an ARN of this account
 }

@@ -90,7 +90,7 @@ func (p *parser) possible(op operator, key *Key, text string) error {
 	forms := []string{key.Form}
 	switch {
 	case key.Type == PrincipalARN:
-		forms = principalForms(p.scope.Account)
+		forms = principalForms(p.scope.Account, key.Groups)
 	case key.Form == "":
 		return nil
 	}

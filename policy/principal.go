@@ -72,10 +72,14 @@ func ParsePrincipal(text, account string) (Principal, error) {
 	return Principal{}, invalidPrincipal(text, account)
 }
 
-// principalForms are patterns of the ARNs that callers have.
-func principalForms(account string) []string {
+// principalForms are patterns of the ARNs of the account, of users and, if asked for, of groups.
+func principalForms(account string, groups bool) []string {
 	prefix := arnPrefix(account)
-	return []string{prefix + "root", prefix + userResource + "*", prefix + userResource + uidPrefix + "*"}
+	forms := []string{prefix + "root", prefix + userResource + "*", prefix + userResource + uidPrefix + "*"}
+	if groups {
+		forms = append(forms, prefix+groupResource+"*", prefix+groupResource+gidPrefix+"*")
+	}
+	return forms
 }
 
 // parseShort reads the short form of a principal that was written as text.

@@ -28,6 +28,8 @@ type Key struct {
 	// Name is such as "kms:ViaService". A name that ends with ":" or "/" is followed by any text.
 	Name string
 	Type KeyType
+	// Groups says that a principal may be a group.
+	Groups bool
 	// Form is a pattern of the key's values, like those of Scope.Resources; empty for any.
 	Form string
 }

@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strconv"
@@ -15,6 +16,13 @@ var _ policy.Attributes = (*Request)(nil)
 const (
 	contextKey = "kms:encryptioncontext:"
 	tagKey     = "aws:resourcetag/"
+)
+
+const (
+	// localAddress is the value of aws:SourceIp for calls that came over no network.
+	localAddress = "127.0.0.1"
+	// localAgent is the value of aws:UserAgent for calls that came without one.
+	localAgent = "kmsfs"
 )
 
 // Append appends the values of a condition key in lower case.
@@ -41,7 +49,8 @@ func (r *Request) Append(values []string, key string) []string {
 	return values
 }
 
-// appendContext appends the value of a pair of the encryption context. Keys that differ in case only are refused beforehand.
+// appendContext appends the value of a pair of the encryption context. Keys that differ in case
+// only are refused beforehand.
 func (r *Request) appendContext(values []string, name string) []string {
 	for key, value := range r.context {
 		if strings.EqualFold(key, name) {
@@ -91,9 +100,23 @@ func (r *Request) appendAWS(values []string, key string) []string {
 	}
 	switch key {
 	case "aws:principalarn":
-		return append(values, r.subject.names().ARN)
-	case "aws:principalaccount", "aws:sourceaccount":
+		return r.appendPrincipal(values)
+	case "aws:principalaccount", "aws:resourceaccount":
 		return append(values, r.authorizer.names.Account)
+	case "aws:principaltype":
+		return append(values, r.principalType())
+	case "aws:principalisawsservice":
+		return append(values, "false")
+	case "aws:requestedregion":
+		return append(values, r.authorizer.names.Region)
+	case "aws:securetransport":
+		return append(values, strconv.FormatBool(!r.caller.Insecure))
+	case "aws:sourceip":
+		return append(values, cmp.Or(r.caller.Address, localAddress))
+	case "aws:useragent":
+		return append(values, cmp.Or(r.caller.UserAgent, r.via, localAgent))
+	case "aws:viaawsservice":
+		return append(values, strconv.FormatBool(r.via != ""))
 	case "aws:username":
 		return append(values, r.subject.names().Shown)
 	case "aws:userid":
@@ -104,6 +127,23 @@ func (r *Request) appendAWS(values []string, key string) []string {
 		return append(values, strconv.FormatInt(r.time.Unix(), 10))
 	}
 	return values
+}
+
+// appendPrincipal appends the ARN of the caller in each of its spellings. As in AWS, that of the
+// account's owner is the account's root.
+func (r *Request) appendPrincipal(values []string) []string {
+	if r.subject.owns {
+		return append(values, r.authorizer.names.Root())
+	}
+	return append(values, r.authorizer.spellings(policy.Principal{Kind: policy.UID, ID: r.subject.uid}, r.time)...)
+}
+
+// principalType is the value of aws:PrincipalType.
+func (r *Request) principalType() string {
+	if r.subject.owns {
+		return "Account"
+	}
+	return "User"
 }
 
 func (r *Request) appendLocal(values []string, key string) []string {

@@ -1,5 +1,5 @@
-// package authz decides whether a caller may perform an operation of the key service: by an explicit
-// Deny, then the key policy, then grants. What concerns no key goes by the service policy.
+// Package authz decides whether a caller may perform an operation of the key service: by an
+// explicit Deny, then the key policy, then grants. What concerns no key goes by the service policy.
 package authz
 
 import (
@@ -32,8 +32,8 @@ const actionPrefix = "kms:"
 // Verdict is the answer to a question.
 type Verdict struct {
 	Allowed bool
-	// By is one of the constants above. Statement is the policy statement that decided, and Grant the
-	// grant.
+	// By is one of the constants above. Statement is the policy statement that decided, and Grant
+	// the grant.
 	By        string
 	Statement policy.Decision
 	Grant     *store.Grant
@@ -97,8 +97,8 @@ func (a *Authorizer) Authorize(r *Request, action string, key *Resource, alias s
 	return a.denial(r, action, key.ARN, v)
 }
 
-// Decide answers in the order of AWS: an explicit Deny, then the key policy, with what it leaves to the
-// service policy, then grants.
+// Decide answers in the order of AWS: an explicit Deny, then the key policy, with what it leaves to
+// the service policy, then grants.
 func (a *Authorizer) Decide(r *Request, action string) (Verdict, error) {
 	v := a.decideByPolicies(r, action, r.key)
 	if v.By != ByDefault || r.key.Grants == nil {
@@ -111,8 +111,8 @@ func (a *Authorizer) Decide(r *Request, action string) (Verdict, error) {
 	return v, err
 }
 
-// AllowsLater says whether policies would allow the action if the key were as proposed. Grants don't
-// count.
+// AllowsLater says whether policies would allow the action if the key were as proposed. Grants
+// don't count.
 func (a *Authorizer) AllowsLater(r *Request, action string, proposed *Resource) bool {
 	was := r.key
 	r.key = proposed
@@ -169,8 +169,8 @@ func (a *Authorizer) AuthorizeAccount(r *Request, action, resource string) error
 	return a.denial(r, action, resource, Verdict{By: ByServicePolicy, Statement: d})
 }
 
-// AuthorizeUser returns an error unless the caller may perform the action on a user. Users may act on
-// themselves unless the service policy denies it. With an access key they may only if the policy
+// AuthorizeUser returns an error unless the caller may perform the action on a user. Users may act
+// on themselves unless the service policy denies it. With an access key they may only if the policy
 // allows it, so that a stolen access key doesn't make others.
 func (a *Authorizer) AuthorizeUser(r *Request, action string, uid uint32) error {
 	resource := a.users.User(uid, r.time).ARN
@@ -182,8 +182,8 @@ func (a *Authorizer) AuthorizeUser(r *Request, action string, uid uint32) error 
 	return a.denial(r, action, resource, Verdict{By: ByServicePolicy, Statement: d})
 }
 
-// AuthorizeRetire returns an error unless the caller may retire the grant: as its retiring principal,
-// as its grantee if the grant is for RetireGrant, or by the service policy.
+// AuthorizeRetire returns an error unless the caller may retire the grant: as its retiring
+// principal, as its grantee if the grant is for RetireGrant, or by the service policy.
 func (a *Authorizer) AuthorizeRetire(r *Request, key *Resource, g *store.Grant) error {
 	const action = "kms:RetireGrant"
 	r.key, r.alias, r.context = key, "", nil

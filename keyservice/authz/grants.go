@@ -10,7 +10,8 @@ import (
 	"kmsfs/policy"
 )
 
-// Grants finds the grants of a key by their grantee, and remembers them. It is safe for concurrent use.
+// Grants finds the grants of a key by their grantee, and remembers them. It is safe for concurrent
+// use.
 type Grants struct {
 	read func(policy.Principal) ([]*store.Grant, error)
 
@@ -49,7 +50,8 @@ func (r *Request) allowedBy(g *store.Grant, operation string) bool {
 // ContextPath is the pair of the encryption context that has a file's path.
 const ContextPath = "kmsfs:path"
 
-// constraintsHold says whether an encryption context is one that the grant is for. Names and values are compared exactly.
+// constraintsHold says whether an encryption context is one that the grant is for. Names and values
+// are compared exactly.
 func constraintsHold(g *store.Grant, context map[string]string) bool {
 	if len(g.Equals) > 0 && len(g.Equals) != len(context) {
 		return false
@@ -70,7 +72,8 @@ func isSubset(part, whole map[string]string) bool {
 	return true
 }
 
-// isBeneath says whether a path is the prefix, or lies beneath it: /a/b and /a/b/c are beneath /a/b, and /a/bc is not.
+// isBeneath says whether a path is the prefix, or lies beneath it: /a/b and /a/b/c are beneath
+// /a/b, and /a/bc is not.
 func isBeneath(path, prefix string) bool {
 	rest, ok := strings.CutPrefix(path, prefix)
 	return ok && (rest == "" || rest[0] == '/' || strings.HasSuffix(prefix, "/"))

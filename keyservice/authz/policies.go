@@ -7,8 +7,8 @@ import (
 
 // Policies are the documents that hold for more than one key.
 type Policies struct {
-	// Standard is the key policy of keys that were given none, and StandardText what GetKeyPolicy shows
-	// of it. Managed and ManagedText are those of the keys that the file system manages.
+	// Standard is the key policy of keys that were given none, and StandardText what GetKeyPolicy
+	// shows of it. Managed and ManagedText are those of the keys that the file system manages.
 	Standard, Managed         *policy.Document
 	StandardText, ManagedText string
 }

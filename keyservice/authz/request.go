@@ -56,8 +56,8 @@ func (a *Authorizer) Ask(uid uint32, via string, now time.Time) *Request {
 	return r
 }
 
-// On sets the key that the next question is about, which an alias may have named, and the encryption
-// context.
+// On sets the key that the next question is about, which an alias may have named, and the
+// encryption context.
 func (r *Request) On(key *Resource, alias string, context map[string]string) {
 	r.key, r.alias, r.context = key, alias, context
 }
@@ -82,6 +82,25 @@ func (r *Request) SetNumber(key string, n int64) { r.Set(key, strconv.FormatInt(
 
 // SetList gives a condition key that may have several values all of them.
 func (r *Request) SetList(key string, texts []string) { r.set(value{key: key, texts: texts}) }
+
+// SetPrincipal gives a condition key a principal, which is given by its ARN, in each of its
+// spellings. An empty ARN is none.
+func (r *Request) SetPrincipal(key, arn string) {
+	p, err := policy.ParsePrincipal(arn, r.authorizer.names.Account)
+	if err != nil {
+		r.Set(key, arn)
+		return
+	}
+	r.SetList(key, r.authorizer.spellings(p, r.time))
+}
+
+// spellings are the ARNs of a principal: by name if there is one, and by number.
+func (a *Authorizer) spellings(p policy.Principal, now time.Time) (arns []string) {
+	for _, p := range a.users.Spellings(p, now) {
+		arns = append(arns, p.ARN(a.names.Account))
+	}
+	return arns
+}
 
 func (r *Request) set(v value) {
 	for i := range r.values {

@@ -1,4 +1,3 @@
-// Package authz decides whether a caller may perform an operation of the key service.
 package authz
 
 import (
@@ -78,7 +77,7 @@ var conditionKeys = []policy.Key{
 	{Name: "kms:GrantConstraintType"},
 	{Name: "kms:GrantIsForAWSResource", Type: policy.Bool},
 	{Name: "kms:GrantOperations", Type: policy.Texts},
-	{Name: "kms:GranteePrincipal", Type: policy.PrincipalARN},
+	{Name: "kms:GranteePrincipal", Type: policy.PrincipalARN, Groups: true},
 	{Name: "kms:KeyAgreementAlgorithm"},
 	{Name: "kms:KeyOrigin"},
 	{Name: "kms:KeySpec"},
@@ -89,7 +88,7 @@ var conditionKeys = []policy.Key{
 	{Name: "kms:ReEncryptOnSameKey", Type: policy.Bool},
 	{Name: "kms:RequestAlias", Form: kms.AliasPrefix + "*"},
 	{Name: "kms:ResourceAliases", Type: policy.Texts, Form: kms.AliasPrefix + "*"},
-	{Name: "kms:RetiringPrincipal", Type: policy.PrincipalARN},
+	{Name: "kms:RetiringPrincipal", Type: policy.PrincipalARN, Groups: true},
 	{Name: "kms:RotationPeriodInDays", Type: policy.Number},
 	{Name: "kms:ScheduleKeyDeletionPendingWindowInDays", Type: policy.Number},
 	{Name: "kms:SigningAlgorithm"},

@@ -14,8 +14,8 @@ const (
 
 // names makes and reads a home's ARNs.
 type ARNs struct {
-	// home is the home's name, in the place of AWS's region, and account its twelve digits.
-	region, Account string
+	// Region is the home's name, and Account has twelve digits.
+	Region, Account string
 	// prefix is what the ARNs of keys and aliases begin with.
 	prefix string
 }
@@ -45,7 +45,7 @@ func (n ARNs) Local(id string) (string, error) {
 	switch {
 	case len(parts) != 6 || parts[1] != "kmsfs" || parts[2] != "kms":
 		return "", Errorf(CodeInvalidArn, "Invalid arn %s", id)
-	case parts[3] != n.region:
+	case parts[3] != n.Region:
 		return "", Errorf(CodeNotFound, "Invalid arn %s", parts[3])
 	case parts[4] != n.Account:
 		return "", Errorf(CodeNotFound, "Invalid arn %s", id)

@@ -29,6 +29,10 @@ type Caller struct {
 	AtHome bool
 	// AccessKeyID is the access key that the call was signed with, and Address where it came from; empty for processes of this machine.
 	AccessKeyID, Address string
+	// Insecure says that the call came over a network without TLS.
+	Insecure bool
+	// UserAgent is the program that the caller says it is; empty if it says nothing.
+	UserAgent string
 	// RequestID names the call; zero for one to be made up.
 	RequestID uuid.UUID
 }

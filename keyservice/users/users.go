@@ -115,6 +115,49 @@ func (u *Directory) Exists(p policy.Principal) bool {
 	return err == nil
 }
 
+// Spellings returns a principal in each way that policies may name it: a user or a group by name, if it
+// has one, and by number.
+func (u *Directory) Spellings(p policy.Principal, now time.Time) []policy.Principal {
+	named, numbered := p, p
+	switch p.Kind {
+	case policy.UID:
+		named = policy.Principal{Kind: policy.User, Name: u.User(p.ID, now).Name}
+	case policy.GID:
+		named = policy.Principal{Kind: policy.Group, Name: u.Group(p.ID, now).Name}
+	case policy.User, policy.Group:
+		var err error
+		if numbered, err = lookNumber(p); err != nil {
+			return []policy.Principal{p}
+		}
+	default:
+		return []policy.Principal{p}
+	}
+	if named.Name == "" {
+		return []policy.Principal{numbered}
+	}
+	return []policy.Principal{named, numbered}
+}
+
+// lookNumber returns a user or a group, which is given by name, by number.
+func lookNumber(p policy.Principal) (policy.Principal, error) {
+	kind, number := policy.UID, ""
+	if p.Kind == policy.User {
+		found, err := user.Lookup(p.Name)
+		if err != nil {
+			return p, err
+		}
+		number = found.Uid
+	} else {
+		found, err := user.LookupGroup(p.Name)
+		if err != nil {
+			return p, err
+		}
+		kind, number = policy.GID, found.Gid
+	}
+	id, err := strconv.ParseUint(number, 10, 32)
+	return policy.Principal{Kind: kind, ID: uint32(id)}, err
+}
+
 func (u *Directory) lookUser(uid uint32) Name {
 	known := Name{Shown: "uid:" + decimal(uid)}
 	if found, err := user.LookupId(decimal(uid)); err == nil {

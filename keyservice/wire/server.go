@@ -43,6 +43,9 @@ const (
 	// maxConnections bounds a listener's connections at a time; others wait to be accepted.
 	maxConnections = 1024
 
+	// maxUserAgent bounds the header User-Agent in bytes, as policies see it.
+	maxUserAgent = 1024
+
 	// healthPath is where anybody may ask, by GET, whether the service works.
 	healthPath = "/health"
 )
@@ -60,6 +63,9 @@ type Peer struct {
 	AccessKeyID string
 	// Address is the IP address that a signed call came from.
 	Address string
+	// Insecure says that the call came over a network without TLS, and UserAgent is the header of that name.
+	Insecure  bool
+	UserAgent string
 	// RequestID is the call's name, which the answer has in the header x-amzn-RequestId.
 	RequestID uuid.UUID
 }
@@ -312,12 +318,14 @@ func (s *Server) peer(r *http.Request, body []byte) (Peer, error) {
 	if !ok || from.err != nil {
 		return Peer{}, &kms.Error{Code: kms.CodeInternal, Message: "the caller can't be told"}
 	}
+	userAgent := r.UserAgent()
+	userAgent = userAgent[:min(len(userAgent), maxUserAgent)]
 	if from.local {
 		behalf, err := s.behalfOf(r, &from)
-		return Peer{Caller: from.caller, AtHome: from.atHome, Executable: from.executable, Behalf: behalf}, err
+		return Peer{Caller: from.caller, AtHome: from.atHome, Executable: from.executable, Behalf: behalf, UserAgent: userAgent}, err
 	}
 	accessKey, caller, err := authenticate(r, body, s.service.Credentials, time.Now())
-	return Peer{Caller: caller, AccessKeyID: accessKey, Address: addressOf(r)}, err
+	return Peer{Caller: caller, AccessKeyID: accessKey, Address: addressOf(r), Insecure: r.TLS == nil, UserAgent: userAgent}, err
 }
 
 // errorBody is an exception as it goes over the wire.
