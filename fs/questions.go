@@ -16,7 +16,7 @@ import (
 // questions are what an operation asks of the key service, and the answers that it has.
 //
 // Code that holds locks asks as if it called the service. A question without an answer is an error,
-// *unanswered, that the code returns like any other error. operation.run then releases all locks,
+// *unanswered, that the code returns like any other error. request.run then releases all locks,
 // calls the service, and runs the code again. The code resolves everything anew, finds the answers
 // to the questions that it asks again, and asks anew what has changed meanwhile. So code asks
 // before it changes anything.
@@ -41,7 +41,7 @@ type unanswered struct {
 
 func (*unanswered) Error() string { return "the key service has not been asked yet" }
 
-// isUnanswered says whether an error must be passed on to operation.run.
+// isUnanswered says whether an error must be passed on to request.run.
 func isUnanswered(err error) bool {
 	var open *unanswered
 	return errors.As(err, &open)
