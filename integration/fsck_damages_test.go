@@ -72,15 +72,15 @@ func damages() []damage {
 		}},
 		{
 			name: "Size", run: func(t *testing.T, b backing) { must(t, os.Truncate(b.path("file"), 4*page+10)) }, want: []string{"size file"},
-			changed: map[string][]byte{"file": file[:3044+3*4068]},
+			gone: []string{"file"}, lost: map[string][]byte{"file": nil},
 		},
 		{name: "SizeLonger", run: func(_ *testing.T, b backing) {
 			b.edit("file", func(c []byte) []byte { return append(c, make([]byte, 7*page-len(c))...) })
 		}, want: []string{"block file"}, gone: []string{"file"}, lost: map[string][]byte{"file": append(bytes.Clone(file), make([]byte, 3044+6*4068-len(file))...), "file.damaged": nil}},
-		{name: "CutToHeader", run: func(t *testing.T, b backing) { must(t, os.Truncate(b.path("file"), header)) }, want: []string{"size file"}, changed: map[string][]byte{"file": {}}},
+		{name: "CutToHeader", run: func(t *testing.T, b backing) { must(t, os.Truncate(b.path("file"), header)) }, want: []string{"size file"}, gone: []string{"file"}, lost: map[string][]byte{"file": nil}},
 		{
 			name: "CutAtBlock", run: func(t *testing.T, b backing) { must(t, os.Truncate(b.path("file"), 3*page)) }, want: []string{"block file"},
-			changed: map[string][]byte{"file": file[:3044+2*4068]},
+			gone: []string{"file"}, lost: map[string][]byte{"file": append(bytes.Clone(file[:3044+4068]), make([]byte, 4068)...), "file.damaged": nil},
 		},
 		{name: "Block", run: flipped("file", 2*page+100), want: []string{"block file"}, gone: []string{"file"}, lost: map[string][]byte{"file": zeroed, "file.damaged": nil}},
 		{name: "LastBlock", run: func(_ *testing.T, b backing) {

@@ -49,6 +49,8 @@ type damage struct {
 	// kept are files whose content is the same after repair, lost those that then lie in lost+found with their
 	// content, by their names there.
 	kept, lost []string
+	// taken are files that repair doesn't leave in their places.
+	taken []string
 	// only is "sealed" or "plain" where the damage is one to such names only.
 	only string
 }
@@ -114,7 +116,27 @@ var damages = []damage{
 	},
 	{
 		name: "SizeWithoutHeader", do: func(f *fixture) { f.must(os.Truncate(f.backing("/d/file"), 500)) },
-		faults: []string{"size /d/file"}, kept: []string{"/e/other"},
+		faults: []string{"size /d/file"}, kept: []string{"/e/other"}, taken: []string{"/d/file"},
+	},
+	{
+		name: "CutAtBlock", do: func(f *fixture) { f.must(os.Truncate(f.backing("/d/file"), 3*page)) },
+		faults: []string{"block /d/file"}, kept: []string{"/e/other"}, taken: []string{"/d/file"},
+	},
+	{
+		name: "CutWithinBlock", do: func(f *fixture) { f.must(os.Truncate(f.backing("/d/file"), 3*page+500)) },
+		faults: []string{"block /d/file"}, kept: []string{"/e/other"}, taken: []string{"/d/file"},
+	},
+	{
+		name: "CutToHeader", do: func(f *fixture) { f.must(os.Truncate(f.backing("/d/file"), 1024)) },
+		faults: []string{"size /d/file"}, kept: []string{"/e/other"}, taken: []string{"/d/file"},
+	},
+	{
+		name: "CutToNothing", do: func(f *fixture) { f.must(os.Truncate(f.backing("/d/file"), 0)) },
+		faults: []string{"size /d/file"}, kept: []string{"/e/other"}, taken: []string{"/d/file"},
+	},
+	{
+		name: "Extended", do: func(f *fixture) { f.must(os.Truncate(f.backing("/d/file"), 7*page)) },
+		faults: []string{"block /d/file"}, kept: []string{"/e/other"}, taken: []string{"/d/file"},
 	},
 	{
 		name: "Block", do: func(f *fixture) { f.flip(f.backing("/d/file"), 2*page+100) },
@@ -202,6 +224,11 @@ func TestDamages(t *testing.T) {
 				}
 				for _, name := range d.lost {
 					f.wantContent("/lost+found/" + name)
+				}
+				for _, p := range d.taken {
+					if _, err := os.Lstat(f.backing(p)); !os.IsNotExist(err) {
+						t.Errorf("%s is in its place after repair: %v", p, err)
+					}
 				}
 			})
 		}

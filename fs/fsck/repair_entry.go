@@ -19,6 +19,9 @@ type entryRepair struct {
 	suspect
 	dir int
 	id  envelope.DirectoryID // of the directory it lies in
+	// tolerated says that an unclean end may have left the entry one step behind. It is decided
+	// before the first repair, which changes the time that decides.
+	tolerated bool
 }
 
 var errRootRecord = errors.New("the root directory can't be repaired: restore its owner, or kmsfs.dir from a backup of the volume")
@@ -38,6 +41,10 @@ func (e *entryRepair) open() error {
 		return err
 	}
 	e.dir, e.id = dir, record.ID
+	var st unix.Stat_t
+	if unix.Fstatat(dir, e.entry.Name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
+		e.tolerated = e.tolerance.Covers(st.Ctim)
+	}
 	return nil
 }
 

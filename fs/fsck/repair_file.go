@@ -135,14 +135,18 @@ func (p *fileRepair) giveBack() outcome {
 	return outcome{"given back to " + volume.OwnerName(owner), err}
 }
 
-// tolerate accepts what an unclean end may have left, and says whether that repairs the file.
+// tolerate accepts what an unclean end may have left, and says whether that repairs the file. It
+// accepts nothing of a file that no unclean end can have left so.
 func (p *fileRepair) tolerate(f finding) (outcome, bool) {
+	if !p.tolerated {
+		return outcome{}, false
+	}
 	accepted := &acceptances{}
 	err := p.note(f.class, "accepted, as far as an unclean end may have left it so")
 	if err != nil {
 		return outcome{err: err}, true
 	}
-	if p.lacksHeader() {
+	if p.isEmpty() {
 		return p.giveHeader(), true
 	}
 	err = p.withFile(p.dir, p.entry.Name, accepted, func(f opened) error {
@@ -165,11 +169,11 @@ func (p *fileRepair) tolerate(f finding) (outcome, bool) {
 	return outcome{"accepted, as after an unclean end: " + strings.Join(accepted.what, ", "), nil}, true
 }
 
-// lacksHeader says whether an unclean end has left the file without a header.
-func (p *fileRepair) lacksHeader() bool {
+// isEmpty says whether the file has not even a header.
+func (p *fileRepair) isEmpty() bool {
 	var st unix.Stat_t
 	err := unix.Fstatat(p.dir, p.entry.Name, &st, unix.AT_SYMLINK_NOFOLLOW)
-	return err == nil && st.Size == 0 && p.tolerance.Covers(st.Ctim)
+	return err == nil && st.Size == 0
 }
 
 // giveHeader makes such a file an empty one.
