@@ -19,6 +19,10 @@ var binary string
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) int {
+	if err := enterNamespace(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	dir, err := os.MkdirTemp("", "kmsfs-test-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
