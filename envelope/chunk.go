@@ -71,23 +71,23 @@ func (f *File) openChunk(w *worker, dst, sealed []byte, i int64) error {
 	if s.found {
 		v := &s.newest
 		if v.flipped {
-			f.accept(first, "last flag")
+			f.accept(BlockPart(first), "last flag")
 		}
 		if v.length != len(dst) {
 			if !f.options.Tolerant || last || v.length > len(dst) {
-				return &CorruptError{Block: first, Reason: "has another length", Err: ErrAuthentication}
+				return &CorruptError{Part: BlockPart(first), Reason: "has another length", Err: ErrAuthentication}
 			}
-			f.accept(first, "not yet grown")
+			f.accept(BlockPart(first), "not yet grown")
 		}
 		if !w.codec.unpack(dst[:v.length], v) {
-			return &CorruptError{Block: first, Reason: "does not decompress", Err: ErrFormat}
+			return &CorruptError{Part: BlockPart(first), Reason: "does not decompress", Err: ErrFormat}
 		}
 		clear(dst[v.length:])
 		return nil
 	}
 	if s.opened != 0 && f.options.Tolerant {
 		s.clearPages(sealed)
-		f.accept(first, "cut short")
+		f.accept(BlockPart(first), "cut short")
 	}
 	for p := 0; p*blockSize < len(dst); p++ {
 		block := dst[p*blockSize : min((p+1)*blockSize, len(dst))]

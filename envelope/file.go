@@ -38,9 +38,9 @@ type FileOptions struct {
 	Tolerant bool
 	// ReadOnly says that nothing is written to the storage: what would change it returns syscall.EROFS.
 	ReadOnly bool
-	// Repaired, if not nil, is called for each block (or -2, the size) that was accepted only because of Tolerant. It may be
-	// called by several goroutines at once, and must not use the File.
-	Repaired func(block int64, what string)
+	// Repaired, if not nil, is called for each block, or the size, that was accepted only because of
+	// Tolerant. Several goroutines may call it at once. It must not use the File.
+	Repaired func(part Part, what string)
 	// Fresh, if not nil, gives a new data key, and a header with its wrapped form, when the content under the old one has gone:
 	// at truncation to nothing, and at the first write to a file that was opened empty. The File takes what it needs from the
 	// key before the call that asked for it returns. Fresh must not use the File.
@@ -75,17 +75,18 @@ type File struct {
 	slots slots // of chunks that were written and not yet synced
 	undo  *undo // of a replacement that has not ended
 
-	// accepted are the blocks that were accepted under tolerance and not yet reported; any says whether there are some.
+	// accepted are the parts that were accepted under tolerance and not yet reported. any says
+	// whether there are some.
 	accepted struct {
-		any    atomic.Bool
-		mu     sync.Mutex
-		blocks []acceptance
+		any   atomic.Bool
+		mu    sync.Mutex
+		parts []acceptance
 	}
 }
 
 type acceptance struct {
-	block int64
-	what  string
+	part Part
+	what string
 }
 
 const (
@@ -266,7 +267,7 @@ func (f *File) readRun(p []byte, off int64) (int, error) {
 	if err := share(units, f.layout.shares(units), o); err != nil {
 		done := 0
 		if corrupt, ok := errors.AsType[*CorruptError](err); ok {
-			done = int(max(f.layout.start(f.layout.of(blockStart(corrupt.Block)))-off, 0))
+			done = int(max(f.layout.start(f.layout.of(blockStart(corrupt.Part.Block)))-off, 0))
 		}
 		return done, err
 	}
@@ -294,7 +295,7 @@ func readFailed(block int64, err error) error {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("reading block %d: %w", block, err)
 	}
-	return &CorruptError{Block: block, Reason: "cut off", Err: ErrAuthentication}
+	return &CorruptError{Part: BlockPart(block), Reason: "cut off", Err: ErrAuthentication}
 }
 
 // opening is a request to open a run of units.
@@ -354,12 +355,12 @@ func (f *File) openBlock(w *worker, dst, sealed []byte, i int64) error {
 		n, what := f.keys.recover(w, dst, sealed, i, last)
 		if what != "" && (!last || n == len(dst)) {
 			clear(dst[n:])
-			f.accept(i, what)
+			f.accept(BlockPart(i), what)
 			return nil
 		}
 		clear(dst)
 	}
-	return &CorruptError{Block: i, Reason: "does not open", Err: ErrAuthentication}
+	return &CorruptError{Part: BlockPart(i), Reason: "does not open", Err: ErrAuthentication}
 }
 
 // isHole says whether what is stored for block i is a hole, if the block isn't the last.

@@ -388,13 +388,14 @@ func (g *given) packageFile(v *envelope.Volume) (any, error) {
 		content, err = readAll(f)
 	}
 	if corrupt, ok := errors.AsType[*envelope.CorruptError](err); ok {
-		switch corrupt.Block {
-		case -1:
+		switch corrupt.Part.Kind {
+		case envelope.PartHeader, envelope.PartOverflow:
 			return nil, errHeader
-		case -2:
+		case envelope.PartSize:
 			return nil, errSize
+		default:
+			return nil, &refusal{"block", corrupt.Part.Block}
 		}
-		return nil, &refusal{"block", corrupt.Block}
 	} else if err != nil {
 		return nil, err
 	}

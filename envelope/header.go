@@ -166,7 +166,7 @@ func (v *Volume) ReadHeader(st Storage, tolerant bool) (*Header, error) {
 		if tolerant {
 			return nil, ErrEmpty
 		}
-		return nil, &CorruptError{Block: -2, Reason: fmt.Sprintf("%d bytes are too few for a header", n), Err: ErrFormat}
+		return nil, &CorruptError{Part: Part{Kind: PartSize}, Reason: fmt.Sprintf("%d bytes are too few for a header", n), Err: ErrFormat}
 	}
 	return v.parseHeader(image, st.Overflow)
 }
@@ -286,7 +286,7 @@ func (v *Volume) mergeOverflow(h *Header, hash []byte, more func() ([]byte, erro
 			return fmt.Errorf("reading overflow: %w", err)
 		}
 		if !slices.Contains(h.digests, sha256.Sum256(value)) {
-			return corruptOverflow("overflow is missing or not the header's", ErrAuthentication)
+			return corruptOverflow("missing, or not the header's", ErrAuthentication)
 		}
 		if h.overflow, err = v.openOverflow(value, h.FileID); err != nil {
 			return err
@@ -445,7 +445,7 @@ func (v *Volume) associateHeader(h *Header) []byte {
 }
 
 func corruptHeader(reason string, err error) error {
-	return &CorruptError{Block: -1, Reason: reason, Err: err}
+	return &CorruptError{Part: Part{Kind: PartHeader}, Reason: reason, Err: err}
 }
 
 // decoder takes fields off the front of b. What is not there is zero, and makes it bad.

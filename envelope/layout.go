@@ -112,7 +112,7 @@ func CipherSize(plainSize int64) int64 {
 func PlainSize(cipherSize int64) (int64, error) {
 	plainSize := TolerantPlainSize(cipherSize)
 	if CipherSize(plainSize) != cipherSize {
-		return 0, &CorruptError{Block: -2, Reason: fmt.Sprintf("no sealed file has %d bytes", cipherSize), Err: ErrFormat}
+		return 0, &CorruptError{Part: Part{Kind: PartSize}, Reason: fmt.Sprintf("no sealed file has %d bytes", cipherSize), Err: ErrFormat}
 	}
 	return plainSize, nil
 }

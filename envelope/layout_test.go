@@ -41,7 +41,7 @@ func TestLayout(t *testing.T) {
 		got, err := envelope.PlainSize(cipher)
 		var corrupt *envelope.CorruptError
 		if possible := plain >= 0 && envelope.CipherSize(plain) == cipher; possible && (err != nil || got != plain) ||
-			!possible && (!errors.As(err, &corrupt) || corrupt.Block != -2 || !errors.Is(err, envelope.ErrFormat)) {
+			!possible && (!errors.As(err, &corrupt) || corrupt.Part.Kind != envelope.PartSize || !errors.Is(err, envelope.ErrFormat)) {
 			t.Fatalf("plaintext of %d bytes: %d, %v, want %d", cipher, got, err, plain)
 		}
 		if got := envelope.TolerantPlainSize(cipher); got != max(plain, 0) {

@@ -5,7 +5,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
-	"fmt"
 	"slices"
 	"strings"
 )
@@ -60,7 +59,7 @@ func (v *Volume) openOverflow(value []byte, id FileID) (o overflow, err error) {
 	b := value
 	if !v.config.PlaintextNames {
 		if b, err = v.details.DecryptDeterministically(value, v.associate(overflowLabel, id)); err != nil {
-			return overflow{}, corruptOverflow("overflow does not open", ErrAuthentication)
+			return overflow{}, corruptOverflow("does not open", ErrAuthentication)
 		}
 	}
 	d := decoder{b: b}
@@ -86,13 +85,13 @@ func (v *Volume) openOverflow(value []byte, id FileID) (o overflow, err error) {
 		d.bad = true
 	}
 	if !d.done() {
-		return overflow{}, corruptOverflow("overflow is malformed", ErrFormat)
+		return overflow{}, corruptOverflow("malformed", ErrFormat)
 	}
 	return o, nil
 }
 
 func corruptOverflow(reason string, err error) error {
-	return corruptHeader(reason, fmt.Errorf("%w: %w", ErrOverflow, err))
+	return &CorruptError{Part: Part{Kind: PartOverflow}, Reason: reason, Err: err}
 }
 
 // digest returns what stands for l in the overflow of the file with that ID.

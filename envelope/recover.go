@@ -14,7 +14,7 @@ func (f *File) openEnd() error {
 	if !f.options.Tolerant {
 		f.size, err = PlainSize(now)
 		if err == nil && f.header.content != (f.size > 0) {
-			err = &CorruptError{Block: -2, Reason: fmt.Sprintf("header does not belong to %d bytes of content", f.size), Err: ErrAuthentication}
+			err = &CorruptError{Part: Part{Kind: PartSize}, Reason: fmt.Sprintf("header does not belong to %d bytes of content", f.size), Err: ErrAuthentication}
 		}
 		return err
 	}
@@ -24,7 +24,7 @@ func (f *File) openEnd() error {
 	}
 	possible := CipherSize(f.size) == now && f.header.content == (f.size > 0)
 	if !possible {
-		f.accept(-2, fmt.Sprintf("%d bytes of ciphertext", now))
+		f.accept(Part{Kind: PartSize}, fmt.Sprintf("%d bytes of ciphertext", now))
 	}
 	switch last := lastBlock(f.size); {
 	case last < 0:
@@ -59,7 +59,7 @@ func (f *File) openLast(last int64, possible bool) error {
 		return nil
 	}
 	if what != "" {
-		f.accept(last, what)
+		f.accept(BlockPart(last), what)
 	}
 	f.size = blockStart(last) + int64(n)
 	f.tail.set(last, w.block[:n])
@@ -80,24 +80,24 @@ func (f *File) lengthOf(w *worker, sealed []byte, i int64) (n int, what string) 
 	return n, what
 }
 
-// accept notes that a block was accepted under tolerance.
-func (f *File) accept(block int64, what string) {
+// accept notes that a part was accepted under tolerance.
+func (f *File) accept(part Part, what string) {
 	f.accepted.mu.Lock()
 	defer f.accepted.mu.Unlock()
-	f.accepted.blocks = append(f.accepted.blocks, acceptance{block, what})
+	f.accepted.parts = append(f.accepted.parts, acceptance{part, what})
 	f.accepted.any.Store(true)
 }
 
-// report tells the user which blocks were accepted, and returns them. The caller doesn't hold mu.
+// report tells the user which parts were accepted, and returns them. The caller doesn't hold mu.
 func (f *File) report() []acceptance {
 	f.accepted.mu.Lock()
-	accepted := f.accepted.blocks
-	f.accepted.blocks = nil
+	accepted := f.accepted.parts
+	f.accepted.parts = nil
 	f.accepted.any.Store(false)
 	f.accepted.mu.Unlock()
 	for _, a := range accepted {
 		if f.options.Repaired != nil {
-			f.options.Repaired(a.block, a.what)
+			f.options.Repaired(a.part, a.what)
 		}
 	}
 	return accepted
@@ -112,9 +112,11 @@ func (f *File) repair(accepted []acceptance) {
 		if f.begin() != nil {
 			return
 		}
-		f.rewrite(a.block)
+		if a.part.Kind == PartBlock {
+			f.rewrite(a.part.Block)
+		}
 		f.accepted.mu.Lock()
-		f.accepted.blocks = nil // it is known already
+		f.accepted.parts = nil // it is known already
 		f.accepted.any.Store(false)
 		f.accepted.mu.Unlock()
 		f.mu.Unlock()
@@ -123,7 +125,7 @@ func (f *File) repair(accepted []acceptance) {
 
 // rewrite seals the unit that holds block i anew. If that fails, the block is accepted the next time too.
 func (f *File) rewrite(i int64) {
-	if i < 0 || i > lastBlock(f.size) {
+	if i > lastBlock(f.size) {
 		return
 	}
 	w := getWorker()

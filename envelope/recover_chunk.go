@@ -9,7 +9,7 @@ func (f *File) openChunkedEnd(now int64) error {
 		return err
 	}
 	if f.undo != nil {
-		f.accept(-2, fmt.Sprintf("%d bytes of ciphertext, with those of a replacement that did not end", now))
+		f.accept(Part{Kind: PartSize}, fmt.Sprintf("%d bytes of ciphertext, with those of a replacement that did not end", now))
 		f.size = f.undo.size
 		now = CipherSize(f.size)
 	}
@@ -28,7 +28,7 @@ func (f *File) openChunkedEnd(now int64) error {
 			continue
 		}
 		if CipherSize(f.size) != now {
-			f.accept(-2, fmt.Sprintf("%d bytes of ciphertext", now))
+			f.accept(Part{Kind: PartSize}, fmt.Sprintf("%d bytes of ciphertext", now))
 			f.unsettled = true
 		}
 		return nil
@@ -68,10 +68,10 @@ func (f *File) openEndIn(w *worker, sealed []byte, i int64) (bool, error) {
 func (f *File) endWithVersion(w *worker, v *version, i int64) error {
 	plaintext := w.codec.chunk[:v.length]
 	if !w.codec.unpack(plaintext, v) {
-		return &CorruptError{Block: f.layout.page(i), Reason: "does not decompress", Err: ErrFormat}
+		return &CorruptError{Part: BlockPart(f.layout.page(i)), Reason: "does not decompress", Err: ErrFormat}
 	}
 	if v.flipped {
-		f.accept(f.layout.page(i), "last flag")
+		f.accept(BlockPart(f.layout.page(i)), "last flag")
 		f.unsettled = true
 	}
 	f.size = f.layout.start(i) + int64(v.length)
@@ -84,7 +84,7 @@ func (f *File) endWithBlock(w *worker, sealed []byte, i, b int64, n int, what st
 	first := f.layout.page(i)
 	f.size = blockStart(b) + int64(n)
 	if what != "" {
-		f.accept(b, what)
+		f.accept(BlockPart(b), what)
 		f.unsettled = true
 	}
 	plaintext := w.forChunks().chunk[:f.layout.size(i, f.size)]

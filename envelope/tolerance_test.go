@@ -28,62 +28,62 @@ func TestTolerance(t *testing.T) {
 		change func(f *envelope.File) error // then
 		damage func(m, before *memory)      // and what of that reached the disk
 		want   []byte
-		blocks []int64 // that are reported
+		parts  []envelope.Part // that are reported
 	}{
 		{
 			"append, last flag stale", full, func(f *envelope.File) error { return write(f, grown[full:], full) },
 			func(m, before *memory) { put(m, before, 2) }, grown,
-			[]int64{2},
+			[]envelope.Part{envelope.BlockPart(2)},
 		},
 		{
 			"append, only the last flag", full, func(f *envelope.File) error { return write(f, grown[full:], full) },
 			func(m, before *memory) { m.resize(3 * page) }, grown[:full],
-			[]int64{2},
+			[]envelope.Part{envelope.BlockPart(2)},
 		},
 		{
 			"append, some pages", full - 10, func(f *envelope.File) error { return write(f, grown[full-10:], full-10) },
 			func(m, before *memory) { m.resize(4 * page) }, grown[:full+4068],
-			[]int64{3},
+			[]envelope.Part{envelope.BlockPart(3)},
 		},
 		{
 			"append, old block stale and shorter", full - 1000, func(f *envelope.File) error { return write(f, grown[full-1000:], full-1000) },
 			func(m, before *memory) { put(m, before, 2) }, zeroed(grown, full-1000, full),
-			[]int64{2},
+			[]envelope.Part{envelope.BlockPart(2)},
 		},
 		{
 			"growth within the page, page stale", full - 1000, func(f *envelope.File) error { return write(f, grown[full-1000:full-500], full-1000) },
 			func(m, before *memory) { put(m, before, 2) }, grown[:full-1000],
-			[]int64{2},
+			[]envelope.Part{envelope.BlockPart(2)},
 		},
 		{
 			"growth to the page's end, page stale", full - 1, func(f *envelope.File) error { return write(f, grown[full-1:full], full-1) },
 			func(m, before *memory) { put(m, before, 2) }, grown[:full-1],
-			[]int64{2},
+			[]envelope.Part{envelope.BlockPart(2)},
 		},
 		{
 			"growth of block 0, page stale", 100, func(f *envelope.File) error { return write(f, grown[100:3044], 100) },
 			func(m, before *memory) { copy(m.data[1024:], make([]byte, 3072)); copy(m.data, before.data) }, grown[:100],
-			[]int64{0},
+			[]envelope.Part{envelope.BlockPart(0)},
 		},
 		{
 			"only part of a nonce", full, func(f *envelope.File) error { return write(f, grown[full:], full) },
 			func(m, before *memory) { m.resize(3*page + 5) }, grown[:full],
-			[]int64{-2, 2},
+			[]envelope.Part{{Kind: envelope.PartSize}, envelope.BlockPart(2)},
 		},
 		{
 			"part of a nonce, last flag stale", full, func(f *envelope.File) error { return write(f, grown[full:], full) },
 			func(m, before *memory) { m.resize(3*page + 28); put(m, before, 2) }, grown[:full],
-			[]int64{-2},
+			[]envelope.Part{{Kind: envelope.PartSize}},
 		},
 		{
 			"part of block 0's nonce", 0, func(f *envelope.File) error { return write(f, grown, 0) },
 			func(m, before *memory) { m.resize(1052) }, nil,
-			[]int64{-2},
+			[]envelope.Part{{Kind: envelope.PartSize}},
 		},
 		{
 			"cut before the new last page", full, func(f *envelope.File) error { return f.Truncate(4000) },
 			func(m, before *memory) { m.resize(2 * page); put(m, before, 1) }, grown[:3044+4068],
-			[]int64{1},
+			[]envelope.Part{envelope.BlockPart(1)},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -97,7 +97,7 @@ func TestTolerance(t *testing.T) {
 				t.Fatal(err)
 			}
 			c.damage(st, before)
-			checkTolerance(t, v, st, c.want, c.blocks)
+			checkTolerance(t, v, st, c.want, c.parts)
 		})
 	}
 	// What an unfinished truncation leaves: a torn page, for each length of it.
@@ -121,7 +121,7 @@ func TestTolerance(t *testing.T) {
 			}
 			st.resize((i + 1) * page)
 			copy(st.data[c.off:], c.p)
-			checkTolerance(t, v, st, grown[:size], []int64{i})
+			checkTolerance(t, v, st, grown[:size], []envelope.Part{envelope.BlockPart(i)})
 		})
 	}
 }
@@ -137,10 +137,10 @@ func write(f *envelope.File, p []byte, off int64) error {
 	return err
 }
 
-func checkTolerance(t *testing.T, v *envelope.Volume, st *memory, want []byte, blocks []int64) {
+func checkTolerance(t *testing.T, v *envelope.Volume, st *memory, want []byte, parts []envelope.Part) {
 	t.Helper()
-	var reported []int64
-	o := envelope.FileOptions{Repaired: func(block int64, _ string) { reported = append(reported, block) }, ReadOnly: true}
+	var reported []envelope.Part
+	o := envelope.FileOptions{Repaired: func(part envelope.Part, _ string) { reported = append(reported, part) }, ReadOnly: true}
 	check := func(f *envelope.File, err error) error {
 		if err != nil {
 			return err
@@ -154,15 +154,15 @@ func checkTolerance(t *testing.T, v *envelope.Volume, st *memory, want []byte, b
 	if err := check(open(v, st, newKey(1), o)); !errors.Is(err, envelope.ErrAuthentication) && !errors.Is(err, envelope.ErrFormat) {
 		t.Fatalf("without tolerance: %v", err)
 	}
-	if reported != nil {
-		t.Errorf("reported without tolerance: %d", reported)
+	if len(reported) > 0 {
+		t.Errorf("reported without tolerance: %v", reported)
 	}
 	o.Tolerant = true
 	if err := check(open(v, st, newKey(1), o)); err != nil {
 		t.Fatalf("read-only: %v", err)
 	}
-	if fmt.Sprint(reported) != fmt.Sprint(blocks) {
-		t.Errorf("reported %d, want %d", reported, blocks)
+	if fmt.Sprint(reported) != fmt.Sprint(parts) {
+		t.Errorf("reported %v, want %v", reported, parts)
 	}
 	o.ReadOnly = false
 	if err := check(open(v, st, newKey(1), o)); err != nil {

@@ -43,8 +43,8 @@ func (f *File) Verify(in Span, good func(p []byte, off int64) error, bad func(Sp
 		off, step = data+int64(n), min(2*step, int64(len(p)))
 		corrupt, ok := errors.AsType[*CorruptError](err)
 		switch {
-		case ok && corrupt.Block >= 0: // in a chunk, of which nothing is read then
-			span, err := f.unopened(corrupt.Block)
+		case ok && corrupt.Part.Kind == PartBlock: // in a chunk, of which nothing is read then
+			span, err := f.unopened(corrupt.Part.Block)
 			if err != nil {
 				return err
 			}

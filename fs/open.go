@@ -266,9 +266,9 @@ func (c *openFile) options(tolerant bool) envelope.FileOptions {
 	return envelope.FileOptions{
 		Tolerant: tolerant,
 		ReadOnly: !c.writable,
-		Repaired: func(block int64, what string) {
-			c.v.log.Warn("accepted after an unclean end", "path", c.path, "block", block, "what", what)
-			details := map[string]string{"path": c.path, "block": fmt.Sprint(block), "what": what}
+		Repaired: func(part envelope.Part, what string) {
+			c.v.log.Warn("accepted after an unclean end", "path", c.path, "part", part, "what", what)
+			details := map[string]string{"path": c.path, "part": part.String(), "what": what}
 			c.v.reports.add(keys.Self("repair"), keys.Event{Name: keys.EventRepaired, Details: details})
 		},
 		Fresh: c.fresh.take,

@@ -88,9 +88,9 @@ func headerFinding(err error) []finding {
 	switch {
 	case errors.Is(err, envelope.ErrEmpty):
 		return []finding{{class: FaultUncleanEnd, detail: "the file has no header yet"}}
-	case errors.Is(err, envelope.ErrOverflow):
+	case ok && corrupt.Part.Kind == envelope.PartOverflow:
 		return []finding{{class: FaultOverflow, detail: err.Error()}}
-	case ok && corrupt.Block == -2:
+	case ok && corrupt.Part.Kind == envelope.PartSize:
 		return []finding{{class: FaultSize, detail: err.Error()}}
 	case isFault(err):
 		return []finding{{class: FaultHeader, detail: err.Error()}}
@@ -131,11 +131,11 @@ type acceptances struct {
 	what []string
 }
 
-func (a *acceptances) add(block int64, what string) {
+func (a *acceptances) add(part envelope.Part, what string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if block >= 0 {
-		what = fmt.Sprintf("block %d: %s", block, what)
+	if part.Kind == envelope.PartBlock {
+		what = part.String() + ": " + what
 	}
 	a.what = append(a.what, what)
 }

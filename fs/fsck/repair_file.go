@@ -156,7 +156,7 @@ func (p *fileRepair) tolerate(f finding) (outcome, bool) {
 			return p.ctx.Err()
 		})
 		if err == nil && len(bad) > 0 {
-			err = &envelope.CorruptError{Block: 0, Reason: "blocks don't open", Err: envelope.ErrAuthentication}
+			err = fmt.Errorf("%d bytes at offset %d: %w", bad[0].Length, bad[0].Offset, envelope.ErrAuthentication)
 		}
 		return err
 	})
