@@ -18,8 +18,9 @@ type batch[T any] struct {
 	done   chan struct{}
 }
 
-// inBatches has work done on the lines of r, several parts of them at a time; take gets what came of each, in their order, until it returns an
-// error. Both may use the lines until take returns. What ended the lines comes back: io.EOF, or io.ErrUnexpectedEOF if the last had no newline.
+// inBatches has work done on the lines of r, several parts of them at a time; take gets what came
+// of each, in their order, until it returns an error. Both may use the lines until take returns.
+// What ended the lines comes back: io.EOF, or io.ErrUnexpectedEOF if the last had no newline.
 func inBatches[T any](r io.Reader, work func(lines []byte) T, take func(T) error) error {
 	parallel := runtime.GOMAXPROCS(0)
 	ahead := make(chan *batch[T], parallel)

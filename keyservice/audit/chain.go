@@ -7,15 +7,15 @@ import (
 	"strconv"
 )
 
-// Position is a place in the chain of records: behind the one of that number, counted from 1, whose hash that is. The zero Position is
-// where a log begins.
+// Position is a place in the chain of records: behind the one of that number, counted from 1, whose
+// hash that is. The zero Position is where a log begins.
 type Position struct {
 	Sequence uint64
 	Hash     [sha256.Size]byte // of the record's line
 }
 
-// Each line ends with its number, padded with spaces, which JSON passes over, and the hash of the line before it. So they can be
-// filled in where they lie, in the order in which lines are written.
+// Each line ends with its number, padded with spaces, which JSON passes over, and the hash of the
+// line before it. So they can be filled in where they lie, in the order in which lines are written.
 const (
 	sequenceMember = `,"sequence":`
 	hashMember     = `,"previousRecordHash":"`
@@ -33,8 +33,8 @@ const (
 var emptyLink = sequenceMember + string(bytes.Repeat([]byte(" "), sequenceWidth)) + hashMember +
 	string(bytes.Repeat([]byte("0"), hashWidth)) + lineEnd
 
-// A line's hash is that of its body's hash and of what stands behind the body, without the newline. So all that is long is hashed before
-// the lines before it are known.
+// A line's hash is that of its body's hash and of what stands behind the body, without the newline.
+// So all that is long is hashed before the lines before it are known.
 func lineHash(body [sha256.Size]byte, line []byte) [sha256.Size]byte {
 	var short [sha256.Size + linkSize - 1]byte
 	copy(short[copy(short[:], body[:]):], line[len(line)-linkSize:])
@@ -44,7 +44,8 @@ func lineHash(body [sha256.Size]byte, line []byte) [sha256.Size]byte {
 // bodyHash is that of a line's body.
 func bodyHash(line []byte) [sha256.Size]byte { return sha256.Sum256(line[:len(line)-linkSize]) }
 
-// link makes line, which ends with an empty link, the one behind p, and returns the position behind it.
+// link makes line, which ends with an empty link, the one behind p, and returns the position behind
+// it.
 func (p Position) link(line []byte, body [sha256.Size]byte) Position {
 	end := line[len(line)-linkSize:]
 	p.Sequence++
@@ -83,7 +84,8 @@ func parseLink(line []byte) (before Position, ok bool) {
 	return before, true
 }
 
-// step returns the position behind a line, with its newline, if that is one whose place is behind p.
+// step returns the position behind a line, with its newline, if that is one whose place is behind
+// p.
 func (p Position) step(line []byte) (Position, bool) {
 	before, ok := parseLink(line)
 	if !ok || before != p {

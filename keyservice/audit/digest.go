@@ -34,12 +34,15 @@ type Digest struct {
 	LastTime  time.Time `json:"lastTime"`
 	// Bytes is the segment's size, uncompressed.
 	Bytes int64 `json:"bytes"`
-	// PreviousRecordHash is the hash of the record before the segment, and LastRecordHash of its last, in hex.
+	// PreviousRecordHash is the hash of the record before the segment, and LastRecordHash of its
+	// last, in hex.
 	PreviousRecordHash string `json:"previousRecordHash"`
 	LastRecordHash     string `json:"lastRecordHash"`
-	// PreviousDigest is the SHA-256 of the line of the digest before this one, in hex; empty in the first.
+	// PreviousDigest is the SHA-256 of the line of the digest before this one, in hex; empty in the
+	// first.
 	PreviousDigest string `json:"previousDigest"`
-	// RecordHashes are the first four bytes of each record's hash, so that one that was changed can be named.
+	// RecordHashes are the first four bytes of each record's hash, so that one that was changed can
+	// be named.
 	RecordHashes []byte `json:"recordHashes"`
 
 	end Position // behind the last record added
@@ -85,7 +88,8 @@ func (d *Digest) add(line []byte) error {
 	return nil
 }
 
-// timeMember is what stands before a record's time. No text of a caller's can hold it, as its quotes are escaped there.
+// timeMember is what stands before a record's time. No text of a caller's can hold it, as its
+// quotes are escaped there.
 const timeMember = `,"eventTime":"`
 
 // recordTime returns the time of a record's line.
@@ -118,7 +122,8 @@ func signLine(statement any, prefix string, signer Signer) ([]byte, error) {
 	return append(base64.StdEncoding.AppendEncode(append(line, '\n'), signature), '\n'), nil
 }
 
-// parseSigned takes a signed file apart, and verifies it if key is not nil. It returns the hash of its line, in hex.
+// parseSigned takes a signed file apart, and verifies it if key is not nil. It returns the hash of
+// its line, in hex.
 func parseSigned(file []byte, prefix string, key ed25519.PublicKey, statement any) (hash string, err error) {
 	lines := bytes.Split(file, []byte("\n"))
 	if len(lines) != 3 || len(lines[2]) != 0 {
@@ -220,7 +225,8 @@ func signPruning(d *Digest, now time.Time, signer Signer) ([]byte, error) {
 	return signLine(&pruning{digestVersion, d.Log, d.FirstSequence, d.LastSequence, now.UTC()}, pruningPrefix, signer)
 }
 
-// isPruned says whether there is a statement, which is verified if key is not nil, that the segment was removed.
+// isPruned says whether there is a statement, which is verified if key is not nil, that the segment
+// was removed.
 func isPruned(dir fs.FS, d *Digest, key ed25519.PublicKey) (bool, error) {
 	name := segmentName(d.FirstSequence, prunedSuffix)
 	file, err := readLimited(dir, name, 1<<16)

@@ -25,8 +25,8 @@ type Tail struct {
 	unreadable unreadable
 }
 
-// NewTail begins with the open segment. That must be an io.Seeker, and fail with fs.ErrNotExist at its end when it isn't the open one any
-// more, or have a Stat that tells it from its successor.
+// NewTail begins with the open segment. That must be an io.Seeker, and fail with fs.ErrNotExist at
+// its end when it isn't the open one any more, or have a Stat that tells it from its successor.
 func NewTail(dir fs.FS, open string) *Tail { return &Tail{dir: dir, open: open} }
 
 // NewTailBehind begins behind the record of that number, 1 or more, wherever that is.
@@ -59,8 +59,8 @@ func (t *Tail) Close() error {
 }
 
 // Follow calls found with the records that are written, until stop is closed. It looks for them at
-// intervals. If records can't be read, it goes on with the others and returns an *UnreadableError in
-// the end.
+// intervals. If records can't be read, it goes on with the others and returns an *UnreadableError
+// in the end.
 func (t *Tail) Follow(interval time.Duration, stop <-chan struct{}, found func(*Entry) error) error {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
@@ -181,8 +181,8 @@ func openClosed(dir fs.FS, name string) (*segmentReader, error) {
 	return f, err
 }
 
-// entries goes through whole records behind the last that was read, and adds to off how far. Behind the last there may be one that is just being
-// written.
+// entries goes through whole records behind the last that was read, and adds to off how far. Behind
+// the last there may be one that is just being written.
 func (t *Tail) entries(r io.Reader, off *int64, each func(*Entry) error) error {
 	lines := newLineReader(r)
 	for {

@@ -1,4 +1,5 @@
-// Package audit keeps a key service's audit log: one JSON record a line, in CloudTrail's schema, each chained to the one before it.
+// Package audit keeps a key service's audit log: one JSON record a line, in CloudTrail's schema,
+// each chained to the one before it.
 //
 //   - record.go, chain.go: a record's line, and how it is chained
 //   - log.go, sync.go: appending records, and putting them on disk
@@ -22,11 +23,13 @@ import (
 )
 
 const (
-	// syncDelay is how long a record that need not be durable at once may wait for those that come after it.
+	// syncDelay is how long a record that need not be durable at once may wait for those that come
+	// after it.
 	syncDelay = 500 * time.Millisecond
 	// failureLife is how long a record that could not be written makes the log unhealthy.
 	failureLife = 10 * time.Second
-	// maxRecord bounds a record's line in bytes, far above what the service's limits on requests allow.
+	// maxRecord bounds a record's line in bytes, far above what the service's limits on requests
+	// allow.
 	maxRecord = 256 << 10
 	// spareBuffer is the largest buffer in bytes that is kept for the next records.
 	spareBuffer = 256 << 10
@@ -40,7 +43,8 @@ var (
 	errClosed  = errors.New("audit log closed")
 )
 
-// Where a key service home has its audit log: the directory, and the file of the open segment in it.
+// Where a key service home has its audit log: the directory, and the file of the open segment in
+// it.
 const (
 	Directory = "audit"
 	OpenName  = "current.jsonl"
@@ -51,17 +55,20 @@ type Options struct {
 	// Dir is the log's directory, which stays the caller's and open, and Name the open segment's.
 	Dir  *os.File
 	Name string
-	// File is the open segment, for reading and appending. Once Open returns, it is the Log's to close.
+	// File is the open segment, for reading and appending. Once Open returns, it is the Log's to
+	// close.
 	File *os.File
-	// Anchor, if not nil, keeps the log's head where who can change the files can't, and Head is what it was last given. It is called when records
-	// have been put on disk, twice a second at most, and is not called by two at once.
+	// Anchor, if not nil, keeps the log's head where who can change the files can't, and Head is
+	// what it was last given. It is called when records have been put on disk, twice a second at
+	// most, and is not called by two at once.
 	Anchor func(Head) error
 	Head   Head
 	// Signer, if not nil, signs what closed segments hold. Without it, the log is one segment.
 	Signer Signer
 	// Settings say when segments are closed and removed, until SetSettings.
 	Settings Settings
-	// Closed, if not nil, is called when segments have been closed and signed for, on the log's own goroutine.
+	// Closed, if not nil, is called when segments have been closed and signed for, on the log's own
+	// goroutine.
 	Closed func()
 	// Notice, if not nil, is told what is to be known and has nobody to be returned to.
 	Notice func(Notice)
@@ -79,15 +86,17 @@ type Head struct {
 
 // Log is an open audit log, which nobody else writes to. It is safe for concurrent use.
 //
-// Those who append at the same time write together: the first of them writes for all that have come by then, while the next ones collect behind it.
+// Those who append at the same time write together: the first of them writes for all that have come
+// by then, while the next ones collect behind it.
 type Log struct {
 	options Options
 	dir     int // the directory's descriptor
 
-	// files is held while closed segments are compressed or removed, and naming while the open one is closed. They are taken in this order,
-	// before mu.
+	// files is held while closed segments are compressed or removed, and naming while the open one
+	// is closed. They are taken in this order, before mu.
 	files, naming sync.Mutex
-	// closer closes segments behind the writer. anchored is what was anchored last: the closer's, and Close's once that has stopped.
+	// closer closes segments behind the writer. anchored is what was anchored last: the closer's,
+	// and Close's once that has stopped.
 	closer   closer
 	anchored Head
 
@@ -137,9 +146,9 @@ type group struct {
 	err    error
 }
 
-// Append writes a record; when it returns nil, the record is in the file, and on disk if durable is set, else within a
-// second. If it can't be written, nothing of it is left in the file, or will be once the file can be written again; if it
-// can't be synced, it stays.
+// Append writes a record; when it returns nil, the record is in the file, and on disk if durable is
+// set, else within a second. If it can't be written, nothing of it is left in the file, or will be
+// once the file can be written again; if it can't be synced, it stays.
 func (l *Log) Append(r *Record, durable bool) error {
 	buffer := l.buffers.Get().(*[]byte)
 	defer l.buffers.Put(buffer)
@@ -235,7 +244,8 @@ func (w *writer) counts(records int) {
 	}
 }
 
-// lonely is how many records have been written alone when nobody else is expected any more. To wait for nobody costs more than a record.
+// lonely is how many records have been written alone when nobody else is expected any more. To wait
+// for nobody costs more than a record.
 const lonely = 32
 
 // take returns a group, with buffers that were used before.
@@ -289,7 +299,8 @@ func (l *Log) writeLines(lines []byte, head Head) error {
 	return l.appendStandIn(lines)
 }
 
-// ready finds out whether records may be written behind head, and returns the new one if it has closed a segment.
+// ready finds out whether records may be written behind head, and returns the new one if it has
+// closed a segment.
 func (l *Log) ready(head Head, syncErr error) (Head, error) {
 	if syncErr != nil {
 		if err := syncFiles(l.file, l.standIn.file); err != nil {
@@ -349,11 +360,13 @@ func (l *Log) Head() Head {
 	return l.head
 }
 
-// Unclean says that the log was not closed before it was opened now: who wrote to it was killed, or the machine stopped.
+// Unclean says that the log was not closed before it was opened now: who wrote to it was killed, or
+// the machine stopped.
 func (l *Log) Unclean() bool { return l.unclean }
 
-// Failing says why records can't be written, as far as is known; nil if they can. Whether the file is still the log is looked at now; any other failure
-// is forgotten after a while, so that somebody tries again.
+// Failing says why records can't be written, as far as is known; nil if they can. Whether the file
+// is still the log is looked at now; any other failure is forgotten after a while, so that somebody
+// tries again.
 func (l *Log) Failing() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -371,7 +384,8 @@ func (l *Log) Failing() error {
 	return l.look(l.head)
 }
 
-// Close syncs and closes the log, after those that are writing to it. Records are refused from then on.
+// Close syncs and closes the log, after those that are writing to it. Records are refused from then
+// on.
 func (l *Log) Close() error {
 	l.mu.Lock()
 	if l.closed {

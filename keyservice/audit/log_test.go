@@ -201,7 +201,8 @@ func TestClosedLog(t *testing.T) {
 	}
 }
 
-// Records of many callers are whole, each in the file when Append returns, and each caller's in the order of its calls.
+// Records of many callers are whole, each in the file when Append returns, and each caller's in the
+// order of its calls.
 func TestTogether(t *testing.T) {
 	l, path := openLog(t)
 	reader, err := os.Open(path)
@@ -308,7 +309,8 @@ func processor(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// reportProcessor reports the processor time of each operation: what is measured on a machine that does other things too.
+// reportProcessor reports the processor time of each operation: what is measured on a machine that
+// does other things too.
 func reportProcessor(b *testing.B, before time.Duration) {
 	b.ReportMetric(float64(processor(b)-before)/float64(b.N), "cpu-ns/op")
 }

@@ -13,7 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// damagedPrefix begins the names of files that were set aside because they aren't what the store knows the log to be.
+// damagedPrefix begins the names of files that were set aside because they aren't what the store
+// knows the log to be.
 const damagedPrefix = "damaged-"
 
 var (
@@ -21,9 +22,11 @@ var (
 	errTorn    = errors.New("what lies behind the last record that is known to be on disk doesn't follow it")
 )
 
-// Open opens a log. A part of a record at its end, left by a power cut in the middle of a call that was never answered, is cut off. What else a
-// power cut left behind Head that doesn't follow is set aside, and Notice is told. Where records that Head stands for are missing or changed,
-// Notice is told, all files from there are set aside, and the log goes on behind Head. If Open fails, File is still the caller's.
+// Open opens a log. A part of a record at its end, left by a power cut in the middle of a call that
+// was never answered, is cut off. What else a power cut left behind Head that doesn't follow is set
+// aside, and Notice is told. Where records that Head stands for are missing or changed, Notice is
+// told, all files from there are set aside, and the log goes on behind Head. If Open fails, File is
+// still the caller's.
 func Open(o Options) (*Log, error) {
 	l := &Log{options: o, dir: int(o.Dir.Fd()), file: o.File, anchored: o.Head}
 	l.SetSettings(o.Settings)
@@ -101,8 +104,9 @@ func (l *Log) openAnchored() error {
 	return nil
 }
 
-// follow finds the end of the log: what was written after head, in the segment that was open then and in those after it. With errTorn, the log
-// can be followed up to Log.head, in the file of that name.
+// follow finds the end of the log: what was written after head, in the segment that was open then
+// and in those after it. With errTorn, the log can be followed up to Log.head, in the file of that
+// name.
 func (l *Log) follow(head Head) (name string, err error) {
 	for {
 		name = segmentName(head.Segment, plainSuffix)
@@ -142,7 +146,8 @@ func (l *Log) follow(head Head) (name string, err error) {
 	return l.options.Name, err
 }
 
-// cutOff sets aside what doesn't follow Log.head, in the file of that name and those after it: records that were not on disk yet when the power went.
+// cutOff sets aside what doesn't follow Log.head, in the file of that name and those after it:
+// records that were not on disk yet when the power went.
 func (l *Log) cutOff(name string, cause error) error {
 	l.notice(NoticeTorn, l.head.Segment, cause)
 	later := l.head.Segment + 1
@@ -197,8 +202,8 @@ func (l *Log) dropStandIn() error {
 	return err
 }
 
-// followFile returns the head of the segment in f, which goes on behind that file's end, of which head is known, and whether a part of a
-// record is behind it.
+// followFile returns the head of the segment in f, which goes on behind that file's end, of which
+// head is known, and whether a part of a record is behind it.
 func followFile(f segmentFile, more int64, head Head) (end Head, torn bool, err error) {
 	info, err := f.Stat()
 	if err != nil {

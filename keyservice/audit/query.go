@@ -16,14 +16,16 @@ import (
 	"time"
 )
 
-// Filter says which records are asked for: those that all of its fields that are not empty apply to.
+// Filter says which records are asked for: those that all of its fields that are not empty apply
+// to.
 type Filter struct {
 	// Key is the ARN or the ID of a KMS key, or an alias.
 	Key string
-	// Principal is a caller, or whom the file system calls for: an ARN, a user's name, or "uid:" and a number.
+	// Principal is a caller, or whom the file system calls for: an ARN, a user's name, or "uid:"
+	// and a number.
 	Principal string
-	// Path says whether a path of a file, within the volume or as its users see it, is one of those asked for; Literal is a text that such a path
-	// has in it.
+	// Path says whether a path of a file, within the volume or as its users see it, is one of those
+	// asked for; Literal is a text that such a path has in it.
 	Path    func(path string) bool
 	Literal string
 	// Event is an operation's or an event's name, and Error an error's code; "*" is any error.
@@ -96,7 +98,8 @@ func (e *Entry) Principal() (name, executable string) {
 // there, and doesn't verify it. If records can't be read, it goes on with the others and returns an
 // *UnreadableError in the end.
 func Query(dir fs.FS, open string, filter Filter, found func(*Entry) error) error {
-	// Opened first, it is still what it was when it is closed as a segment meanwhile; and is then not looked at twice.
+	// Opened first, it is still what it was when it is closed as a segment meanwhile; and is then
+	// not looked at twice.
 	last, err := openSegment(dir, open, false)
 	if err != nil {
 		return err
@@ -287,7 +290,8 @@ func containsAll(line []byte, texts [][]byte) bool {
 	return true
 }
 
-// needles are texts that the lines asked for have in them, the longest first: one at least, which may be empty.
+// needles are texts that the lines asked for have in them, the longest first: one at least, which
+// may be empty.
 func (f *Filter) needles() (needles [][]byte) {
 	for _, text := range []string{f.Event, strings.TrimPrefix(f.Principal, "uid:"), f.Literal} {
 		if text != "" && plainPrefix(text) == len(text) { // else it is written in another way

@@ -17,7 +17,8 @@ import (
 
 const someKey = "arn:kmsfs:kms:local:123456789012:key/3f2b8c1e-0000-4000-8000-000000000000"
 
-// A search finds just the records that all of its conditions apply to, in all segments and in their order.
+// A search finds just the records that all of its conditions apply to, in all segments and in their
+// order.
 func TestQuery(t *testing.T) {
 	k, dir := newKept(), t.TempDir()
 	l := k.open(t, dir, audit.Settings{SegmentSize: 20_000, SegmentAge: time.Hour})
@@ -125,7 +126,8 @@ func BenchmarkQuery(b *testing.B) {
 // largeVariable says how many records the log of BenchmarkQueryClosed has, if more than usual.
 const largeVariable = "KMSFS_BENCH_RECORDS"
 
-// BenchmarkQueryClosed looks for a path in closed segments of the usual size. One record in 100,000 has it.
+// BenchmarkQueryClosed looks for a path in closed segments of the usual size. One record in 100,000
+// has it.
 func BenchmarkQueryClosed(b *testing.B) {
 	records := 300_000
 	if text := os.Getenv(largeVariable); text != "" {

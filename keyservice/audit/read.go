@@ -17,7 +17,8 @@ type lineReader struct{ r *bufio.Reader }
 
 func newLineReader(r io.Reader) *lineReader { return &lineReader{bufio.NewReaderSize(r, 2*maxRecord)} }
 
-// next returns a line with its newline, which is valid until the next call: io.EOF behind the last, io.ErrUnexpectedEOF if that has no newline.
+// next returns a line with its newline, which is valid until the next call: io.EOF behind the last,
+// io.ErrUnexpectedEOF if that has no newline.
 func (l *lineReader) next() ([]byte, error) {
 	line, err := l.r.ReadSlice('\n')
 	switch {
@@ -42,7 +43,8 @@ func readLimited(dir fs.FS, name string, most int64) ([]byte, error) {
 	return content, err
 }
 
-// FirstSequence is the number of the first record in a segment that isn't compressed; 0 if there is none yet.
+// FirstSequence is the number of the first record in a segment that isn't compressed; 0 if there is
+// none yet.
 func FirstSequence(segment io.ReaderAt) (uint64, error) {
 	line, err := newLineReader(io.NewSectionReader(segment, 0, maxRecord)).next()
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {

@@ -12,8 +12,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// Record says what was asked of the service, by whom, and what came of it. It becomes one line of JSON in CloudTrail's
-// schema. No field may hold a plaintext, a key or a ciphertext.
+// Record says what was asked of the service, by whom, and what came of it. It becomes one line of
+// JSON in CloudTrail's schema. No field may hold a plaintext, a key or a ciphertext.
 type Record struct {
 	Time time.Time
 	// RequestID names the call; records of the same call share it.
@@ -32,7 +32,8 @@ type Record struct {
 	Account, Region string
 	// ErrorCode is empty for what was done.
 	ErrorCode, ErrorMessage string
-	// Request and Response are the parameters worth recording; null if there are none. Details are a service event's.
+	// Request and Response are the parameters worth recording; null if there are none. Details are
+	// a service event's.
 	Request, Response, Details []Field
 	// Additional are facts that CloudTrail's schema has no place for.
 	Additional []Field
@@ -42,7 +43,8 @@ type Record struct {
 
 // Identity is the caller.
 type Identity struct {
-	// Unknown says that nobody knows who calls: there are the address and the access key that is claimed, at most.
+	// Unknown says that nobody knows who calls: there are the address and the access key that is
+	// claimed, at most.
 	Unknown  bool
 	UID, GID uint32
 	// UserName is what the system calls the UID, and ARN the principal's.
@@ -50,11 +52,12 @@ type Identity struct {
 	// PID is the process's ID, 0 if unknown; Executable its program's path, empty if unknown.
 	PID        int32
 	Executable string
-	// Operation is the file operation behind the call, Path its file's path as the process behind it sees it, and Behind that process if it isn't the
-	// caller. They may be empty.
+	// Operation is the file operation behind the call, Path its file's path as the process behind
+	// it sees it, and Behind that process if it isn't the caller. They may be empty.
 	Operation, Path string
 	Behind          *Process
-	// AccessKeyID is the access key that the call was signed with, and Address the IP address that it came from; empty for processes of this machine.
+	// AccessKeyID is the access key that the call was signed with, and Address the IP address that
+	// it came from; empty for processes of this machine.
 	AccessKeyID, Address string
 	// InvokedBy names the service that forwarded the call for the caller, or is empty.
 	InvokedBy string
@@ -109,7 +112,8 @@ func Bool(name string, value bool) Field {
 	return f
 }
 
-// Pairs is a field with names and values, such as an encryption context, which must not change before the record is written.
+// Pairs is a field with names and values, such as an encryption context, which must not change
+// before the record is written.
 func Pairs(name string, value map[string]string) Field {
 	return Field{name: name, kind: pairsField, pairs: value}
 }
@@ -313,8 +317,8 @@ func appendMap(b []byte, m map[string]string) []byte {
 
 const hexDigits = "0123456789abcdef"
 
-// appendString appends a JSON string. Bytes that are no UTF-8 become U+FFFD, and what a terminal or a line-wise reader could
-// take for a command is escaped.
+// appendString appends a JSON string. Bytes that are no UTF-8 become U+FFFD, and what a terminal or
+// a line-wise reader could take for a command is escaped.
 func appendString(b []byte, s string) []byte {
 	b = append(b, '"')
 	for len(s) > 0 {
@@ -342,8 +346,9 @@ func plainPrefix(s string) int {
 		x := uint64(w[0]) | uint64(w[1])<<8 | uint64(w[2])<<16 | uint64(w[3])<<24 |
 			uint64(w[4])<<32 | uint64(w[5])<<40 | uint64(w[6])<<48 | uint64(w[7])<<56
 		quote, backslash := x^ones*'"', x^ones*'\\'
-		// A byte that is not plain has its highest bit set in one of these: it has itself, or a subtraction borrows from it, or 0x7f+1 carries into it.
-		// Borrows and carries reach other bytes only from bytes that are not plain.
+		// A byte that is not plain has its highest bit set in one of these: it has itself, or a
+		// subtraction borrows from it, or 0x7f+1 carries into it. Borrows and carries reach other
+		// bytes only from bytes that are not plain.
 		if (x|(x-ones*' ')|(quote-ones)|(backslash-ones)|(x+ones))&high != 0 {
 			break
 		}

@@ -25,12 +25,14 @@ type Settings struct {
 	Retention time.Duration
 	// SyncAlways puts every record on disk before Append returns.
 	SyncAlways bool
-	// StandIn is a directory that records go to while the open segment can't be written; empty for none.
+	// StandIn is a directory that records go to while the open segment can't be written; empty for
+	// none.
 	StandIn string
 }
 
-// The files of a log besides the open segment: each segment, under the number of its first record, until it is compressed and signed for, and
-// from then on. A digest stays when its segment is removed, with a statement that it was.
+// The files of a log besides the open segment: each segment, under the number of its first record,
+// until it is compressed and signed for, and from then on. A digest stays when its segment is
+// removed, with a statement that it was.
 const (
 	plainSuffix      = ".jsonl"
 	compressedSuffix = ".jsonl.zst"
@@ -94,7 +96,8 @@ func (l *Log) isFull(head Head) bool {
 	return l.options.Signer != nil && head.Size > 0 && (head.Size >= s.SegmentSize || time.Since(l.writer.began) >= s.SegmentAge)
 }
 
-// Tend closes the open segment if it is too old, and has those removed that are older than is wanted, which otherwise wait for the next record.
+// Tend closes the open segment if it is too old, and has those removed that are older than is
+// wanted, which otherwise wait for the next record.
 func (l *Log) Tend() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -124,7 +127,8 @@ func (l *Log) Tend() {
 	}
 }
 
-// closeSegment gives the open segment its number for a name, and begins another. Where that can't be done, records go on to the old one.
+// closeSegment gives the open segment its number for a name, and begins another. Where that can't
+// be done, records go on to the old one.
 func (l *Log) closeSegment(head Head) (Head, error) {
 	if !l.naming.TryLock() { // the files are being copied: that may take longer than a record may wait
 		return head, nil
@@ -166,14 +170,16 @@ type Notice struct {
 
 // The events of notices.
 const (
-	// NoticeDamaged says that records that the store knows of are not there, or are others: a new segment follows them.
+	// NoticeDamaged says that records that the store knows of are not there, or are others: a new
+	// segment follows them.
 	NoticeDamaged = "AuditLogDamaged"
-	// NoticeTorn says that a power cut has left something of records that were not on disk yet: it is set aside.
+	// NoticeTorn says that a power cut has left something of records that were not on disk yet: it
+	// is set aside.
 	NoticeTorn = "AuditLogTorn"
 	// NoticeUnclosed says that a segment couldn't be compressed and signed for. It is tried again.
 	NoticeUnclosed = "AuditSegmentNotClosed"
-	// NoticeStandIn says that the open segment can't be written, and that records go to the directory that stands in; NoticeReturned that the segment
-	// has got them.
+	// NoticeStandIn says that the open segment can't be written, and that records go to the
+	// directory that stands in; NoticeReturned that the segment has got them.
 	NoticeStandIn  = "AuditLogStandIn"
 	NoticeReturned = "AuditLogReturned"
 	// NoticePruned says that a segment was removed, as the settings want it.
@@ -186,7 +192,8 @@ func (l *Log) notice(event string, segment uint64, err error) {
 	}
 }
 
-// closer anchors the log's head and closes segments, in the background and one thing after the other.
+// closer anchors the log's head and closes segments, in the background and one thing after the
+// other.
 type closer struct {
 	mu      sync.Mutex // guards what follows
 	head    Head       // to be anchored
@@ -272,7 +279,8 @@ func (l *Log) keepClosing() {
 	}
 }
 
-// closeFormer compresses and signs for all segments before the one that the store knows to be open, and says whether there were any. files is held.
+// closeFormer compresses and signs for all segments before the one that the store knows to be open,
+// and says whether there were any. files is held.
 func (l *Log) closeFormer(open uint64) (closed bool, err error) {
 	dir := l.fs()
 	plain, err := list(dir, plainSuffix)
@@ -301,7 +309,8 @@ func (l *Log) closeFormer(open uint64) (closed bool, err error) {
 // fs is the log's directory.
 func (l *Log) fs() fs.FS { return os.DirFS(fmt.Sprintf("/proc/self/fd/%d", l.dir)) }
 
-// compress writes the compressed form of a segment, and the digest that signs for it. previous is the hash of the digest before that.
+// compress writes the compressed form of a segment, and the digest that signs for it. previous is
+// the hash of the digest before that.
 func (l *Log) compress(first uint64, previous string) error {
 	plain, err := l.fs().Open(segmentName(first, plainSuffix))
 	if err != nil {
@@ -379,7 +388,8 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-// prune removes closed segments that are older than the settings want, and leaves a signed statement that it did. files is held.
+// prune removes closed segments that are older than the settings want, and leaves a signed
+// statement that it did. files is held.
 func (l *Log) prune(now time.Time) error {
 	retention := l.settings.Load().Retention
 	if retention == 0 {
@@ -431,7 +441,8 @@ func (l *Log) Names() ([]string, error) {
 	return append(names, l.options.Name), err
 }
 
-// WithFiles calls do with the names of all the log's files, none of which goes or changes its name meanwhile; records may be appended.
+// WithFiles calls do with the names of all the log's files, none of which goes or changes its name
+// meanwhile; records may be appended.
 func (l *Log) WithFiles(do func(names []string) error) error {
 	l.files.Lock()
 	defer l.files.Unlock()

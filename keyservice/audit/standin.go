@@ -18,8 +18,9 @@ const returnInterval = time.Second
 // errBehind says that a stand-in has records that don't follow the open segment's.
 var errBehind = errors.New("the records that stood in don't follow the log's")
 
-// standIn is the continuation of the open segment in another directory, for as long as the segment itself can't be written: behind it, byte for
-// byte, so that positions are the same before and after the segment has got it. It is the writer's, but for its file and size, which are changed
+// standIn is the continuation of the open segment in another directory, for as long as the segment
+// itself can't be written: behind it, byte for byte, so that positions are the same before and
+// after the segment has got it. It is the writer's, but for its file and size, which are changed
 // with Log.mu held.
 type standIn struct {
 	file *os.File // nil before it is needed
@@ -51,7 +52,8 @@ func (l *Log) startStandIn(head Head, cause error) error {
 	return nil
 }
 
-// appendStandIn writes lines behind the whole records, which isn't the file's end if there is a part of one.
+// appendStandIn writes lines behind the whole records, which isn't the file's end if there is a
+// part of one.
 func (l *Log) appendStandIn(lines []byte) error {
 	if _, err := l.standIn.file.WriteAt(lines, l.standIn.size); err != nil {
 		_ = l.standIn.file.Truncate(l.standIn.size)
@@ -108,8 +110,8 @@ func (l *Log) giveBack(head Head) {
 	l.notice(NoticeReturned, head.Segment, nil)
 }
 
-// takeBack finds what stands in for the end of the open segment, left by a process that ended before it could give it back, and does that or,
-// if it can't still, goes on with it.
+// takeBack finds what stands in for the end of the open segment, left by a process that ended
+// before it could give it back, and does that or, if it can't still, goes on with it.
 func (l *Log) takeBack() error {
 	path := l.settings.Load().StandIn
 	if path == "" {
@@ -147,7 +149,8 @@ func (l *Log) takeBack() error {
 	return nil
 }
 
-// missing says which part of what stands in the open segment doesn't have: after it has been cut off behind its last whole record.
+// missing says which part of what stands in the open segment doesn't have: after it has been cut
+// off behind its last whole record.
 func (l *Log) missing(standIn *os.File) (begin, end int64, err error) {
 	whole, size, err := lastRecordEnd(l.file)
 	if err != nil {
@@ -225,7 +228,8 @@ type segmentFile interface {
 	Stat() (fs.FileInfo, error)
 }
 
-// continued is the open segment with what stands in for its end. It reads on where the segment ends, also when that has got the rest meanwhile.
+// continued is the open segment with what stands in for its end. It reads on where the segment
+// ends, also when that has got the rest meanwhile.
 type continued struct {
 	segmentFile
 	rest  io.ReaderAt
@@ -241,7 +245,8 @@ func (c continued) ReadAt(p []byte, off int64) (n int, err error) {
 	return n + m, err
 }
 
-// Continue is the directory of a log whose open segment is continued elsewhere, for those who read it.
+// Continue is the directory of a log whose open segment is continued elsewhere, for those who read
+// it.
 func Continue(dir fs.FS, open string, by Continuation) fs.FS { return &continuedDir{dir, open, by} }
 
 type continuedDir struct {

@@ -5,7 +5,8 @@ import (
 	"os"
 )
 
-// syncLater puts on disk what nobody waits for, and anchors the log's head. The next Append sees its error.
+// syncLater puts on disk what nobody waits for, and anchors the log's head. The next Append sees
+// its error.
 func (l *Log) syncLater() {
 	l.mu.Lock()
 	l.pending = nil // records from here on need a sync of their own
@@ -16,7 +17,8 @@ func (l *Log) syncLater() {
 	}
 }
 
-// sync returns when all records up to end, as Log.written counts, are on disk, with those that wait for the same.
+// sync returns when all records up to end, as Log.written counts, are on disk, with those that wait
+// for the same.
 func (l *Log) sync(end int64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -64,7 +66,8 @@ func (l *Log) syncFormer(files []*os.File) (err error) {
 	return errors.Join(err, l.options.Dir.Sync())
 }
 
-// anchor tells who keeps it the head of a log that is on disk so far. Nobody else does at the same time.
+// anchor tells who keeps it the head of a log that is on disk so far. Nobody else does at the same
+// time.
 func (l *Log) anchor(head Head) error {
 	if l.options.Anchor == nil || l.anchored == head {
 		return nil

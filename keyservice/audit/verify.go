@@ -19,11 +19,13 @@ type VerifyOptions struct {
 	Open string
 	// Key is the public half of the audit key.
 	Key ed25519.PublicKey
-	// Head, if not nil, is what the store knows of the log: as of a moment that lies before the verification.
+	// Head, if not nil, is what the store knows of the log: as of a moment that lies before the
+	// verification.
 	Head *Head
 	// Exported, if not nil, is where digests were exported to: each of them has to be the log's.
 	Exported fs.FS
-	// From and To, where they are not zero, bound the time of the segments whose records are read; the chain of digests is verified whole.
+	// From and To, where they are not zero, bound the time of the segments whose records are read;
+	// the chain of digests is verified whole.
 	From, To time.Time
 }
 
@@ -31,9 +33,11 @@ type VerifyOptions struct {
 type Report struct {
 	// Records are the log's, and Signed those in closed segments.
 	Records, Signed uint64
-	// Pruned are the records that were removed, as signed statements say; Skipped those that lie out of the time asked for.
+	// Pruned are the records that were removed, as signed statements say; Skipped those that lie
+	// out of the time asked for.
 	Pruned, Skipped uint64
-	// Segments are the closed ones, and Exported those whose digests were compared with exported ones.
+	// Segments are the closed ones, and Exported those whose digests were compared with exported
+	// ones.
 	Segments, Exported int
 }
 
@@ -48,7 +52,8 @@ type Fault struct {
 // Error says where and what.
 func (f *Fault) Error() string { return fmt.Sprintf("%s: record %d: %s", f.File, f.Sequence, f.Reason) }
 
-// Verify goes through a log. It returns a *Fault if the log isn't what was written. The log may be in use.
+// Verify goes through a log. It returns a *Fault if the log isn't what was written. The log may be
+// in use.
 func Verify(dir fs.FS, o VerifyOptions) (Report, error) {
 	for {
 		before, err := fileNames(dir)
@@ -197,7 +202,8 @@ type seen struct {
 	hash   [sha256.Size]byte
 }
 
-// eachLine calls check with what is to be known of each line of r, until that returns an error, which it returns; or what ended the lines.
+// eachLine calls check with what is to be known of each line of r, until that returns an error,
+// which it returns; or what ended the lines.
 func eachLine(r io.Reader, check func(seen) error) error {
 	return inBatches(r, func(lines []byte) []seen {
 		all := make([]seen, 0, len(lines)/512)

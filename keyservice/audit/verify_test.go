@@ -91,7 +91,8 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-// tampering is something done to lines, of which the last few are given their number, and what verification names.
+// tampering is something done to lines, of which the last few are given their number, and what
+// verification names.
 type tampering struct {
 	name string
 	do   func(lines [][]byte, at int) [][]byte
@@ -121,7 +122,8 @@ var tamperings = []tampering{
 	}, 0, "edited"},
 }
 
-// Whatever is done to the records of a closed segment, or of the open one, the first that is concerned is named, offline too.
+// Whatever is done to the records of a closed segment, or of the open one, the first that is
+// concerned is named, offline too.
 func TestTampering(t *testing.T) {
 	k, whole := makeLog(t)
 	segments := files(t, whole, ".jsonl.zst")
@@ -246,7 +248,8 @@ func TestFiles(t *testing.T) {
 	}
 }
 
-// Segments are closed while many append; nothing is lost or delayed, and the log verifies at any time.
+// Segments are closed while many append; nothing is lost or delayed, and the log verifies at any
+// time.
 func TestSegments(t *testing.T) {
 	k, dir := newKept(), t.TempDir()
 	settings := audit.Settings{SegmentSize: 20_000, SegmentAge: time.Hour}
@@ -324,7 +327,8 @@ func TestPruning(t *testing.T) {
 	}
 }
 
-// What was answered is there after a crash, wherever the store's knowledge has got to. What is gone is noticed, and the log goes on behind it.
+// What was answered is there after a crash, wherever the store's knowledge has got to. What is gone
+// is noticed, and the log goes on behind it.
 func TestReopened(t *testing.T) {
 	for _, settings := range []audit.Settings{large, {SegmentSize: 3000, SegmentAge: time.Hour}} {
 		k, dir := newKept(), t.TempDir()
@@ -365,7 +369,8 @@ func TestReopened(t *testing.T) {
 	}
 }
 
-// A power cut that leaves anything at all behind the records that were on disk loses none of those, and isn't taken for tampering.
+// A power cut that leaves anything at all behind the records that were on disk loses none of those,
+// and isn't taken for tampering.
 func TestPowerCut(t *testing.T) {
 	k, whole := newKept(), t.TempDir()
 	l := k.open(t, whole, large)

@@ -26,14 +26,14 @@ const (
 	keyAliasBucket = "key-aliases"  // key ID, alias name
 	granteeBucket  = "grantees"     // key ID, grantee's digest, grant ID
 	retirerBucket  = "retirers"     // retirer's digest, key ID, grant ID
-	agendaBucket   = "agenda"       // time, Due
+	dueBucket      = "agenda"       // time, Due
 	nameBucket     = "named-grants" // key ID, digest of the grant's parameters; the value is the grant ID
 	countBucket    = "counts"       // what is counted; the value is a number
 )
 
 var buckets = []string{
 	metaBucket, keyBucket, materialBucket, policyBucket, aliasBucket, grantBucket, usageBucket, accessKeyBucket,
-	keyAliasBucket, granteeBucket, retirerBucket, agendaBucket, nameBucket, countBucket,
+	keyAliasBucket, granteeBucket, retirerBucket, dueBucket, nameBucket, countBucket,
 }
 
 // The keys in the meta bucket.

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// refusalBurst is how many refusals of one principal's program in a minute are worth a word, and useBurst how many uses of keys: more than
-	// people do by hand.
+	// refusalBurst is how many refusals of one principal's program in a minute are worth a word,
+	// and useBurst how many uses of keys: more than people do by hand.
 	refusalBurst = 10
 	useBurst     = 300
 )

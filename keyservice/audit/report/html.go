@@ -13,7 +13,8 @@ import (
 //go:embed page.gohtml
 var pageText string
 
-// page escapes whatever it is given for the place where it stands. The page allows nothing to be loaded or run.
+// page escapes whatever it is given for the place where it stands. The page allows nothing to be
+// loaded or run.
 var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"number": number,
 	"text":   printable.Text,

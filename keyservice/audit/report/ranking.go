@@ -6,14 +6,16 @@ import (
 	"time"
 )
 
-// mostNames bounds the names that a ranking remembers, so that a log with files without end can be summed up.
+// mostNames bounds the names that a ranking remembers, so that a log with files without end can be
+// summed up.
 const mostNames = 200_000
 
 // Rank is a key, a principal, a file or an error, with what there is about it.
 type Rank struct {
 	Name string
 	tally
-	// Last is when it was last seen, and With what was seen with it then: an alias, a program, a principal.
+	// Last is when it was last seen, and With what was seen with it then: an alias, a program, a
+	// principal.
 	Last time.Time
 	With string
 }

@@ -1,4 +1,5 @@
-// Package report sums up an audit log: how keys were used over time, by whom and for which files, and what looks like an attack.
+// Package report sums up an audit log: how keys were used over time, by whom and for which files,
+// and what looks like an attack.
 //
 //   - report.go: going through records; ranking.go, findings.go: what is remembered of them
 //   - chart.go, html.go, page.gohtml: the report as a page that needs nothing but itself
@@ -42,7 +43,8 @@ type Collector struct {
 
 // tally counts records by what came of them.
 type tally struct {
-	// Records are all; Uses those of keys that were allowed, Refused and Failed calls that were not; Changes those of keys, policies and grants.
+	// Records are all; Uses those of keys that were allowed, Refused and Failed calls that were
+	// not; Changes those of keys, policies and grants.
 	Records, Uses, Refused, Failed, Changes int
 }
 
@@ -61,8 +63,8 @@ type Item struct {
 	Path, Error, Details    string
 }
 
-// New returns a collector for the records from since on, and up to until, where they are not zero. It has to see those before since as well, to know
-// what is new.
+// New returns a collector for the records from since on, and up to until, where they are not zero.
+// It has to see those before since as well, to know what is new.
 func New(since, until time.Time) *Collector {
 	return &Collector{
 		since: since, until: until, minutes: map[int64]*tally{},
@@ -71,7 +73,8 @@ func New(since, until time.Time) *Collector {
 	}
 }
 
-// uses are the operations by which a key is used. Those that begin with GenerateDataKey come besides.
+// uses are the operations by which a key is used. Those that begin with GenerateDataKey come
+// besides.
 var uses = []string{
 	"Encrypt", "Decrypt", "ReEncrypt", "Sign", "Verify", "GenerateMac", "VerifyMac", "DeriveSharedSecret",
 }
@@ -215,7 +218,8 @@ type Report struct {
 	// Log names the log, and Made is when the report was made.
 	Log  string
 	Made time.Time
-	// Whole says what a verification of the log has found, and Broken that it found something wrong.
+	// Whole says what a verification of the log has found, and Broken that it found something
+	// wrong.
 	Whole  string
 	Broken bool
 
@@ -230,12 +234,14 @@ type Report struct {
 	Periods []Period
 	// Keys, Principals, Files and Errors are those with the most records.
 	Keys, Principals, Files, Errors []Rank
-	// Refusals and Floods are bursts, and FirstUses the first uses of keys by principals: new says that there were records before them.
+	// Refusals and Floods are bursts, and FirstUses the first uses of keys by principals: new says
+	// that there were records before them.
 	Refusals, Floods []Spell
 	FirstUses        []FirstUse
 	// HasHistory says that the log goes back beyond From: without that, every first use is one.
 	HasHistory bool
-	// Changes are the last of keys, policies, grants and settings, and Incidents events of the service that somebody should look at.
+	// Changes are the last of keys, policies, grants and settings, and Incidents events of the
+	// service that somebody should look at.
 	Changes, Incidents               []Item
 	ChangeCount, IncidentCount, News int
 }

@@ -39,7 +39,8 @@ func use(at time.Time, user, program, key, path string) *audit.Record {
 	}
 }
 
-// week is what happens in a week: people work, a backup runs at night, and on the Thursday somebody tries what she may not.
+// week is what happens in a week: people work, a backup runs at night, and on the Thursday somebody
+// tries what she may not.
 func week() (records []*audit.Record) {
 	add := func(r *audit.Record) { records = append(records, r) }
 	for day := range 7 {
@@ -131,7 +132,8 @@ func TestReport(t *testing.T) {
 	}
 }
 
-// What stands in records stays text, on a page and on a terminal; the page needs nothing from elsewhere.
+// What stands in records stays text, on a page and on a terminal; the page needs nothing from
+// elsewhere.
 func TestHostileRecords(t *testing.T) {
 	r := collect(t, week(), start)
 	var page, text bytes.Buffer

@@ -35,7 +35,7 @@ func (d *Due) encode() []byte {
 
 func decodeDue(b []byte) (Due, error) {
 	if len(b) != dueSize {
-		return Due{}, fmt.Errorf("%w: agenda entry of %d bytes", ErrDamaged, len(b))
+		return Due{}, fmt.Errorf("%w: due entry of %d bytes", ErrDamaged, len(b))
 	}
 	d := Due{Time: time.UnixMilli(int64(binary.BigEndian.Uint64(b))).UTC(), Kind: b[8]}
 	copy(d.Key[:], b[9:])
@@ -44,14 +44,14 @@ func decodeDue(b []byte) (Due, error) {
 }
 
 // Remind notes something for the time when it falls due.
-func (t *Tx) Remind(d Due) error { return t.bucket(agendaBucket).Put(d.encode(), nil) }
+func (t *Tx) Remind(d Due) error { return t.bucket(dueBucket).Put(d.encode(), nil) }
 
 // Forget removes a note.
-func (t *Tx) Forget(d Due) error { return t.bucket(agendaBucket).Delete(d.encode()) }
+func (t *Tx) Forget(d Due) error { return t.bucket(dueBucket).Delete(d.encode()) }
 
 // Next returns the note that falls due first; false if there is none.
 func (t *Tx) Next() (Due, bool, error) {
-	k, _ := t.bucket(agendaBucket).Cursor().First()
+	k, _ := t.bucket(dueBucket).Cursor().First()
 	if k == nil {
 		return Due{}, false, nil
 	}
