@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"hash/fnv"
 	"os"
@@ -23,7 +24,7 @@ import (
 	"kmsfs/envelope"
 )
 
-// vector is a file of testdata/vectors; its README.md says what is in it.
+// vector is a file of testdata/vectors; FORMAT.md, section 11, says what is in it.
 type vector struct {
 	About  string
 	Kind   string
@@ -111,6 +112,8 @@ type (
 )
 
 const formatVectors = "testdata/vectors"
+
+var update = flag.Bool("update", false, "write the vectors in testdata anew")
 
 // TestFormat reads the vectors twice: with the package, and with a reader made from FORMAT.md's text.
 func TestFormat(t *testing.T) {
