@@ -254,6 +254,9 @@ func (c *codec) unpack(dst []byte, v *version) bool {
 			return false
 		}
 	}
+	if !isFrame(frame[:v.frame], len(dst)) {
+		return false
+	}
 	out, err := c.decoder.DecodeAll(frame[:v.frame], dst[:0:len(dst)])
 	return err == nil && len(out) == len(dst)
 }

@@ -519,6 +519,7 @@ func version(gcm cipher.AEAD, id, file []byte, first int) []byte {
 	}
 	refused := &refusal{"block", int64(first)}
 	refuseUnless(says.length == length && zero(frame[says.frame:]), refused)
+	refuseUnless(oneFrame(frame[:says.frame], length), refused)
 	decoder, err := zstd.NewReader(nil, zstd.WithDecoderMaxMemory(65536))
 	if err != nil {
 		panic(err)
@@ -527,4 +528,53 @@ func version(gcm cipher.AEAD, id, file []byte, first int) []byte {
 	chunk, err := decoder.DecodeAll(frame[:says.frame], nil)
 	refuseUnless(err == nil && len(chunk) == length, refused)
 	return chunk
+}
+
+// oneFrame says whether b is one zstd frame with its content size and without dictionary, checksum
+// and anything behind it.
+func oneFrame(b []byte, length int) bool {
+	if len(b) < 6 || !bytes.HasPrefix(b, []byte{0x28, 0xb5, 0x2f, 0xfd}) {
+		return false
+	}
+	descriptor := b[4]
+	if descriptor&0x0f != 0 { // reserved bit, checksum, dictionary
+		return false
+	}
+	b = b[5:]
+	single := descriptor&0x20 != 0
+	if !single {
+		b = b[1:] // window
+	}
+	widths := []int{0, 2, 4, 8}
+	width := widths[descriptor>>6]
+	if width == 0 && single {
+		width = 1
+	}
+	if width == 0 || len(b) < width {
+		return false
+	}
+	var size uint64
+	for i, x := range b[:width] {
+		size |= uint64(x) << (8 * i)
+	}
+	if width == 2 {
+		size += 256
+	}
+	if size != uint64(length) {
+		return false
+	}
+	for b = b[width:]; len(b) >= 3; {
+		head := int(b[0]) | int(b[1])<<8 | int(b[2])<<16
+		n := head >> 3
+		if head&6 == 2 {
+			n = 1
+		}
+		if b = b[3:]; n > len(b) {
+			return false
+		}
+		if b = b[n:]; head&1 != 0 {
+			return len(b) == 0
+		}
+	}
+	return false
 }

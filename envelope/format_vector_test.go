@@ -5,6 +5,7 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
@@ -20,6 +21,8 @@ import (
 	"testing"
 	"testing/cryptotest"
 	"time"
+
+	"github.com/klauspost/compress/zstd"
 
 	"kmsfs/envelope"
 )
@@ -438,6 +441,7 @@ func formatScenarios() map[string]scenario {
 	for _, add := range []func(map[string]scenario){
 		configurationScenarios, nameScenarios, symlinkScenarios, attributeScenarios, directoryScenarios, markScenarios, fileScenarios,
 		compressionScenarios,
+		illegalNameScenarios,
 	} {
 		add(all)
 	}
@@ -479,6 +483,15 @@ func configurationScenarios(all map[string]scenario) {
 	add("-space", "white space, authenticated", "refused", replace(`,"Owner"`, `, "Owner"`))
 	add("-order", "members in another order, authenticated", "refused", replace(`"PlaintextNames":false,"Owner":1000`, `"Owner":1000,"PlaintextNames":false`))
 	add("-format-2", "an unknown format, authenticated", "refused", replace(`"Format":1`, `"Format":2`))
+	add("-zero-id", "the volume ID of all zeros, authenticated", "refused", replace(strings.Repeat("01", 16), strings.Repeat("00", 16)))
+	add("-no-key", "no wrapped metadata key, authenticated", "refused", func(t *testing.T, _ []byte) []byte {
+		before, after, _ := strings.Cut(exampleConfig, `"MetadataKey":"`)
+		_, after, _ = strings.Cut(after, `"`)
+		return signConfig(t, before+`"MetadataKey":"`+`"`+after)
+	})
+	add("-control-character", "an ARN that is not printable, authenticated", "refused", replace("arn:c", `arn:\u0001`))
+	add("-member", "an unknown member, authenticated", "refused", replace(`"Format":1`, `"Format":1,"More":1`))
+	add("-third-line", "a third line", "refused", func(t *testing.T, b []byte) []byte { return append(b, '\n') })
 	add("-foreign-key", "KeyARN is not among KeyARNs, authenticated", "refused", replace(`["arn:a",`, `[`))
 }
 
@@ -517,6 +530,30 @@ func nameScenarios(all map[string]scenario) {
 	})
 	add("plaintext-control", "plaintext names: a name that is a control file's", "refused", true, "name", func(g *given) { g.Entry = raw("kmsfs.dir") })
 	add("plaintext-moved-needlessly", "plaintext names: moved, without a reason", "refused", true, "name", func(g *given) { g.Entry = raw("kmsfs.=name") })
+}
+
+// sealedName is the backing name of what need not be a name.
+func sealedName(t *testing.T, name string) raw {
+	key := kdf(newKey(7), volumeID[:], "kmsfs/1 name", 64)
+	return raw(base64.RawURLEncoding.EncodeToString(newSIV(t, key).seal([]byte(name), directoryID[:])))
+}
+
+func illegalNameScenarios(all map[string]scenario) {
+	for what, name := range map[string]string{"empty": "", "dot": ".", "dot-dot": "..", "slash": "a/b", "nul": "a\x00b"} {
+		all["name-illegal-"+what] = func(t *testing.T) vector {
+			return vector{
+				About: "what is no name, sealed: " + what, Kind: "name", Expect: "refused",
+				Given: given{MetadataKey: newKey(7), VolumeID: volumeID[:], DirectoryID: directoryID[:], Entry: sealedName(t, name)},
+			}
+		}
+		all["directory-illegal-name-"+what] = func(t *testing.T) vector {
+			plain := string(directoryID[:]) + "\x01\x00\x00\x03\xe8\x01" + string(otherDirectoryID[:]) + string(rune(len(name))) + name + "\x00\x00\x00"
+			return vector{
+				About: "a location whose name is none, sealed: " + what, Kind: "directory", Expect: "refused",
+				Given: given{MetadataKey: newKey(7), VolumeID: volumeID[:], Sealed: sealRecord(t, []byte(plain))},
+			}
+		}
+	}
 }
 
 func symlinkScenarios(all map[string]scenario) {
@@ -584,6 +621,23 @@ func directoryScenarios(all map[string]scenario) {
 	add("-bit", "a bit of the sealed part is another", "refused", d, func(_ *testing.T, b []byte) []byte { return flip(b, 40) })
 	add("-left-over", "a byte behind the sealed part", "refused", d, func(_ *testing.T, b []byte) []byte { return flip(b, 4095) })
 	add("-cut", "not a whole page", "refused", d, func(_ *testing.T, b []byte) []byte { return b[:4095] })
+	id, owner, there := string(directoryID[:]), "\x01\x00\x00\x03\xe8", string(otherDirectoryID[:])+"\x01n"
+	for _, c := range []struct{ name, about, plain string }{
+		{"-zero-id", "the ID of all zeros", strings.Repeat("\x00", 16) + owner + "\x01" + there + "\x00\x00\x00"},
+		{"-no-owner", "no owner", id + "\x00\x01" + there + "\x00\x00\x00"},
+		{"-three-owners", "three owners", id + "\x03" + strings.Repeat("\x00\x00\x03\xe8", 3) + "\x01" + there + "\x00\x00\x00"},
+		{"-no-location", "no location", id + owner + "\x00\x00\x00\x00"},
+		{"-root-and-more", "the root's location and another", id + owner + "\x02" + strings.Repeat("\x00", 17) + there + "\x00\x00\x00"},
+		{"-zero-parent", "a parent of all zeros with a name", id + owner + "\x01" + strings.Repeat("\x00", 16) + "\x01n\x00\x00\x00"},
+		{"-compression-3", "an unknown compression", id + owner + "\x01" + there + "\x00\x00\x03"},
+		{"-trailing", "a byte behind the last field", id + owner + "\x01" + there + "\x00\x00\x00\x00"},
+		{"-short", "a missing field", id + owner + "\x01" + there + "\x00\x00"},
+	} {
+		add(c.name, c.about+", sealed", "refused", d, func(t *testing.T, _ []byte) []byte { return sealRecord(t, []byte(c.plain)) })
+	}
+	add("-flag", "an unknown flag", "refused", d, func(_ *testing.T, b []byte) []byte { return flip(b, 11) })
+	add("-magic", "another magic", "refused", d, func(_ *testing.T, b []byte) []byte { return flip(b, 4) })
+	add("-length", "a length beyond the page", "refused", d, func(_ *testing.T, b []byte) []byte { b[14] = 0x10; return b })
 	add("-format", "three locations, sealed", "refused", d, func(t *testing.T, _ []byte) []byte {
 		return sealRecord(t, []byte(string(directoryID[:])+"\x01\x00\x00\x03\xe8\x03"+strings.Repeat(string(otherDirectoryID[:])+"\x01n", 3)+"\x00\x00\x00"))
 	})
@@ -603,6 +657,7 @@ func markScenarios(all map[string]scenario) {
 	}
 	add("", "a mark", "opens", nil)
 	add("-bit", "a bit of the time is another", "refused", func(b []byte) []byte { return flip(b, 15) })
+	add("-magic", "another magic", "refused", func(b []byte) []byte { return flip(b, 4) })
 	add("-cut", "63 bytes", "refused", func(b []byte) []byte { return b[:63] })
 }
 
@@ -754,9 +809,48 @@ func compressionScenarios(all map[string]scenario) {
 	add("cut-block", "cut at a block's end, behind a version", "refused block", some, damage(func(m *memory) { m.resize(4 * 4096) }))
 	add("length", "another length, authenticated", "refused block", some, forge(func(plain []byte) { plain[17]++ }))
 	add("no-frame", "what is no frame, authenticated", "refused block", some, forge(func(plain []byte) { plain[22] ^= 1 }))
+	frame := func(make func(t *testing.T) []byte) func(*testing.T, *envelope.File, *memory) {
+		return func(t *testing.T, _ *envelope.File, st *memory) { forgeFrame(t, st, make(t)) }
+	}
+	encode := func(t *testing.T, checksum bool) []byte {
+		w, err := zstd.NewWriter(nil, zstd.WithEncoderCRC(checksum), zstd.WithEncoderConcurrency(1))
+		return must(t, w, err).EncodeAll(some[3044:], nil)
+	}
+	add("window", "a frame with a window, authenticated", "opens", some, frame(func(t *testing.T) []byte { return encode(t, false) }))
+	add("checksum", "a frame with a checksum, authenticated", "refused block", some, frame(func(t *testing.T) []byte { return encode(t, true) }))
+	add("no-content-size", "a frame without its content's size, authenticated", "refused block", some, frame(func(t *testing.T) []byte {
+		var b bytes.Buffer
+		w, err := zstd.NewWriter(&b, zstd.WithEncoderCRC(false), zstd.WithEncoderConcurrency(1))
+		must(t, w, err)
+		_, err = w.Write(some[3044:])
+		must(t, 0, errors.Join(err, w.Flush(), w.Close()))
+		return b.Bytes()
+	}))
+	add("two-frames", "an empty frame behind the frame, authenticated", "refused block", some, frame(func(t *testing.T) []byte {
+		return append(encode(t, false), 0x28, 0xb5, 0x2f, 0xfd, 0x20, 0, 1, 0, 0)
+	}))
+	add("skippable-frame", "a skippable frame before the frame, authenticated", "refused block", some, frame(func(t *testing.T) []byte {
+		return append([]byte{0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0}, encode(t, false)...)
+	}))
 	add("left-over", "a byte behind the frame, authenticated", "refused block", some, func(t *testing.T, _ *envelope.File, st *memory) {
 		forgePage(t, st, 2, true, func(plain []byte) { plain[4063] = 1 })
 	})
+}
+
+// forgeFrame replaces the frame of a version of two pages.
+func forgeFrame(t testing.TB, st *memory, frame []byte) {
+	t.Helper()
+	const piece = 4042
+	if len(frame) <= piece || len(frame) > 2*piece {
+		t.Fatalf("frame of %d bytes, want one for two pages", len(frame))
+	}
+	for k := range 2 {
+		forgePage(t, st, int64(1+k), true, func(plain []byte) {
+			binary.BigEndian.PutUint16(plain[18:], uint16(len(frame)))
+			clear(plain[22:])
+			copy(plain[22:], frame[k*piece:])
+		})
+	}
 }
 
 // forgePage changes what is sealed in a page of a version.
