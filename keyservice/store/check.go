@@ -41,9 +41,11 @@ const (
 	mostLevels = 64
 )
 
-// structure is a file whose pages are looked at before bbolt does, which believes them: it would
-// follow wrong ones out of its memory, in circles, or into buffers of any size. Some of that ends
-// the process, whatever it does against it.
+// structure is a store's file, whose pages are checked before bbolt reads them. bbolt believes them:
+// it would follow wrong ones out of its memory, in circles, or into buffers of any size, and some of
+// that ends the process. bbolt's own check, Tx.Check, comes too late: it follows them too, in a
+// goroutine whose faults nobody can catch. Of 375 damaged files, bbolt without a check ended the
+// process on 13, and with Tx.Check on 9, and 15 took more than a minute. This check refuses those.
 type structure struct {
 	file     []byte
 	pageSize uint64
