@@ -55,6 +55,7 @@ func newOperations(c *core) map[string]operation {
 		signatures = signatureOperations{c}
 		accessKeys = accessKeyOperations{c}
 		uses       = useOperations{c}
+		markers    = markerOperations{encryption}
 		log        = auditOperations{c}
 	)
 	all := map[string]operation{}
@@ -115,6 +116,9 @@ func newOperations(c *core) map[string]operation {
 		bind(kms.GetAuditSettings, log.getAuditSettings),
 		bind(kms.ReadAudit, log.readAudit),
 		bind(kms.CheckUses, uses.checkUses),
+		bind(kms.OpenMarker, markers.openMarker),
+		bind(kms.GetMarkers, markers.getMarkers),
+		bind(kms.CloseMarkers, markers.closeMarkers),
 		bind(kms.RecordEvent, log.recordEvent),
 	} {
 		all[o.Name] = o

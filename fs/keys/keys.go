@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -37,6 +38,13 @@ type Service interface {
 	ReEncrypt(ctx context.Context, call Call, wrapped []byte, from, to Wrap) (DataKey, error)
 	// Check says of each use whether it would be allowed now. It is asked often, and not recorded.
 	Check(ctx context.Context, uses []Use) ([]Answer, error)
+	// OpenMarker makes a marker of a volume known as open, durably.
+	OpenMarker(ctx context.Context, call Call, volume Volume, marker Marker) error
+	// Markers returns the markers of a volume that are open: those of mounts that are alive or have
+	// ended uncleanly.
+	Markers(ctx context.Context, call Call, volume Volume) ([]Marker, error)
+	// CloseMarkers has markers of a volume be open no more.
+	CloseMarkers(ctx context.Context, call Call, volume Volume, ids []MarkerID) error
 	// Record writes an event of the file system's own into the audit log.
 	Record(ctx context.Context, call Call, event Event) error
 }
@@ -94,6 +102,24 @@ type Wrap struct {
 	Context map[string]string
 }
 
+// Volume names a volume by its metadata key.
+type Volume struct {
+	Wrap
+	// Wrapped is the metadata key's wrapped form.
+	Wrapped []byte
+}
+
+// MarkerID is the SHA-256 of a dirty marker's file.
+type MarkerID [32]byte
+
+// Marker is a dirty marker as it is known outside of the volume.
+type Marker struct {
+	ID MarkerID
+	// Time is when the mount began, and BootID the kernel's boot ID then.
+	Time   time.Time
+	BootID [16]byte
+}
+
 // Action is what is done with a KMS key.
 type Action string
 
@@ -147,6 +173,7 @@ type Event struct {
 const (
 	EventContextMismatch = "ContextMismatch"
 	EventUncleanShutdown = "UncleanShutdownFound"
+	EventForgedMarker    = "ForgedMarker"
 	EventRepaired        = "Repaired"
 	EventMounted         = "VolumeMounted"
 	EventUnmounted       = "VolumeUnmounted"

@@ -1,16 +1,20 @@
 package volume
 
 import (
+	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	"kmsfs/fs/keys"
 )
 
 // slack is how much earlier than the mark a change may be dated: file systems date changes by a
@@ -28,7 +32,7 @@ type Tolerance struct {
 
 // add allows for the unclean end of the mount that made the marker. boot is the ID of the present
 // boot.
-func (t *Tolerance) add(marker envelope.Mark, boot [16]byte) {
+func (t *Tolerance) add(marker keys.Marker, boot [16]byte) {
 	if t.Since.IsZero() || marker.Time.Before(t.Since) {
 		t.Since = marker.Time
 	}
@@ -51,21 +55,81 @@ func (s *Session) takeMarkers() error {
 	if s.markers, err = s.deadMarkers(); err != nil {
 		return err
 	}
-	boot, err := bootID()
+	for _, name := range s.markers {
+		if _, err := s.ReadMarker(name); err != nil {
+			return err
+		}
+	}
+	left, err := s.endsOf(s.markers, s.Sharing.Alone())
 	if err != nil {
 		return err
 	}
-	for _, name := range s.markers {
-		marker, err := s.ReadMarker(name)
-		if err != nil {
-			return err
-		}
-		s.Tolerance.add(marker, boot)
+	s.Tolerance, s.open = left.tolerance, left.open
+	if !s.Sharing.Alone() { // what this host doesn't know may be another's, whose key service does
+		s.markers = left.genuine
 	}
 	if s.ReadOnly {
 		return nil
 	}
-	return s.Sharing.mark(s, boot, len(s.markers) > 0)
+	return s.Sharing.mark(s, len(left.genuine) > 0)
+}
+
+// ends are what is known of the mounts of a volume that have ended uncleanly.
+type ends struct {
+	tolerance Tolerance
+	open      []keys.MarkerID // of theirs
+	genuine   []string        // the names of the markers that they have left in the volume
+}
+
+// endsOf is the only source of tolerance. It asks the key service which markers are open: of those in
+// the volume, by their names, a marker that is not is a forgery, and allows nothing. With alone, no
+// mount changes the volume, and every open marker is of an unclean end, also one that somebody has
+// removed from the volume.
+func (b *Volume) endsOf(names []string, alone bool) (e ends, err error) {
+	boot, err := bootID()
+	if err != nil {
+		return e, err
+	}
+	open, err := b.Keys.Markers(context.Background(), keys.Self("mount"), b.trusted())
+	if err != nil {
+		return e, fmt.Errorf("%s: asking for its markers: %w", b.Path, err)
+	}
+	found := make(map[keys.MarkerID]bool)
+	for _, name := range names {
+		id, err := b.markerID(name)
+		if err != nil {
+			continue // it counts for nothing
+		}
+		if !slices.ContainsFunc(open, func(m keys.Marker) bool { return m.ID == id }) {
+			if err := b.recordForgery(name); err != nil {
+				return e, err
+			}
+			continue
+		}
+		found[id] = true
+		e.genuine = append(e.genuine, name)
+	}
+	for _, m := range open {
+		if alone || found[m.ID] {
+			e.tolerance.add(m, boot)
+			e.open = append(e.open, m.ID)
+		}
+	}
+	return e, nil
+}
+
+func (b *Volume) recordForgery(name string) error {
+	event := keys.Event{
+		Name: keys.EventForgedMarker, Details: map[string]string{"volume": b.Path, "marker": name},
+		Error: errors.New("the marker is none of an unclean end: nothing is tolerated because of it"),
+	}
+	return b.Keys.Record(context.Background(), keys.Self("mount"), event)
+}
+
+// trusted is the volume as the key service knows it.
+func (b *Volume) trusted() keys.Volume {
+	c := b.Sealed.Config()
+	return keys.Volume{Wrap: keys.Wrap{Key: c.MetadataKeyARN, Context: c.Context()}, Wrapped: c.MetadataKey}
 }
 
 // deadMarkers returns the names of the markers whose mounts are no more.
@@ -114,7 +178,7 @@ func (b *Volume) markerNames() (names []string, err error) {
 // mount's then. Markers that can't be read count for nothing.
 func (b *Volume) UncleanEnd(locked bool) (t Tolerance, err error) {
 	names, err := b.markerNames()
-	if err != nil || len(names) == 0 {
+	if err != nil {
 		return t, err
 	}
 	if !locked {
@@ -123,29 +187,30 @@ func (b *Volume) UncleanEnd(locked bool) (t Tolerance, err error) {
 			return t, err
 		}
 	}
-	boot, err := bootID()
-	if err != nil {
-		return t, err
-	}
-	for _, name := range names {
-		if marker, err := b.ReadMarker(name); err == nil {
-			t.add(marker, boot)
-		}
-	}
-	return t, nil
+	left, err := b.endsOf(names, true)
+	return left.tolerance, err
 }
 
 // ReadMarker reads and opens a dirty marker.
 func (b *Volume) ReadMarker(name string) (envelope.Mark, error) {
+	mark, _, err := b.readMarker(name)
+	return mark, err
+}
+
+func (b *Volume) markerID(name string) (keys.MarkerID, error) {
+	_, id, err := b.readMarker(name)
+	return id, err
+}
+
+func (b *Volume) readMarker(name string) (mark envelope.Mark, id keys.MarkerID, err error) {
 	content, err := b.readControl(b.Root, name, envelope.MarkSize, envelope.MarkSize)
-	if err != nil {
-		return envelope.Mark{}, b.badMarker(name, err)
+	if err == nil {
+		mark, err = b.Sealed.OpenMark(content)
 	}
-	mark, err := b.Sealed.OpenMark(content)
 	if err != nil {
-		return envelope.Mark{}, b.badMarker(name, err)
+		return mark, id, b.badMarker(name, err)
 	}
-	return mark, nil
+	return mark, sha256.Sum256(content), nil
 }
 
 func (b *Volume) badMarker(name string, err error) error {
@@ -157,19 +222,41 @@ const ownMarkerPrefix = envelope.MarkName + "."
 
 func newOwnMarkerName() string { return ownMarkerPrefix + randomHex() }
 
-// makeMarker makes a dirty marker, durably.
-func (s *Session) makeMarker(name string, boot [16]byte) error {
+// makeMarker makes a dirty marker, durably. The key service knows it as open before it is in the
+// volume. If it doesn't come into the volume, it is closed again.
+func (s *Session) makeMarker(name string) error {
+	boot, err := bootID()
+	if err != nil {
+		return err
+	}
+	mark := envelope.Mark{Time: time.Now(), BootID: boot}
+	content := s.Sealed.SealMark(mark)
+	marker := keys.Marker{ID: sha256.Sum256(content), Time: mark.Time, BootID: boot}
+	if err := s.Keys.OpenMarker(context.Background(), keys.Self("mount"), s.trusted(), marker); err != nil {
+		return fmt.Errorf("%s: opening a marker: %w", s.Path, err)
+	}
+	if err := s.putMarker(name, content); err != nil {
+		return errors.Join(err, s.Keys.CloseMarkers(context.Background(), keys.Self("mount"), s.trusted(), []keys.MarkerID{marker.ID}))
+	}
+	s.open = append(s.open, marker.ID)
+	return nil
+}
+
+// putMarker brings a marker into the volume.
+func (s *Session) putMarker(name string, content []byte) error {
 	restore, err := s.keepRootTime()
 	if err != nil {
 		return err
 	}
-	if err := s.fillSpareMarker(s.Sealed.SealMark(envelope.Mark{Time: time.Now(), BootID: boot})); err != nil {
+	if err := s.fillSpareMarker(content); err != nil {
 		return err
 	}
 	if err := unix.Renameat(s.Root, SpareMarker, s.Root, name); err != nil {
 		return fmt.Errorf("making %s: %w", name, err)
 	}
-	s.markers = append(s.markers, name)
+	if !slices.Contains(s.markers, name) { // it may have replaced a forgery
+		s.markers = append(s.markers, name)
+	}
 	if err := restore(); err != nil {
 		return err
 	}
@@ -177,7 +264,8 @@ func (s *Session) makeMarker(name string, boot [16]byte) error {
 }
 
 // clearMarkers says that all changes of this session, and of those that it has repaired, are
-// durable and whole.
+// durable and whole. The key service knows that before the markers go: a crash between leaves a
+// marker that allows nothing, in a volume that needs nothing.
 func (s *Session) clearMarkers() error {
 	unlock, err := s.Sharing.lockMarkers(true)
 	if err != nil {
@@ -186,6 +274,9 @@ func (s *Session) clearMarkers() error {
 	defer unlock()
 	if err := unix.Syncfs(s.Root); err != nil {
 		return fmt.Errorf("syncing %s: %w", s.Path, err)
+	}
+	if err := s.Keys.CloseMarkers(context.Background(), keys.Self("umount"), s.trusted(), s.open); err != nil {
+		return fmt.Errorf("%s: closing its markers: %w", s.Path, err)
 	}
 	restore, err := s.keepRootTime()
 	if err != nil {

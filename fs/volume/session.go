@@ -33,8 +33,11 @@ type Session struct {
 	// Tolerance is what an unclean end before this session allows.
 	Tolerance Tolerance
 
-	lock    int      // descriptor of the configuration's file, which holds the lock on it; -1 if there is none
-	markers []string // removed by a clean end: the session's own, and those of unclean ends before it
+	lock int // descriptor of the configuration's file, which holds the lock on it; -1 if there is none
+	// A clean end closes and removes the session's own marker and those of unclean ends before it. open
+	// are those that the key service knows, markers the names of those in the volume, forgeries too.
+	open    []keys.MarkerID
+	markers []string
 
 	// configuring is held while the configuration is replaced, and with it lock. It is taken after
 	// all other locks but those in envelope.Volume.

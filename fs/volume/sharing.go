@@ -51,7 +51,7 @@ type Sharing interface {
 	// isAlive says whether the marker of that name belongs to another mount that is alive.
 	isAlive(root int, marker string) (bool, error)
 	// mark makes this mount's dirty marker; others says that there are markers of unclean ends.
-	mark(s *Session, boot [16]byte, others bool) error
+	mark(s *Session, others bool) error
 }
 
 // localNames guards names against the mount's own goroutines.
@@ -97,11 +97,11 @@ func (e *exclusive) acquire(s *Session) error {
 }
 
 // mark makes the volume's one marker, unless an unclean end has left it.
-func (e *exclusive) mark(s *Session, boot [16]byte, others bool) error {
+func (e *exclusive) mark(s *Session, others bool) error {
 	if others {
 		return nil
 	}
-	return s.makeMarker(envelope.MarkName, boot)
+	return s.makeMarker(envelope.MarkName)
 }
 
 // shared is the use of a volume together with other mounts, in whatever process or host they are.
@@ -299,9 +299,9 @@ func (h *shared) isAlive(root int, marker string) (bool, error) {
 }
 
 // mark makes a marker of this mount's own, and locks it.
-func (h *shared) mark(s *Session, boot [16]byte, _ bool) error {
+func (h *shared) mark(s *Session, _ bool) error {
 	name := newOwnMarkerName()
-	if err := s.makeMarker(name, boot); err != nil {
+	if err := s.makeMarker(name); err != nil {
 		return err
 	}
 	fd, err := unix.Openat(s.Root, name, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)

@@ -24,6 +24,15 @@ func (s *Service) Invoke(ctx context.Context, c kms.Caller, op *kms.Description,
 	case *kms.CheckUsesInput:
 		made, err := s.CheckUses(ctx, c, in)
 		return fill(out, made, err)
+	case *kms.OpenMarkerInput:
+		made, err := s.openMarker(in)
+		return fill(out, made, err)
+	case *kms.VolumeKey:
+		made, err := s.getMarkers(in)
+		return fill(out, made, err)
+	case *kms.CloseMarkersInput:
+		made, err := s.closeMarkers(in)
+		return fill(out, made, err)
 	case *kms.Event:
 		return s.RecordEvent(ctx, c, *in)
 	}

@@ -22,7 +22,7 @@ import (
 var ErrDamaged = errors.New("damaged key store")
 
 // version is that of the layout.
-const version = 4
+const version = 5
 
 // lockPatience is how long to wait for somebody who has the file open without holding the home's
 // lock.

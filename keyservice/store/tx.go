@@ -21,6 +21,7 @@ const (
 	usageBucket    = "usage"
 
 	accessKeyBucket = "access-keys"
+	markerBucket    = "markers" // volume ID, "/", marker ID
 
 	// Indexes: what they say is in their keys, their values are empty.
 	keyAliasBucket = "key-aliases"  // key ID, alias name
@@ -32,7 +33,7 @@ const (
 )
 
 var buckets = []string{
-	metaBucket, keyBucket, materialBucket, policyBucket, aliasBucket, grantBucket, usageBucket, accessKeyBucket,
+	metaBucket, keyBucket, materialBucket, policyBucket, aliasBucket, grantBucket, usageBucket, accessKeyBucket, markerBucket,
 	keyAliasBucket, granteeBucket, retirerBucket, dueBucket, nameBucket, countBucket,
 }
 

@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 
 	"kmsfs/fs/keys"
@@ -20,13 +21,14 @@ type Service struct {
 	denied      map[string]bool
 	unreachable bool
 	events      []keys.Event
+	markers     map[string][]keys.Marker // by the context of the volume's key
 }
 
 var _ keys.Service = (*Service)(nil)
 
 // New returns a key service that has KMS keys of those names.
 func New(names ...string) *Service {
-	s := &Service{material: map[string]cipher.AEAD{}, denied: map[string]bool{}}
+	s := &Service{material: map[string]cipher.AEAD{}, denied: map[string]bool{}, markers: map[string][]keys.Marker{}}
 	for _, name := range names {
 		s.material[name] = newMaterial()
 	}
@@ -114,6 +116,40 @@ func (s *Service) Check(_ context.Context, uses []keys.Use) ([]keys.Answer, erro
 		answers[i] = keys.Answer{Denied: err, Current: true}
 	}
 	return answers, nil
+}
+
+// OpenMarker keeps a marker.
+func (s *Service) OpenMarker(ctx context.Context, call keys.Call, v keys.Volume, marker keys.Marker) error {
+	return s.withMarkers(ctx, call, v, func(all []keys.Marker) []keys.Marker { return append(all, marker) })
+}
+
+// Markers returns the markers that are kept.
+func (s *Service) Markers(ctx context.Context, call keys.Call, v keys.Volume) (all []keys.Marker, err error) {
+	err = s.withMarkers(ctx, call, v, func(open []keys.Marker) []keys.Marker {
+		all = slices.Clone(open)
+		return open
+	})
+	return all, err
+}
+
+// CloseMarkers forgets markers.
+func (s *Service) CloseMarkers(ctx context.Context, call keys.Call, v keys.Volume, ids []keys.MarkerID) error {
+	return s.withMarkers(ctx, call, v, func(all []keys.Marker) []keys.Marker {
+		return slices.DeleteFunc(all, func(m keys.Marker) bool { return slices.Contains(ids, m.ID) })
+	})
+}
+
+func (s *Service) withMarkers(ctx context.Context, call keys.Call, v keys.Volume, edit func([]keys.Marker) []keys.Marker) error {
+	key, err := s.Decrypt(ctx, call, v.Key, v.Wrapped, v.Context)
+	if err != nil {
+		return err
+	}
+	clear(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	name := v.Context["kmsfs:volume"]
+	s.markers[name] = edit(s.markers[name])
+	return nil
 }
 
 // Record keeps an event.

@@ -103,6 +103,44 @@ func denial(v kms.KeyUseVerdict) (denied, err error) {
 	return answer{why, keys.ErrDenied}, nil
 }
 
+func (a adapter) OpenMarker(ctx context.Context, call keys.Call, volume keys.Volume, marker keys.Marker) error {
+	in := &kms.OpenMarkerInput{Volume: volumeKey(volume), Marker: kms.Marker{
+		ID: kms.MarkerID(marker.ID), Time: marker.Time, BootID: marker.BootID,
+	}}
+	if _, err := kms.OpenMarker.Call(ctx, a.service, a.caller(call), in); err != nil {
+		return classify(err)
+	}
+	return nil
+}
+
+func (a adapter) Markers(ctx context.Context, call keys.Call, volume keys.Volume) ([]keys.Marker, error) {
+	in := volumeKey(volume)
+	out, err := kms.GetMarkers.Call(ctx, a.service, a.caller(call), &in)
+	if err != nil {
+		return nil, classify(err)
+	}
+	all := make([]keys.Marker, len(out.Markers))
+	for i, m := range out.Markers {
+		all[i] = keys.Marker{ID: keys.MarkerID(m.ID), Time: m.Time, BootID: m.BootID}
+	}
+	return all, nil
+}
+
+func (a adapter) CloseMarkers(ctx context.Context, call keys.Call, volume keys.Volume, ids []keys.MarkerID) error {
+	in := &kms.CloseMarkersInput{Volume: volumeKey(volume)}
+	for _, id := range ids {
+		in.IDs = append(in.IDs, kms.MarkerID(id))
+	}
+	if _, err := kms.CloseMarkers.Call(ctx, a.service, a.caller(call), in); err != nil {
+		return classify(err)
+	}
+	return nil
+}
+
+func volumeKey(v keys.Volume) kms.VolumeKey {
+	return kms.VolumeKey{KeyId: v.Key, CiphertextBlob: v.Wrapped, EncryptionContext: v.Context}
+}
+
 func (a adapter) Record(ctx context.Context, call keys.Call, event keys.Event) error {
 	e := kms.Event{Name: event.Name, KeyARN: event.KeyARN, EncryptionContext: event.Context, Details: event.Details}
 	if event.Error != nil {
