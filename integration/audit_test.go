@@ -229,7 +229,7 @@ func TestAuditLife(t *testing.T) {
 	if _, err := os.ReadFile(v.path("file")); err == nil {
 		t.Error("a file is opened without a record")
 	}
-	v.refused(t, []string{"status"}, "refuses calls", "removed")
+	v.refused(t, []string{"status"}, "denies all calls", "removed")
 	must(t, os.Rename(v.auditPath()+".away", v.auditPath()))
 	wantContent(t, v.path("file"), []byte("text"))
 	v.kmsfs(t, "status")

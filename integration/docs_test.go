@@ -218,10 +218,13 @@ func (p docsPage) shell(t *testing.T, dir, home, script string) string {
 	var shown bytes.Buffer
 	var reading sync.WaitGroup
 	reading.Go(func() { converse(master, &shown, typed) })
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // what failed is in the files
+	}()
 	select {
-	case <-ended: // what failed is in the files
+	case <-ended:
 	case <-time.After(10 * time.Minute):
 		_ = cmd.Process.Kill() // it may have ended
 		t.Error("the page does not end")

@@ -178,7 +178,7 @@ func (o auditOperations) readAuditFile(in *kms.ReadAuditInput) (out *kms.ReadAud
 
 // auditFiles returns what there is to be read, and what it is to be verified against.
 func (o auditOperations) auditFiles() (*kms.ReadAuditOutput, error) {
-	k, err := internalKeys{o.core}.audit()
+	k, err := internalKeys(o).audit()
 	if err != nil {
 		return nil, err
 	}

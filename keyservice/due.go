@@ -61,7 +61,7 @@ func (o dueWork) do(d store.Due) error {
 		case store.DueExpiry:
 			err = o.expireMaterials(r, k)
 		case store.DueRotation:
-			err = rotationOperations{o.core}.rotateDue(r, k)
+			err = rotationOperations(o).rotateDue(r, k)
 		case store.DueGrantExpiry:
 			err = o.expireGrant(r, k, d.Grant)
 		}

@@ -21,7 +21,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	keyFile := filepath.Join(dir, "key")
 	if err := sealer.CreateKeyFile(keyFile); err != nil {
 		log.Fatal(err)
@@ -38,7 +38,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer service.Close()
+	defer func() { _ = service.Close() }()
 
 	ctx, me := context.Background(), kms.Caller{Caller: caller.Caller{UID: owner, PID: int32(os.Getpid())}}
 	key, err := kms.CreateKey.Call(ctx, service, me, &kms.CreateKeyInput{Description: "reports"})

@@ -89,7 +89,7 @@ func checkGiven(member, value string, values ...string) error {
 
 // sealToken encrypts a token's private key under an owned key.
 func (o importOperations) sealToken(t *token.Import, private []byte) ([]byte, error) {
-	k, err := internalKeys{o.core}.owned(importKey, store.Key{})
+	k, err := internalKeys(o).owned(importKey, store.Key{})
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +111,7 @@ func (o importOperations) openToken(id store.KeyID, text []byte, now time.Time) 
 	if err != nil {
 		return nil, nil, token.ErrInvalidImport()
 	}
-	k, err := internalKeys{o.core}.owned(importKey, store.Key{})
+	k, err := internalKeys(o).owned(importKey, store.Key{})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -303,7 +303,7 @@ func (o importOperations) deleteImportedKeyMaterial(r *request, in *kms.DeleteIm
 	if !slices.ContainsFunc(k.Materials, func(m store.Material) bool { return m.ID == id }) {
 		return nil, kms.Errorf(kms.CodeNotFound, "%s has no key material %s", k.ARN, id)
 	}
-	if err := (dueWork{o.core}).dropMaterial(r, k, id); err != nil {
+	if err := dueWork(o).dropMaterial(r, k, id); err != nil {
 		return nil, err
 	}
 	return &kms.DeleteImportedKeyMaterialOutput{KeyId: k.ARN, KeyMaterialId: id.String()}, nil

@@ -29,7 +29,7 @@ func (o keyOperations) createKey(r *request, in *kms.CreateKeyInput) (*kms.Creat
 	if err := o.admitNewKey(r, in); err != nil {
 		return nil, err
 	}
-	if err := (policyOperations{o.core}).checkNew(r, record, in); err != nil {
+	if err := policyOperations(o).checkNew(r, record, in); err != nil {
 		return nil, err
 	}
 	k, err := o.addKey(r, record, in.Policy)

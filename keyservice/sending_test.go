@@ -48,7 +48,7 @@ func (c *collected) up() {
 func (c *collected) down() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.socket.Close()
+	_ = c.socket.Close()
 	if err := os.Remove(c.path); err != nil {
 		c.t.Fatal(err)
 	}

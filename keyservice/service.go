@@ -39,8 +39,8 @@ type Service struct {
 
 var _ kms.Service = (*Service)(nil)
 
-// Open opens a home, and makes up for what has fallen due meanwhile. Its errors wrap ErrNoHome, ErrLocked, ErrWrongSecret, ErrSealerMismatch,
-// ErrDamagedHome or ErrUnsafeHome where one of them applies, and nothing is changed then.
+// Open opens a home, and makes up for what has fallen due meanwhile. Its errors wrap those of package home, such as
+// ErrDamaged or ErrUnsafe where one of them applies, and nothing is changed then.
 func Open(dir string, s sealer.Sealer) (*Service, error) {
 	c := &core{scheduler: scheduler.New(), generator: material.NewGenerator()}
 	service := &Service{core: c, operations: newOperations(c)}

@@ -3,6 +3,7 @@ package fsck
 import (
 	"bytes"
 	"encoding/json"
+
 	"kmsfs/envelope"
 	"kmsfs/fs/volume"
 

@@ -180,7 +180,7 @@ func archiveText(archive *tar.Writer, name string, text []byte) error {
 // ErrDamagedBackup says that a file is no backup of a home, or not one that is whole.
 var ErrDamagedBackup = errors.New("not an intact backup of a key service home")
 
-// Restore makes a home of a backup: all of it, durably, or, on an error, nothing. The error wraps ErrHomeExists, ErrDamagedBackup, or what Open's does.
+// Restore makes a home of a backup: all of it, durably, or, on an error, nothing. The error wraps ErrExists, ErrDamagedBackup, or what Open's does.
 func Restore(backup io.Reader, dir string, secret sealer.Sealer, owner uint32) error {
 	head, rootKey, err := openBackup(backup, secret)
 	if err != nil {

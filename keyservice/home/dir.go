@@ -34,13 +34,14 @@ const (
 	maxAuditFile   = 1 << 50
 )
 
-// homeDir is an open directory of a home: what lies in it is reached through the descriptor, wherever its name leads by then.
+// Dir is an open directory of a home. What lies in it is reached through the descriptor, wherever the
+// directory's name leads by then.
 type Dir struct {
 	*os.File
 	owner uint32
 }
 
-// openHomeDir opens a home's directory; the error is ErrNoHome if it is missing or empty.
+// openDirectory opens a home's directory; the error is ErrMissing if it is missing or empty.
 func openDirectory(path string) (*Dir, error) {
 	dir, err := openDir(unix.AT_FDCWD, path, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -159,7 +160,7 @@ func (d *Dir) lock() (*os.File, error) {
 	return f, nil
 }
 
-// Exists says whether the directory is a home. A missing or empty one is none; any other content gives ErrDamagedHome.
+// Exists says whether the directory is a home. A missing or empty one is none; any other content gives ErrDamaged.
 func Exists(dir string) (bool, error) {
 	_, err := SealerKind(dir)
 	if errors.Is(err, ErrMissing) {

@@ -10,9 +10,9 @@ import (
 
 // Why a home can't be opened or made. Errors wrap one of these and say more.
 var (
-	// ErrNoHome says that there is no home: the directory is missing or empty.
+	// ErrMissing says that there is no home: the directory is missing or empty.
 	ErrMissing = errors.New("no key service home")
-	// ErrHomeExists says that a home can't be made where something is already.
+	// ErrExists says that a home can't be made where something is already.
 	ErrExists = errors.New("something is there already")
 	// ErrLocked says that another process has the home open.
 	ErrLocked = errors.New("another process has the key service home open")
@@ -20,15 +20,15 @@ var (
 	ErrWrongSecret = sealer.ErrWrongSecret
 	// ErrSealerMismatch says that the home needs another kind of secret than was given.
 	ErrSealerMismatch = errors.New("the key service home is sealed by something else")
-	// ErrDamagedHome says that the directory is no home, or not one that is whole.
+	// ErrDamaged says that the directory is no home, or not one that is whole.
 	ErrDamaged = errors.New("not an intact key service home")
 	// ErrNotServed says that no process serves a home.
 	ErrNotServed = errors.New("no process serves the key service home")
-	// ErrUnsafeHome says that users other than the home's owner could have changed it.
+	// ErrUnsafe says that users other than the home's owner could have changed it.
 	ErrUnsafe = errors.New("unsafe key service home")
 )
 
-// homeError has errors of what lies in a home say what they mean for the home.
+// AsError returns an error of what lies in a home as one that says what it means for the home.
 func AsError(err error) error {
 	if errors.Is(err, store.ErrDamaged) || errors.Is(err, sealer.ErrMalformed) {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)

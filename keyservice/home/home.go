@@ -1,4 +1,4 @@
-// package home is the directory in which a key service keeps its state: the sealed root key, the store
+// Package home is the directory in which a key service keeps its state: the sealed root key, the store
 // and its slots, the audit log, the lock and the socket. One process at a time has it open.
 //
 // FORMAT.md specifies its files.
@@ -28,8 +28,8 @@ type Home struct {
 	rootKey    *lockedKey
 }
 
-// OpenHome opens a home. Its errors wrap ErrNoHome, ErrLocked, ErrWrongSecret, ErrSealerMismatch,
-// ErrDamagedHome or ErrUnsafeHome where one of them applies.
+// Open opens a home. Its errors wrap ErrMissing, ErrLocked, ErrWrongSecret, ErrSealerMismatch,
+// ErrDamaged or ErrUnsafe where one of them applies.
 func Open(dir string, secret sealer.Sealer) (*Home, error) {
 	h := &Home{}
 	if err := h.open(dir, secret); err != nil {

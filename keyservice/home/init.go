@@ -43,7 +43,7 @@ type Facts struct {
 // defaultName is a home's name in ARNs if none is given.
 const defaultName = "local"
 
-// Init makes a home: all of it, durably, or, on an error, nothing. The error is ErrHomeExists if something is there already.
+// Init makes a home: all of it, durably, or, on an error, nothing. The error is ErrExists if something is there already.
 func Init(o InitOptions) error {
 	if o.Name == "" {
 		o.Name = defaultName

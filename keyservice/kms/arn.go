@@ -6,13 +6,14 @@ import (
 	"github.com/google/uuid"
 )
 
+// What ARNs, and the names of keys and aliases in them, begin with.
 const (
 	AliasPrefix = "alias/"
 	KeyPrefix   = "key/"
 	arnPrefix   = "arn:"
 )
 
-// names makes and reads a home's ARNs.
+// ARNs makes and reads a home's ARNs.
 type ARNs struct {
 	// Region is the home's name, and Account has twelve digits.
 	Region, Account string
@@ -20,17 +21,27 @@ type ARNs struct {
 	prefix string
 }
 
+// NewARNs returns the ARNs of a home of that name.
 func NewARNs(home, account string) ARNs {
 	return ARNs{home, account, "arn:kmsfs:kms:" + home + ":" + account + ":"}
 }
 
+// Resource is the ARN of a resource of the key service.
 func (n ARNs) Resource(r string) string { return n.prefix + r }
 
-func (n ARNs) Key(id uuid.UUID) string  { return n.Resource(KeyPrefix + id.String()) }
-func (n ARNs) Alias(name string) string { return n.Resource(name) }
-func (n ARNs) Root() string             { return "arn:kmsfs:iam::" + n.Account + ":root" }
-func (n ARNs) User(user string) string  { return "arn:kmsfs:iam::" + n.Account + ":user/" + user }
+// Key is the ARN of a key.
+func (n ARNs) Key(id uuid.UUID) string { return n.Resource(KeyPrefix + id.String()) }
 
+// Alias is the ARN of an alias, whose name begins with AliasPrefix.
+func (n ARNs) Alias(name string) string { return n.Resource(name) }
+
+// Root is the ARN of the account's root principal.
+func (n ARNs) Root() string { return "arn:kmsfs:iam::" + n.Account + ":root" }
+
+// User is the ARN of a user.
+func (n ARNs) User(user string) string { return "arn:kmsfs:iam::" + n.Account + ":user/" + user }
+
+// AuditLog is the ARN of the audit log.
 func (n ARNs) AuditLog() string { return n.Resource("audit-log") }
 
 // Local takes off what an ARN of this home has before "key/" or "alias/", and leaves what is no ARN as it is.
@@ -69,7 +80,7 @@ func ParseKeyID(id string) (uuid.UUID, error) {
 	return parsed, nil
 }
 
-// isName says whether s can be a home's name: letters, digits and inner hyphens, at most 63.
+// IsHomeName says whether s can be a home's name: letters, digits and inner hyphens, at most 63.
 func IsHomeName(s string) bool {
 	if s == "" || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
 		return false

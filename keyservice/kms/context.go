@@ -35,6 +35,7 @@ func appendText(b []byte, text string) []byte {
 	return append(b, text...)
 }
 
+// CheckContext returns an error for an encryption context that is too large or ambiguous.
 func CheckContext(member string, context map[string]string) error {
 	if size := ContextSize(context); size > MaxContext {
 		return Invalid(member, "", "Member must have a canonical form of at most %d bytes, and has %d", MaxContext, size)

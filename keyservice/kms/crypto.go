@@ -305,12 +305,23 @@ type DeriveSharedSecretOutput struct {
 	KeyOrigin             string
 }
 
-// wiper is an output that holds secrets.
-type Secret interface{ Wipe() }
+// Secret is an output that holds plaintexts or keys.
+type Secret interface {
+	// Wipe clears them.
+	Wipe()
+}
 
-func (o *DecryptOutput) Wipe()         { clear(o.Plaintext) }
+// Wipe clears the plaintext.
+func (o *DecryptOutput) Wipe() { clear(o.Plaintext) }
+
+// Wipe clears the data key.
 func (o *GenerateDataKeyOutput) Wipe() { clear(o.Plaintext) }
-func (o *GenerateRandomOutput) Wipe()  { clear(o.Plaintext) }
 
+// Wipe clears the random bytes.
+func (o *GenerateRandomOutput) Wipe() { clear(o.Plaintext) }
+
+// Wipe clears the private key.
 func (o *GenerateDataKeyPairOutput) Wipe() { clear(o.PrivateKeyPlaintext) }
-func (o *DeriveSharedSecretOutput) Wipe()  { clear(o.SharedSecret) }
+
+// Wipe clears the shared secret.
+func (o *DeriveSharedSecretOutput) Wipe() { clear(o.SharedSecret) }

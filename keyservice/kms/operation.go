@@ -1,3 +1,6 @@
+// Package kms is the API of the key service as types: an Operation and its shapes for each thing that
+// can be asked for, errors, limits and ARNs. Names and semantics are AWS KMS's. The service, its client
+// and its server are generic over the operations.
 package kms
 
 import "context"

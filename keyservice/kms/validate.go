@@ -61,6 +61,7 @@ func Printable(value string) string {
 	return value
 }
 
+// CheckIdentifier checks the length of a key's ID, ARN, alias or alias ARN.
 func CheckIdentifier(member, id string) error { return CheckLength(member, len(id), 1, MaxIdentifier) }
 
 // CheckUnsupported refuses a member that must not be ignored where it is given.
@@ -71,8 +72,10 @@ func CheckUnsupported(member string, given bool) error {
 	return nil
 }
 
+// IsGiven says whether a member of any type is there.
 func IsGiven(member json.RawMessage) bool { return len(member) > 0 && string(member) != "null" }
 
+// CheckAliasName checks the name of an alias that a caller makes.
 func CheckAliasName(name string) error {
 	if err := CheckLength("aliasName", len(name), 1, maxAliasName); err != nil {
 		return err

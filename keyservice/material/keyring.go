@@ -15,9 +15,11 @@ import (
 	"fmt"
 )
 
+// RootKeySize is the size of a root key, in bytes.
+const RootKeySize = 32
+
 const (
-	RootKeySize = 32 // bytes
-	wrapNonce   = 12 // bytes, GCM's
+	wrapNonce = 12 // bytes, GCM's
 
 	wrapLabel   = "kmsfs wrapped record"
 	slotLabel   = "kmsfs wrapped key material"
@@ -36,7 +38,7 @@ type Keyring struct {
 	memory cipher.AEAD
 	// materials derives, with a slot's content, the keys that seal materials in the store.
 	materials []byte
-	// Markers and tokens authenticate list markers and grant tokens.
+	// Markers and Tokens authenticate list markers and grant tokens.
 	Markers, Tokens MACKey
 }
 

@@ -92,6 +92,7 @@ func (b *byID[T]) find(id uint32, now time.Time, look func(id uint32) T) T {
 	return value
 }
 
+// Name is what a user or a group is called.
 type Name struct {
 	// Name is empty if there is none.
 	Name string
@@ -99,8 +100,10 @@ type Name struct {
 	Shown, ARN string
 }
 
+// User returns the name of a user.
 func (u *Directory) User(uid uint32, now time.Time) Name { return u.users.find(uid, now, u.lookUser) }
 
+// Group returns the name of a group.
 func (u *Directory) Group(gid uint32, now time.Time) Name { return u.groups.find(gid, now, lookGroup) }
 
 // Exists says whether the system has a user or a group of the principal's name now.
@@ -177,7 +180,7 @@ func lookGroup(gid uint32) Name {
 	return known
 }
 
-// membership returns the groups of a user as the system's user database has them, the primary one first. A user whom it doesn't know has
+// Groups returns the groups of a user as the system's user database has them, the primary one first. A user whom it doesn't know has
 // one group, of the user's own number.
 func (u *Directory) Groups(uid uint32) []uint32 { return u.members.find(uid, time.Now(), lookGroups) }
 

@@ -47,7 +47,7 @@ func open(dir int, name string, flags int, mode uint32) (fd int, err error) {
 // retry repeats a call as long as a signal interrupts it.
 func retry(call func() error) error {
 	for {
-		if err := call(); err != unix.EINTR {
+		if err := call(); !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}

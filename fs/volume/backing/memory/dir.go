@@ -1,6 +1,8 @@
 package memory
 
 import (
+	"errors"
+
 	"golang.org/x/sys/unix"
 
 	"kmsfs/fs/volume/backing"
@@ -39,7 +41,7 @@ func (f *FS) vacant(dir *node, name string) error {
 	switch _, err := f.find(dir, name); {
 	case err == nil:
 		return unix.EEXIST
-	case err != unix.ENOENT:
+	case !errors.Is(err, unix.ENOENT):
 		return err
 	case dir.links == 0: // it has been removed
 		return unix.ENOENT
@@ -122,7 +124,7 @@ func (h *handle) OpenFile(name string, flags int, mode uint32) (file backing.Fil
 			file = h.f.openFile(n, flags)
 			return nil
 		})
-		if err != unix.EEXIST || flags&unix.O_EXCL != 0 {
+		if !errors.Is(err, unix.EEXIST) || flags&unix.O_EXCL != 0 {
 			return file, err
 		}
 	}
@@ -345,7 +347,7 @@ func (f *FS) rename(dir *node, name string, target *node, as string, flags uint)
 		return err
 	}
 	there, err := f.find(target, as)
-	if err != nil && err != unix.ENOENT {
+	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return err
 	}
 	switch {

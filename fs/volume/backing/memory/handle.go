@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"errors"
 	"slices"
 	"strings"
 
@@ -181,7 +182,7 @@ func mayHave(n *node, name string) error {
 
 func (h *handle) Getxattr(name string, value []byte) (size int, err error) {
 	err = h.with(OpList, func(n *node) error {
-		if err := mayHave(n, name); err != nil && err != unix.EPERM {
+		if err := mayHave(n, name); err != nil && !errors.Is(err, unix.EPERM) {
 			return err
 		}
 		have, ok := n.attributes[name]
