@@ -279,6 +279,10 @@ func ask(prompt string) ([]byte, error) {
 		case <-answered:
 		}
 	}()
+	if err := hideTyping(fd); err != nil { // before the prompt invites to type
+		return nil, fmt.Errorf("read the passphrase: %w", err)
+	}
+	defer func() { _ = term.Restore(fd, state) }() // there is nothing to do if it fails
 	fmt.Fprint(os.Stderr, prompt)
 	passphrase, err := term.ReadPassword(fd)
 	fmt.Fprintln(os.Stderr)
@@ -286,4 +290,14 @@ func ask(prompt string) ([]byte, error) {
 		return nil, fmt.Errorf("read the passphrase: %w", err)
 	}
 	return passphrase, checkPassphrase(passphrase)
+}
+
+// hideTyping ends the terminal's echo of what is typed.
+func hideTyping(fd int) error {
+	settings, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return err
+	}
+	settings.Lflag &^= unix.ECHO
+	return unix.IoctlSetTermios(fd, unix.TCSETS, settings)
 }
