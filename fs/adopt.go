@@ -9,6 +9,7 @@ import (
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
 	disk "kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
 )
 
 // adoption makes what an administrator has put somewhere belong there.
@@ -51,7 +52,7 @@ func (a adoption) file(e dirEntry) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(storage.FD)
+	defer unix.Close(backing.Descriptor(storage.File))
 	header, err := a.sealed.ReadHeader(storage, false)
 	if err != nil {
 		return err
@@ -84,7 +85,7 @@ func (a adoption) file(e dirEntry) error {
 		err = file.Sync()
 	}
 	if err == nil {
-		err = disk.SetModified(storage.FD, st.Mtim)
+		err = disk.SetModified(storage.File, st.Mtim)
 	}
 	return errors.Join(err, file.Close())
 }
@@ -120,12 +121,12 @@ func (a adoption) open(e dirEntry) (*disk.Storage, unix.Stat_t, error) {
 	}
 	fd, err := unix.Openat(e.fd, e.name(), unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
 	if errors.Is(err, unix.EACCES) {
-		fd, err = disk.OpenOwned(e.fd, e.name(), unix.O_CLOEXEC)
+		fd, err = openOwned(e.fd, e.name())
 	}
 	if err != nil {
 		return nil, st, err
 	}
-	return &disk.Storage{FD: fd}, st, nil
+	return disk.NewStorage(backing.FromDescriptor(fd)), st, nil
 }
 
 // directory makes the directory's record name the location where the directory is, as the only
@@ -136,11 +137,11 @@ func (a adoption) directory(e dirEntry) error {
 		return err
 	}
 	defer unix.Close(fd)
-	record, err := a.disk.ReadDirectory(fd)
+	record, err := a.disk.ReadDirectory(backing.FromDescriptor(fd))
 	if err != nil {
 		return err
 	}
-	owner, err := disk.OwnerOf(fd)
+	owner, err := disk.OwnerOf(backing.FromDescriptor(fd))
 	if err != nil || record.LiesAt(e.location()) && record.OwnedBy(owner) {
 		return err
 	}
@@ -150,5 +151,5 @@ func (a adoption) directory(e dirEntry) error {
 		return err
 	}
 	record.Locations, record.Owners = []envelope.Location{e.location()}, []uint32{owner}
-	return a.disk.ReplaceDirectory(fd, record)
+	return a.disk.ReplaceDirectory(backing.FromDescriptor(fd), record)
 }

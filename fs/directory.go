@@ -11,6 +11,7 @@ import (
 	"kmsfs/fs/keys"
 	"kmsfs/fs/lock"
 	disk "kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
 )
 
 // directory is what an inode has if it is a directory: its record, which is read once, and a
@@ -276,11 +277,11 @@ func (o *resolver) readRecord(in *inode, fd int, found envelope.Location) (*enve
 	if in.record != nil {
 		return in.record, nil
 	}
-	record, err := o.disk.ReadDirectory(fd)
+	record, err := o.disk.ReadDirectory(backing.FromDescriptor(fd))
 	if err != nil {
 		return nil, err
 	}
-	owner, err := disk.OwnerOf(fd)
+	owner, err := disk.OwnerOf(backing.FromDescriptor(fd))
 	if err != nil {
 		return nil, err
 	}
@@ -339,7 +340,7 @@ func (o *resolver) acceptDirectory(fd int, in *inode, record *envelope.Directory
 	if o.readOnly {
 		return nil
 	}
-	return o.disk.WriteDirectory(fd, record, true)
+	return o.disk.WriteDirectory(backing.FromDescriptor(fd), record, true)
 }
 
 // places describes a mismatch for the audit log.
@@ -380,10 +381,10 @@ func (o *resolver) syncRecord(in *inode) error {
 		return err
 	}
 	defer dir.release()
-	if err := disk.SyncControl(dir.fd, envelope.DirectoryName); err != nil {
+	if err := disk.SyncControl(backing.FromDescriptor(dir.fd), envelope.DirectoryName); err != nil {
 		return err
 	}
-	if err := disk.SyncDir(dir.fd); err != nil {
+	if err := disk.SyncDir(backing.FromDescriptor(dir.fd)); err != nil {
 		return err
 	}
 	in.recordMu.Lock()
@@ -419,7 +420,7 @@ func (o *resolver) syncDirectory(in *inode) error {
 		return err
 	}
 	defer dir.release()
-	if err := disk.SyncDir(dir.fd); err != nil {
+	if err := disk.SyncDir(backing.FromDescriptor(dir.fd)); err != nil {
 		return err
 	}
 	return o.syncRecords(in)

@@ -8,6 +8,7 @@ import (
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
 	disk "kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
 )
 
 // effectivePolicy holds for the files that are made in a directory.
@@ -105,11 +106,11 @@ func checkOwner(call keys.Call, record *envelope.Directory) error {
 func (o *operation) replaceRecord(dir dirRef, next *envelope.Directory) error {
 	dir.in.recordMu.Lock()
 	defer dir.in.recordMu.Unlock()
-	if err := o.disk.WriteDirectory(dir.fd, next, true); err != nil {
+	if err := o.disk.WriteDirectory(backing.FromDescriptor(dir.fd), next, true); err != nil {
 		return err
 	}
 	dir.in.record = next
-	return disk.SyncControl(dir.fd, envelope.DirectoryName)
+	return disk.SyncControl(backing.FromDescriptor(dir.fd), envelope.DirectoryName)
 }
 
 // compressionNames are how users write compressions. A policy that inherits has none.

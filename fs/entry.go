@@ -9,6 +9,7 @@ import (
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
 	disk "kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
 )
 
 // dirEntry is a name in a pinned directory: as users see it, and as the volume has it.
@@ -58,7 +59,7 @@ func (e dirEntry) place() place {
 }
 
 // procPath names the entry for system calls that take a path and don't follow links.
-func (e dirEntry) procPath() string { return disk.ProcPath(e.fd) + "/" + e.name() }
+func (e dirEntry) procPath() string { return procPath(e.fd) + "/" + e.name() }
 
 func (e dirEntry) chown(uid, gid int) error {
 	return unix.Fchownat(e.fd, e.name(), uid, gid, unix.AT_SYMLINK_NOFOLLOW)
@@ -69,7 +70,7 @@ func (e dirEntry) prepareName() error {
 	if e.backing.Long == "" {
 		return nil
 	}
-	return disk.WriteControl(e.fd, envelope.LongFile(e.name()), []byte(e.backing.Long), true)
+	return disk.WriteControl(backing.FromDescriptor(e.fd), envelope.LongFile(e.name()), []byte(e.backing.Long), true)
 }
 
 // dropName removes the file of a long name after its entry is gone. One that stays has no meaning.
@@ -112,11 +113,11 @@ func (o *operation) foundDirectory(in *inode, e dirEntry, st unix.Stat_t) *inode
 		return o.inodes.apart(in)
 	}
 	defer unix.Close(fd)
-	record, err := o.disk.ReadDirectory(fd)
+	record, err := o.disk.ReadDirectory(backing.FromDescriptor(fd))
 	if err != nil {
 		return o.inodes.apart(in)
 	}
-	owner, err := disk.OwnerOf(fd)
+	owner, err := disk.OwnerOf(backing.FromDescriptor(fd))
 	switch {
 	case err != nil || !record.LiesAt(e.location()) || !record.OwnedBy(owner):
 		return o.inodes.apart(in)
@@ -135,13 +136,13 @@ func (o *operation) planted(in *inode, e dirEntry, st unix.Stat_t) bool {
 	}
 	fd, err := unix.Openat(e.fd, e.name(), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.EACCES) {
-		fd, err = disk.OpenOwned(e.fd, e.name(), unix.O_CLOEXEC)
+		fd, err = openOwned(e.fd, e.name())
 	}
 	if err != nil {
 		return true
 	}
 	defer unix.Close(fd)
-	h, err := o.sealed.ReadHeader(&disk.Storage{FD: fd}, false)
+	h, err := o.sealed.ReadHeader(disk.NewStorage(backing.FromDescriptor(fd)), false)
 	return err != nil || !o.sealed.LiesAt(h, e.location())
 }
 

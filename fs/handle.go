@@ -14,6 +14,7 @@ import (
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
 	"kmsfs/fs/lock"
+	"kmsfs/fs/volume/backing"
 )
 
 var (
@@ -169,7 +170,7 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, sys
 		})
 	})
 	if err == nil && ok && caller.Pid != 0 && caller.Uid != 0 {
-		err = target{fd: h.c.storage.FD}.dropPrivileges() // the kernel has left it to the file system
+		err = target{fd: backing.Descriptor(h.c.storage.File)}.dropPrivileges() // the kernel has left it to the file system
 	}
 	if err != nil {
 		if errors.Is(err, errWiped) { // only the kernel comes so far; it tells those who close the file or sync it

@@ -30,7 +30,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/fs/keys"
-	disk "kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
 )
 
 // MountOptions say what to mount, where and how.
@@ -231,7 +231,7 @@ func checkMountpoint(path string) error {
 		return fmt.Errorf("mountpoint %s: %w", path, err)
 	}
 	defer unix.Close(dir)
-	entries, err := disk.ListEntries(dir)
+	entries, err := backing.Entries(backing.FromDescriptor(dir))
 	if err != nil {
 		return fmt.Errorf("mountpoint %s: %w", path, err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
+	"kmsfs/fs/volume/backing"
 	"kmsfs/policy/caller"
 )
 
@@ -198,7 +199,7 @@ func (o *operation) readlink(in *inode) ([]byte, error) {
 // Statfs is that of the file system on which the volume lies.
 func (n *node) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
 	var st syscall.Statfs_t
-	if err := syscall.Fstatfs(n.v.disk.Root, &st); err != nil {
+	if err := syscall.Fstatfs(backing.Descriptor(n.v.disk.Root), &st); err != nil {
 		return n.v.errno(err, "statfs", n.v.path)
 	}
 	out.FromStatfsT(&st)

@@ -13,6 +13,7 @@ import (
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
 	disk "kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
 	"kmsfs/policy/caller"
 )
 
@@ -175,7 +176,7 @@ func (m *creation) fill(fd int, dir dirRef, path string, locations ...envelope.L
 func (c *openFile) create(o *operation, call keys.Call, in *inode, fd int, under effectivePolicy, h *envelope.Header) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.in, c.storage, c.writable, c.path = in, &disk.Storage{FD: fd}, true, h.Path
+	c.in, c.storage, c.writable, c.path = in, disk.NewStorage(backing.FromDescriptor(fd)), true, h.Path
 	err := c.makeFile(o, call, under, h)
 	if err == nil {
 		err = c.setTime(func() error { return nil })
@@ -258,7 +259,7 @@ func (v *volume) own(creator caller.Caller, dir int, mode uint32, chown func(uid
 
 // attributes fills in those of an open file.
 func (c *openFile) attributes(out *fuse.Attr, in *inode) error {
-	return c.v.attr(out, in, target{fd: c.storage.FD, file: c})
+	return c.v.attr(out, in, target{fd: backing.Descriptor(c.storage.File), file: c})
 }
 
 // Tmpfile makes a regular file that has no name.
@@ -338,7 +339,7 @@ func (o *operation) makeDirectory(call keys.Call, l link, mode uint32, out *fuse
 		err = e.rename(temp)
 	}
 	if err != nil {
-		return nil, errors.Join(err, o.disk.Dismantle(e.fd, temp))
+		return nil, errors.Join(err, o.disk.Dismantle(backing.FromDescriptor(e.fd), temp))
 	}
 	in := o.inodes.create(&st)
 	in.setRecord(record, true)
@@ -387,19 +388,19 @@ func (v *volume) fillDirectory(call keys.Call, e dirEntry, temp string, mode uin
 // it.
 func (v *volume) writeNewRecord(fd int, mode uint32, record *envelope.Directory) error {
 	if v.multiUser || mode&0o300 == 0o300 {
-		return v.disk.WriteDirectory(fd, record, false)
+		return v.disk.WriteDirectory(backing.FromDescriptor(fd), record, false)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
-	if err := unix.Chmod(disk.ProcPath(fd), 0o700); err != nil {
+	if err := unix.Chmod(procPath(fd), 0o700); err != nil {
 		return err
 	}
-	if err := v.disk.WriteDirectory(fd, record, false); err != nil {
+	if err := v.disk.WriteDirectory(backing.FromDescriptor(fd), record, false); err != nil {
 		return err
 	}
-	return unix.Chmod(disk.ProcPath(fd), st.Mode&0o7777)
+	return unix.Chmod(procPath(fd), st.Mode&0o7777)
 }
 
 // Mknod makes a FIFO, a socket, a device, or an empty regular file.

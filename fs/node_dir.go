@@ -8,7 +8,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	disk "kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
 )
 
 var (
@@ -84,7 +84,7 @@ func (l *listing) read(o *operation) (end bool, err error) {
 		return false, err
 	}
 	defer ref.release()
-	entries, err := disk.ReadEntries(l.dir)
+	entries, err := backing.ReadEntries(l.dir)
 	if err != nil || len(entries) == 0 {
 		return true, err
 	}
@@ -114,11 +114,11 @@ func (l *listing) read(o *operation) (end bool, err error) {
 
 // nameOf returns the name that users see for a backing entry; none if it isn't theirs, or doesn't
 // open.
-func (o *resolver) nameOf(dir dirRef, e disk.Entry) (string, bool) {
+func (o *resolver) nameOf(dir dirRef, e backing.Entry) (string, bool) {
 	if o.disk.IsControl(e.Name) {
 		return "", false
 	}
-	name, err := o.disk.NameOf(dir.fd, dir.id(), e)
+	name, err := o.disk.NameOf(backing.FromDescriptor(dir.fd), dir.id(), e)
 	if err != nil {
 		o.log.Error("an entry's name doesn't open: it is not shown", "directory", dir.in.path(), "entry", e.Name, "error", err)
 		return "", false

@@ -11,7 +11,7 @@ import (
 
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
-	disk "kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
 )
 
 // Link gives a file another name, or a file made with O_TMPFILE its first.
@@ -141,7 +141,7 @@ func (n linking) add(c *openFile, e dirEntry) error {
 		return err
 	}
 	if err = e.prepareName(); err == nil {
-		err = unix.Linkat(unix.AT_FDCWD, disk.ProcPath(c.storage.FD), e.fd, e.name(), unix.AT_SYMLINK_FOLLOW)
+		err = unix.Linkat(unix.AT_FDCWD, procPath(backing.Descriptor(c.storage.File)), e.fd, e.name(), unix.AT_SYMLINK_FOLLOW)
 	}
 	if err != nil {
 		e.dropName()

@@ -13,6 +13,7 @@ import (
 	"kmsfs/fs/control"
 	"kmsfs/fs/keys"
 	disk "kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
 )
 
 // maxKeyName bounds the name of a KMS key, in bytes: AWS's bound of identifiers.
@@ -132,7 +133,7 @@ func (p controls) admit(call keys.Call, key string) error {
 	if err := p.denyIfLocked(); err != nil {
 		return err
 	}
-	owner, err := disk.OwnerOf(dir.fd)
+	owner, err := disk.OwnerOf(backing.FromDescriptor(dir.fd))
 	if err != nil {
 		return err
 	}

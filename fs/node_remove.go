@@ -11,6 +11,7 @@ import (
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
 	disk "kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
 )
 
 var (
@@ -154,7 +155,7 @@ func (r removal) directory(l link) error {
 	}
 	e.dropName()
 	r.unlinked(l, st, nil)
-	if err := r.disk.Dismantle(e.fd, temp); err != nil {
+	if err := r.disk.Dismantle(backing.FromDescriptor(e.fd), temp); err != nil {
 		r.log.Warn("a removed directory's remains stay in the volume", "path", l.path(), "error", err)
 	}
 	return nil
@@ -167,7 +168,7 @@ func (r removal) checkEmpty(e dirEntry) error {
 		return err
 	}
 	defer unix.Close(dir)
-	entries, err := disk.ListEntries(dir)
+	entries, err := backing.Entries(backing.FromDescriptor(dir))
 	if err != nil {
 		return err
 	}

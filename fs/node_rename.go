@@ -10,6 +10,7 @@ import (
 
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
+	"kmsfs/fs/volume/backing"
 )
 
 var (
@@ -280,7 +281,7 @@ func (m *moving) place(locations ...envelope.Location) error {
 	defer m.in.recordMu.Unlock()
 	next := *m.dir.record
 	next.Locations = locations
-	if err := m.disk.WriteDirectory(m.dir.fd, &next, true); err != nil {
+	if err := m.disk.WriteDirectory(backing.FromDescriptor(m.dir.fd), &next, true); err != nil {
 		return err
 	}
 	m.in.record, m.dir.record = &next, &next

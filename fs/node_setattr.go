@@ -12,6 +12,7 @@ import (
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
 	disk "kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
 )
 
 var _ gofs.NodeSetattrer = (*node)(nil)
@@ -138,7 +139,7 @@ func (o *operation) fileTarget(in *inode, entry func() (target, error)) (target,
 	c.mu.Lock()
 	if c.unsealed() != nil && c.in == in {
 		c.mu.Unlock()
-		return target{fd: c.storage.FD, file: c, release: func() { _ = c.release() }}, nil
+		return target{fd: backing.Descriptor(c.storage.File), file: c, release: func() { _ = c.release() }}, nil
 	}
 	t, err := entry()
 	if err != nil {
@@ -184,14 +185,14 @@ func (t target) stat() (st unix.Stat_t, err error) {
 
 func (t target) chmod(mode uint32) error {
 	if t.fd >= 0 {
-		return unix.Chmod(disk.ProcPath(t.fd), mode)
+		return unix.Chmod(procPath(t.fd), mode)
 	}
 	return unix.Fchmodat(t.entry.fd, t.entry.name(), mode, unix.AT_SYMLINK_NOFOLLOW)
 }
 
 func (t target) chown(uid, gid int) error {
 	if t.fd >= 0 {
-		return unix.Chown(disk.ProcPath(t.fd), uid, gid)
+		return unix.Chown(procPath(t.fd), uid, gid)
 	}
 	return t.entry.chown(uid, gid)
 }
@@ -258,11 +259,11 @@ func (w ownership) ofDirectory(uid uint32, gid int) error {
 	if err != nil {
 		return err
 	}
-	owner, err := disk.OwnerOf(dir.fd)
+	owner, err := disk.OwnerOf(backing.FromDescriptor(dir.fd))
 	if err != nil {
 		return err
 	}
-	chown := func() error { return unix.Chown(disk.ProcPath(dir.fd), int(uid), gid) }
+	chown := func() error { return unix.Chown(procPath(dir.fd), int(uid), gid) }
 	if owner == uid {
 		return chown()
 	}
@@ -292,7 +293,7 @@ func (c *openFile) chown(o *operation, call keys.Call, uid uint32, gid int) erro
 	return c.use(o, c.writable, func(f *envelope.File) error {
 		h := f.Header()
 		if h.Owner == uid {
-			return unix.Fchown(c.storage.FD, int(uid), gid)
+			return unix.Fchown(backing.Descriptor(c.storage.File), int(uid), gid)
 		}
 		if !c.writable {
 			return unix.EACCES
@@ -304,7 +305,7 @@ func (c *openFile) chown(o *operation, call keys.Call, uid uint32, gid int) erro
 		if err := c.nameNextOwner(&uid); err != nil {
 			return err
 		}
-		if err := unix.Fchown(c.storage.FD, int(uid), gid); err != nil {
+		if err := unix.Fchown(backing.Descriptor(c.storage.File), int(uid), gid); err != nil {
 			return errors.Join(err, c.nameNextOwner(nil))
 		}
 		return c.storeWrap(next)
@@ -337,10 +338,10 @@ func (t target) setTimes(in *fuse.SetAttrIn) error {
 		return nil
 	}
 	if t.file != nil {
-		return t.file.setTime(func() error { return unix.UtimesNanoAt(unix.AT_FDCWD, disk.ProcPath(t.fd), times, 0) })
+		return t.file.setTime(func() error { return unix.UtimesNanoAt(unix.AT_FDCWD, procPath(t.fd), times, 0) })
 	}
 	if t.fd >= 0 {
-		return unix.UtimesNanoAt(unix.AT_FDCWD, disk.ProcPath(t.fd), times, 0)
+		return unix.UtimesNanoAt(unix.AT_FDCWD, procPath(t.fd), times, 0)
 	}
 	return unix.UtimesNanoAt(t.entry.fd, t.entry.name(), times, unix.AT_SYMLINK_NOFOLLOW)
 }

@@ -12,6 +12,7 @@ import (
 	"kmsfs/envelope"
 	"kmsfs/fs/control"
 	disk "kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
 )
 
 var (
@@ -93,7 +94,7 @@ type attributePath struct {
 
 func (t target) attributePath() attributePath {
 	if t.fd >= 0 {
-		return attributePath{disk.ProcPath(t.fd), true}
+		return attributePath{procPath(t.fd), true}
 	}
 	return attributePath{t.entry.procPath(), false}
 }
@@ -171,7 +172,7 @@ func (o *operation) readHeader(in *inode) (*envelope.Header, error) {
 		}
 		defer unix.Close(fd)
 	}
-	h, err := o.sealed.ReadHeader(&disk.Storage{FD: fd}, false)
+	h, err := o.sealed.ReadHeader(disk.NewStorage(backing.FromDescriptor(fd)), false)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
 	disk "kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
 )
 
 // place is where a regular file was found: the directory, the backing name in it, the location that
@@ -95,7 +96,7 @@ func (n *opening) openOrphan(in *inode) error {
 		if err != nil {
 			return err
 		}
-		n.in, n.storage, n.writable, n.path, n.at = in, &disk.Storage{FD: fd}, !n.o.readOnly, n.at.path, p
+		n.in, n.storage, n.writable, n.path, n.at = in, disk.NewStorage(backing.FromDescriptor(fd)), !n.o.readOnly, n.at.path, p
 		if err := n.setTime(func() error { return nil }); err != nil {
 			unix.Close(fd)
 			return err
@@ -123,7 +124,7 @@ func (n *opening) openStored() error {
 		n.endTurn()
 	}
 	if err != nil {
-		unix.Close(n.storage.FD)
+		unix.Close(backing.Descriptor(n.storage.File))
 		n.sealed.Store(nil)
 	}
 	return err
@@ -168,7 +169,7 @@ func (n *opening) openStorage() error {
 		fd, err = unix.Openat(n.at.dir, n.at.entry, unix.O_RDONLY|flags, 0)
 	}
 	if !n.writable && !n.v.readOnly && !n.v.multiUser {
-		if owned, forced := disk.OpenOwned(n.at.dir, n.at.entry, flags); forced == nil {
+		if owned, forced := openOwned(n.at.dir, n.at.entry); forced == nil {
 			if err == nil {
 				unix.Close(fd)
 			}
@@ -188,14 +189,14 @@ func (n *opening) openStorage() error {
 		return err
 	}
 	n.times.set(st.Mtim)
-	n.storage, n.path = &disk.Storage{FD: fd}, n.at.path
+	n.storage, n.path = disk.NewStorage(backing.FromDescriptor(fd)), n.at.path
 	return nil
 }
 
 // openSealed opens the sealed file in c.storage.
 func (n *opening) openSealed() error {
 	var st unix.Stat_t
-	if err := unix.Fstat(n.storage.FD, &st); err != nil {
+	if err := unix.Fstat(backing.Descriptor(n.storage.File), &st); err != nil {
 		return err
 	}
 	tolerant := n.o.tolerance.Covers(st.Ctim)
@@ -224,7 +225,7 @@ func (n *opening) openSealed() error {
 // checkOpened checks the file that was just opened, and authorizes a caller that has not been yet.
 func (n *opening) checkOpened(header *envelope.Header, st unix.Stat_t) error {
 	if n.o.tolerance.Covers(st.Ctim) && n.writable { // a repair is not the users' doing
-		if err := disk.SetModified(n.storage.FD, n.time()); err != nil {
+		if err := disk.SetModified(n.storage.File, n.time()); err != nil {
 			return err
 		}
 	}
@@ -317,7 +318,7 @@ func (n *opening) acceptPlace(event keys.Event) error {
 // the file system itself.
 func (n *opening) authorize() error {
 	var st unix.Stat_t
-	if err := unix.Fstat(n.storage.FD, &st); err != nil {
+	if err := unix.Fstat(backing.Descriptor(n.storage.File), &st); err != nil {
 		return err
 	}
 	h := n.unsealed().Header()

@@ -13,6 +13,7 @@ import (
 	"kmsfs/fs/keys"
 	"kmsfs/fs/lock"
 	disk "kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
 	"kmsfs/policy/caller"
 )
 
@@ -153,7 +154,7 @@ func (c *openFile) close() error {
 	if !c.wiped.Swap(false) {
 		err = c.closeSealed()
 	}
-	if closed := unix.Close(c.storage.FD); err == nil {
+	if closed := unix.Close(backing.Descriptor(c.storage.File)); err == nil {
 		err = closed
 	}
 	c.sealed.Store(nil)
@@ -243,7 +244,7 @@ func (c *openFile) takeTurn(write bool) error {
 		return nil
 	}
 	c.turn.Lock()
-	if err := c.v.tree.LockFile(c.storage.FD, write); err != nil {
+	if err := c.v.tree.LockFile(c.storage.File, write); err != nil {
 		c.turn.Unlock()
 		return err
 	}
@@ -252,7 +253,7 @@ func (c *openFile) takeTurn(write bool) error {
 
 func (c *openFile) endTurn() {
 	if c.v.shared() {
-		c.v.tree.UnlockFile(c.storage.FD)
+		c.v.tree.UnlockFile(c.storage.File)
 		c.turn.Unlock()
 	}
 }

@@ -45,7 +45,7 @@ func modeIn(dir int, combined uint32) uint32 {
 }
 
 func hasDefaultACL(dir int) bool {
-	_, err := unix.Getxattr(disk.ProcPath(dir), disk.DefaultACL, nil)
+	_, err := unix.Getxattr(procPath(dir), disk.DefaultACL, nil)
 	return err == nil
 }
 

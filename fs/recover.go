@@ -11,6 +11,7 @@ import (
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
 	disk "kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
 )
 
 // recovery goes through a volume that was not unmounted cleanly and opens every file that may be
@@ -100,7 +101,7 @@ func (r *recovery) list(o *operation, in *inode) (found []child, err error) {
 		return nil, err
 	}
 	defer unix.Close(dir)
-	err = disk.EachBatch(dir, func(entries []disk.Entry) error {
+	err = backing.FromDescriptor(dir).EachBatch(func(entries []backing.Entry) error {
 		for _, e := range entries {
 			var st unix.Stat_t
 			if unix.Fstatat(ref.fd, e.Name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || !r.concerns(st) {

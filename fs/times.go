@@ -5,6 +5,7 @@ import (
 
 	"kmsfs/fs/lock"
 	disk "kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
 )
 
 // times is the modification time of an open file. The kernel decides it: with its writeback cache,
@@ -24,7 +25,7 @@ func (c *openFile) keepTime(change func() error) error {
 	if err := change(); err != nil {
 		return err
 	}
-	return disk.SetModified(c.storage.FD, c.times.modified)
+	return disk.SetModified(c.storage.File, c.times.modified)
 }
 
 // stamp makes a user's change to the backing file. If the kernel caches writes, it tells the time
@@ -44,7 +45,7 @@ func (c *openFile) setTime(set func() error) error {
 		return err
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(c.storage.FD, &st); err != nil {
+	if err := unix.Fstat(backing.Descriptor(c.storage.File), &st); err != nil {
 		return err
 	}
 	c.times.modified = st.Mtim

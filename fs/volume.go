@@ -14,6 +14,7 @@ import (
 	"kmsfs/fs/keys"
 	"kmsfs/fs/lock"
 	disk "kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
 )
 
 // volume is a volume while it is mounted. Its parts have their state and their locks: see
@@ -85,13 +86,13 @@ func (v *volume) isAdministrator(call keys.Call) bool {
 // start makes the root's inode, and records an unclean end.
 func (v *volume) start() error {
 	var st unix.Stat_t
-	if err := unix.Fstat(v.disk.Root, &st); err != nil {
+	if err := unix.Fstat(backing.Descriptor(v.disk.Root), &st); err != nil {
 		return err
 	}
 	v.inodes = newInodeTable(v, &st)
 	v.root = v.inodes.get(&st)
 	v.root.setRecord(v.disk.RootRecord, false)
-	v.dirs = newDirectoryCache(v.root, v.disk.Root)
+	v.dirs = newDirectoryCache(v.root, backing.Descriptor(v.disk.Root))
 	if v.tolerance.Since.IsZero() {
 		return nil
 	}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/fs/keys"
+	"kmsfs/fs/volume/backing"
 )
 
 // failingServer is a FUSE server whose mount doesn't come about.
@@ -142,7 +143,7 @@ func TestListingIsBounded(t *testing.T) {
 
 func openRoot(t *testing.T, k *kernel) int {
 	t.Helper()
-	fd, err := unix.Openat(k.v.disk.Root, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(backing.Descriptor(k.v.disk.Root), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,6 +21,7 @@ import (
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
 	"kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
 )
 
 // ErrMounted says that the volume is mounted, so that it can't be repaired.
@@ -180,7 +181,7 @@ type suspect struct {
 	// dirs are the backing names of the directories that lead to it; entry is empty for the root
 	// itself.
 	dirs  []string
-	entry volume.Entry
+	entry backing.Entry
 	path  string
 	found []finding
 }
@@ -201,32 +202,37 @@ func (s suspect) inVolume() string {
 // be examined to its end. If nobody else has it mounted, and the options ask for it, it repairs
 // what it finds.
 func Check(ctx context.Context, o Options) (Summary, error) {
-	b, err := volume.Open(o.Volume, o.Keys, "fsck")
+	v, err := volume.Open(o.Volume, o.Keys, "fsck")
 	if err != nil {
 		return Summary{}, err
 	}
-	defer b.Close()
+	defer v.Close()
+	return CheckVolume(ctx, v, o)
+}
+
+// CheckVolume is Check for a volume that is open.
+func CheckVolume(ctx context.Context, v *volume.Volume, o Options) (summary Summary, err error) {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	c := &check{claims: claims{b}, options: o, ctx: ctx, stop: stop, inodes: newLinkedInodes()}
+	c := &check{claims: claims{v}, options: o, ctx: ctx, stop: stop, inodes: newLinkedInodes()}
 	if o.Repair {
-		unlock, err := b.LockAlone()
+		unlock, err := v.LockAlone()
 		if errors.Is(err, volume.ErrInUse) {
-			return Summary{}, fmt.Errorf("%s: %w", o.Volume, ErrMounted)
+			return Summary{}, fmt.Errorf("%s: %w", v.Path, ErrMounted)
 		}
 		if err != nil {
 			return Summary{}, err
 		}
 		defer unlock()
 	}
-	if c.tolerance, err = b.UncleanEnd(o.Repair); err != nil {
+	if c.tolerance, err = v.UncleanEnd(o.Repair); err != nil {
 		return Summary{}, err
 	}
 	var counting sync.WaitGroup
 	defer counting.Wait()
 	defer stop(nil)
 	if o.Progress != nil {
-		o.Progress.Count(ctx, b.Root, &counting)
+		o.Progress.Count(ctx, v.Root, &counting)
 	}
 	if err := c.root(); err != nil {
 		return Summary{}, err
@@ -239,8 +245,8 @@ func Check(ctx context.Context, o Options) (Summary, error) {
 
 // root checks the root directory and all beneath.
 func (c *check) root() error {
-	d := &checkedDirectory{c: c, fd: c.Root}
-	record, err := c.ReadDirectory(d.fd)
+	d := &checkedDirectory{c: c, dir: c.Root}
+	record, err := c.ReadDirectory(d.dir)
 	switch {
 	case isFault(err):
 		c.report(suspect{path: "/", found: []finding{{class: FaultRecord, detail: err.Error()}}})
@@ -263,7 +269,7 @@ func (c *check) root() error {
 
 // through checks what is in a directory. It returns why that could not be done to its end.
 func (c *check) through(d *checkedDirectory) error {
-	volume.Walk(c.ctx, d.fd, d)
+	volume.Walk(c.ctx, d.dir, d)
 	c.lookAgain()
 	return context.Cause(c.ctx)
 }

@@ -9,26 +9,41 @@ import (
 	"kmsfs/envelope"
 	"kmsfs/fs/control"
 	"kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
 )
 
 // claims are what entries of a volume say of themselves, without their data keys.
 type claims struct{ *volume.Volume }
 
-// listed returns the locations that an entry's header or record lists, without asking for its data
-// key.
-func (c claims) listed(dir int, e volume.Entry) []envelope.Location {
-	fd, err := unix.Openat(dir, e.Name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+// record reads the record of the directory that has that backing name.
+func (c claims) record(dir backing.Dir, name string) (*envelope.Directory, error) {
+	d, err := dir.OpenDir(name)
 	if err != nil {
-		return nil
+		return nil, err
 	}
-	defer unix.Close(fd)
+	defer d.Close()
+	return c.ReadDirectory(d)
+}
+
+// header reads the header of the file that has that backing name.
+func (c claims) header(dir backing.Dir, name string) (*envelope.Header, error) {
+	f, err := dir.OpenFile(name, unix.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return c.Sealed.ReadHeader(volume.NewStorage(f), false)
+}
+
+// listed returns the locations that an entry's header or record lists.
+func (c claims) listed(dir backing.Dir, e backing.Entry) []envelope.Location {
 	switch e.Kind {
 	case unix.DT_DIR:
-		if record, err := c.ReadDirectory(fd); err == nil {
+		if record, err := c.record(dir, e.Name); err == nil {
 			return record.Locations
 		}
 	case unix.DT_REG:
-		if header, err := c.Sealed.ReadHeader(&volume.Storage{FD: fd}, false); err == nil {
+		if header, err := c.header(dir, e.Name); err == nil {
 			return header.Locations
 		}
 	}
@@ -36,35 +51,30 @@ func (c claims) listed(dir int, e volume.Entry) []envelope.Location {
 }
 
 // lists says whether an entry's header or record lists that location.
-func (c claims) lists(dir int, e volume.Entry, l envelope.Location) bool {
-	fd, err := unix.Openat(dir, e.Name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return false
-	}
-	defer unix.Close(fd)
+func (c claims) lists(dir backing.Dir, e backing.Entry, l envelope.Location) bool {
 	if e.Kind == unix.DT_DIR {
-		record, err := c.ReadDirectory(fd)
+		record, err := c.record(dir, e.Name)
 		return err == nil && record.LiesAt(l)
 	}
-	header, err := c.Sealed.ReadHeader(&volume.Storage{FD: fd}, false)
+	header, err := c.header(dir, e.Name)
 	return err == nil && c.Sealed.LiesAt(header, l)
 }
 
 // owns says whether what lies in a directory belongs to the directory with that ID: one thing that
 // does is proof. An empty one may be anybody's.
-func (c claims) owns(fd int, id envelope.DirectoryID) bool {
-	dir, err := unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+func (c claims) owns(dir backing.Dir, id envelope.DirectoryID) bool {
+	all, err := dir.OpenDir(".")
 	if err != nil {
 		return false
 	}
-	defer unix.Close(dir)
+	defer all.Close()
 	owned, others := false, false
-	err = volume.EachBatch(dir, func(entries []volume.Entry) error {
+	err = all.EachBatch(func(entries []backing.Entry) error {
 		for _, e := range entries {
 			if c.IsControl(e.Name) {
 				continue
 			}
-			if owned = c.belongs(fd, e, id); owned {
+			if owned = c.belongs(dir, e, id); owned {
 				return errFound
 			}
 			others = true
@@ -78,7 +88,7 @@ func (c claims) owns(fd int, id envelope.DirectoryID) bool {
 var errFound = errors.New("found")
 
 // belongs says whether an entry says that it lies in the directory with that ID.
-func (c claims) belongs(dir int, e volume.Entry, id envelope.DirectoryID) bool {
+func (c claims) belongs(dir backing.Dir, e backing.Entry, id envelope.DirectoryID) bool {
 	if !c.Sealed.Config().PlaintextNames {
 		_, err := c.NameOf(dir, id, e)
 		return err == nil
@@ -93,13 +103,13 @@ func (c claims) belongs(dir int, e volume.Entry, id envelope.DirectoryID) bool {
 
 // hasOverflow says whether the file has an overflow attribute.
 func (c claims) hasOverflow(s *volume.Storage) bool {
-	_, err := unix.Fgetxattr(s.FD, volume.OverflowAttribute, nil)
+	_, err := s.Getxattr(volume.OverflowAttribute, nil)
 	return err == nil
 }
 
 // attributes opens the extended attributes of an open file or directory with that ID.
-func (c claims) attributes(fd int, object [envelope.IDSize]byte) (found []finding) {
-	for _, a := range c.badAttributes(fd, object) {
+func (c claims) attributes(n backing.Node, object [envelope.IDSize]byte) (found []finding) {
+	for _, a := range c.badAttributes(n, object) {
 		found = append(found, finding{class: FaultAttribute, detail: a.name + ": " + a.err.Error()})
 	}
 	return found
@@ -111,33 +121,33 @@ type badAttribute struct {
 	err  error
 }
 
-func (c claims) badAttributes(fd int, object [envelope.IDSize]byte) (bad []badAttribute) {
-	size, err := unix.Flistxattr(fd, nil)
+func (c claims) badAttributes(n backing.Node, object [envelope.IDSize]byte) (bad []badAttribute) {
+	size, err := n.Listxattr(nil)
 	if err != nil || size == 0 {
 		return nil // there are none where the file system knows of none
 	}
 	names := make([]byte, volume.MaxAttribute)
-	n, err := unix.Flistxattr(fd, names)
+	length, err := n.Listxattr(names)
 	if err != nil {
 		return nil
 	}
-	for name := range strings.SplitSeq(strings.TrimSuffix(string(names[:n]), "\x00"), "\x00") {
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(names[:length]), "\x00"), "\x00") {
 		if !strings.HasPrefix(name, control.Prefix) || name == volume.OverflowAttribute {
 			continue
 		}
-		if err := c.openAttribute(fd, object, name); err != nil {
+		if err := c.openAttribute(n, object, name); err != nil {
 			bad = append(bad, badAttribute{name, err})
 		}
 	}
 	return bad
 }
 
-func (c claims) openAttribute(fd int, object [envelope.IDSize]byte, stored string) error {
+func (c claims) openAttribute(n backing.Node, object [envelope.IDSize]byte, stored string) error {
 	name, err := c.Sealed.OpenAttributeName(object, stored)
 	if err != nil {
 		return err
 	}
-	value, err := readAttribute(fd, stored)
+	value, err := readAttribute(n, stored)
 	if err != nil {
 		return err
 	}
@@ -145,11 +155,11 @@ func (c claims) openAttribute(fd int, object [envelope.IDSize]byte, stored strin
 	return err
 }
 
-func readAttribute(fd int, stored string) ([]byte, error) {
+func readAttribute(n backing.Node, stored string) ([]byte, error) {
 	value := make([]byte, volume.MaxAttribute+envelope.AttributeOverhead)
-	n, err := unix.Fgetxattr(fd, stored, value)
+	length, err := n.Getxattr(stored, value)
 	if err != nil {
 		return nil, err
 	}
-	return value[:n], nil
+	return value[:length], nil
 }

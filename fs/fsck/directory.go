@@ -11,6 +11,7 @@ import (
 
 	"kmsfs/envelope"
 	"kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
 )
 
 // lostAndFound is the directory in the volume's root that repair moves things to; with a number
@@ -29,7 +30,7 @@ type checkedDirectory struct {
 	base  string
 	// entry is the backing name of a directory with a parent, name the one that users see.
 	entry, name string
-	fd          int
+	dir         backing.Dir
 	id          envelope.DirectoryID
 	lost        bool // it is lost+found
 }
@@ -62,7 +63,7 @@ func (d *checkedDirectory) pathOf(name string) string {
 	return strings.TrimSuffix(d.path(), "/") + "/" + volume.TextPath(name)
 }
 
-func (d *checkedDirectory) Failed(e volume.Entry, err error) {
+func (d *checkedDirectory) Failed(e backing.Entry, err error) {
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP): // it changed meanwhile
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
@@ -74,7 +75,7 @@ func (d *checkedDirectory) Failed(e volume.Entry, err error) {
 
 // report reports what is wrong with an entry. What lies in lost+found because it doesn't open is
 // left in peace there.
-func (d *checkedDirectory) report(e volume.Entry, name string, found []finding) {
+func (d *checkedDirectory) report(e backing.Entry, name string, found []finding) {
 	if d.lost {
 		before := len(found)
 		found = slices.DeleteFunc(found, func(f finding) bool { return meaning(f.class).reachesNothing })
@@ -88,25 +89,25 @@ func (d *checkedDirectory) report(e volume.Entry, name string, found []finding) 
 }
 
 // enter checks a directory's name, place, record and attributes.
-func (d *checkedDirectory) Enter(fd int, e volume.Entry) volume.Branch {
+func (d *checkedDirectory) Enter(dir backing.Dir, e backing.Entry) volume.Branch {
 	if !d.c.IsControl(e.Name) {
 		d.c.directories.Add(1)
 	}
-	if in := d.examine(e, fd, nil); in != nil {
+	if in := d.examine(e, dir, nil); in != nil {
 		return in
 	}
 	return nil
 }
 
 // see checks an entry that is no directory.
-func (d *checkedDirectory) See(e volume.Entry) {
+func (d *checkedDirectory) See(e backing.Entry) {
 	c := d.c
 	if c.IsControl(e.Name) {
-		d.examine(e, -1, nil)
+		d.examine(e, nil, nil)
 		return
 	}
 	file := &fileCheck{c: c, entry: e.Name}
-	d.examine(e, -1, file)
+	d.examine(e, nil, file)
 	if e.Kind == unix.DT_REG {
 		c.files.Add(1)
 		c.bytes.Add(file.size)
@@ -121,8 +122,8 @@ func (d *checkedDirectory) See(e volume.Entry) {
 
 // examine reports what is wrong with an entry, or postpones that. For a directory, open as fd,
 // whose entries can be looked at, it returns that.
-func (d *checkedDirectory) examine(e volume.Entry, fd int, file *fileCheck) *checkedDirectory {
-	v, sure := d.lookSure(e, fd, file)
+func (d *checkedDirectory) examine(e backing.Entry, dir backing.Dir, file *fileCheck) *checkedDirectory {
+	v, sure := d.lookSure(e, dir, file)
 	if !sure { // a directory is gone through when that is sure
 		d.c.postpone(d, e, file)
 		return nil
@@ -139,7 +140,7 @@ type view struct {
 }
 
 // look looks at an entry. fd is that of a directory, and file the check of what is none.
-func (d *checkedDirectory) look(e volume.Entry, fd int, file *fileCheck) (v view) {
+func (d *checkedDirectory) look(e backing.Entry, dir backing.Dir, file *fileCheck) (v view) {
 	if d.c.IsControl(e.Name) {
 		return view{name: unknownName, found: d.control(e)}
 	}
@@ -147,7 +148,7 @@ func (d *checkedDirectory) look(e volume.Entry, fd int, file *fileCheck) (v view
 	v = view{name: name, found: found}
 	switch e.Kind {
 	case unix.DT_DIR:
-		in := &checkedDirectory{c: d.c, parent: d, fd: fd, entry: e.Name, name: name, lost: d.isRoot() && isLostAndFound(name)}
+		in := &checkedDirectory{c: d.c, parent: d, dir: dir, entry: e.Name, name: name, lost: d.isRoot() && isLostAndFound(name)}
 		record, found := in.record(d.id, name)
 		if record != nil {
 			in.id, v.inner = record.ID, in
@@ -169,7 +170,7 @@ func isLostAndFound(name string) bool {
 // record reads the directory's record, and returns it unless the directory's entries can't be known
 // by it.
 func (d *checkedDirectory) record(parent envelope.DirectoryID, name string) (*envelope.Directory, []finding) {
-	record, err := d.c.ReadDirectory(d.fd)
+	record, err := d.c.ReadDirectory(d.dir)
 	switch {
 	case isFault(err):
 		return nil, []finding{{class: FaultRecord, detail: err.Error()}}
@@ -187,12 +188,12 @@ func (d *checkedDirectory) record(parent envelope.DirectoryID, name string) (*en
 		if len(record.Locations) > 1 {
 			found = append(found, finding{class: FaultStaleLocation, detail: "the record lists a second place: " + describePlaces(record.Locations, here)})
 		}
-	case !d.c.owns(d.fd, record.ID):
+	case !d.c.owns(d.dir, record.ID):
 		return nil, []finding{{class: FaultForeignRecord, detail: "nothing in the directory belongs to the one that the record is of"}}
 	default:
 		found = append(found, finding{class: FaultMisplaced, detail: "the record says that it lies elsewhere: " + describePlaces(record.Locations, here)})
 	}
-	owner, err := volume.OwnerOf(d.fd)
+	owner, err := volume.OwnerOf(d.dir)
 	switch {
 	case err != nil:
 		found = append(found, finding{class: FaultUnreadable, detail: err.Error()})
@@ -201,7 +202,7 @@ func (d *checkedDirectory) record(parent envelope.DirectoryID, name string) (*en
 	case len(record.Owners) > 1:
 		found = append(found, finding{class: FaultStaleOwner, detail: "the record lists a second owner, as if it were being given away"})
 	}
-	return record, append(found, d.c.attributes(d.fd, record.ID)...)
+	return record, append(found, d.c.attributes(d.dir, record.ID)...)
 }
 
 // describePlaces lists locations other than the one where something was found.
@@ -219,8 +220,8 @@ func describePlaces(locations []envelope.Location, found envelope.Location) stri
 }
 
 // nameOf returns the name of an entry, or unknownName and what is wrong with it.
-func (d *checkedDirectory) nameOf(e volume.Entry) (string, []finding) {
-	name, err := d.c.NameOf(d.fd, d.id, e)
+func (d *checkedDirectory) nameOf(e backing.Entry) (string, []finding) {
+	name, err := d.c.NameOf(d.dir, d.id, e)
 	switch {
 	case err == nil:
 		return name, nil
@@ -236,9 +237,8 @@ var (
 )
 
 // control looks at an entry that is none of users'.
-func (d *checkedDirectory) control(e volume.Entry) []finding {
-	var st unix.Stat_t
-	if err := unix.Fstatat(d.fd, e.Name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+func (d *checkedDirectory) control(e backing.Entry) []finding {
+	if _, err := d.dir.StatAt(e.Name); err != nil {
 		return nil
 	}
 	switch {
@@ -251,7 +251,7 @@ func (d *checkedDirectory) control(e volume.Entry) []finding {
 	case strings.HasPrefix(e.Name, volume.TempPrefix):
 		return []finding{{class: FaultLeftover, detail: "it was being made, or removed"}}
 	case strings.HasSuffix(e.Name, longFileSuffix) && strings.HasPrefix(e.Name, longEntryPrefix):
-		err := unix.Fstatat(d.fd, strings.TrimSuffix(e.Name, longFileSuffix), &st, unix.AT_SYMLINK_NOFOLLOW)
+		_, err := d.dir.StatAt(strings.TrimSuffix(e.Name, longFileSuffix))
 		if errors.Is(err, unix.ENOENT) {
 			return []finding{{class: FaultOrphanName, detail: "there is no entry of that name"}}
 		}
@@ -262,11 +262,10 @@ func (d *checkedDirectory) control(e volume.Entry) []finding {
 }
 
 // target opens a symlink's target.
-func (d *checkedDirectory) target(e volume.Entry) []finding {
-	sealed := make([]byte, unix.PathMax)
-	n, err := unix.Readlinkat(d.fd, e.Name, sealed)
+func (d *checkedDirectory) target(e backing.Entry) []finding {
+	sealed, err := d.dir.Readlink(e.Name)
 	if err == nil {
-		_, err = d.c.Sealed.OpenTarget(string(sealed[:n]))
+		_, err = d.c.Sealed.OpenTarget(sealed)
 	}
 	if isFault(err) {
 		return []finding{{class: FaultSymlinkTarget, detail: err.Error()}}

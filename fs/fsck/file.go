@@ -35,7 +35,7 @@ type fileCheck struct {
 // look returns what is wrong with the file. What changed its type or name meanwhile has nothing
 // wrong.
 func (f *fileCheck) look() []finding {
-	fd, err := unix.Openat(f.in.fd, f.entry, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	file, err := f.in.dir.OpenFile(f.entry, unix.O_RDONLY, 0)
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO):
 		return nil
@@ -45,16 +45,16 @@ func (f *fileCheck) look() []finding {
 	case err != nil:
 		return unreadable(err)
 	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	defer file.Close()
+	st, err := file.Stat()
+	if err != nil {
 		return unreadable(err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil
 	}
 	f.size = st.Size
-	return f.lookAt(&volume.Storage{FD: fd}, st)
+	return f.lookAt(volume.NewStorage(file), st)
 }
 
 func unreadable(err error) []finding {
@@ -77,7 +77,7 @@ func (f *fileCheck) lookAt(s *volume.Storage, st unix.Stat_t) []finding {
 	if !header.RefersToOverflow() && c.hasOverflow(s) {
 		found = append(found, finding{class: FaultStaleOverflow, detail: "the header refers to none"})
 	}
-	found = append(found, c.attributes(s.FD, header.FileID)...)
+	found = append(found, c.attributes(s, header.FileID)...)
 	found = append(found, f.content(file, st)...)
 	return append(found, accepted.findings()...)
 }

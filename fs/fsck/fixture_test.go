@@ -5,9 +5,7 @@ import (
 	"context"
 	"errors"
 	"path"
-	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +15,8 @@ import (
 	"kmsfs/fs/keys"
 	"kmsfs/fs/keys/keystest"
 	"kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
+	"kmsfs/fs/volume/backing/memory"
 )
 
 // The KMS keys of the tests. The volume is made under the first, and knows nothing of the second.
@@ -25,23 +25,31 @@ const (
 	otherKey = "arn:aws-kmsfs:kms:x:000000000000:key/second"
 )
 
-// fixture is a volume for tests. It is filled and damaged as it lies on disk, without a mount.
+// fixture is a volume for tests, in memory. It is filled and damaged as it lies on disk, without a mount.
 type fixture struct {
 	*testing.T
-	dir  string
+	disk *memory.FS
 	keys *keystest.Service
 	v    *volume.Volume
 }
 
 func newFixture(t *testing.T, plaintextNames bool) *fixture {
 	t.Helper()
-	f := &fixture{T: t, dir: filepath.Join(t.TempDir(), "volume"), keys: keystest.New(kmsKey, otherKey)}
-	f.must(volume.Create(volume.CreateOptions{Volume: f.dir, Keys: f.keys, Key: kmsKey, PlaintextNames: plaintextNames}))
-	var err error
-	f.v, err = volume.Open(f.dir, f.keys, "test")
-	f.must(err)
-	t.Cleanup(f.v.Close)
+	f := &fixture{T: t, disk: memory.New(memory.Options{}), keys: keystest.New(kmsKey, otherKey)}
+	o := volume.CreateOptions{Volume: "volume", Keys: f.keys, Key: kmsKey, PlaintextNames: plaintextNames}
+	f.must(volume.CreateIn(f.disk.Root(), o))
+	f.open()
 	return f
+}
+
+// open opens the volume that is on the disk.
+func (f *fixture) open() {
+	f.Helper()
+	var err error
+	f.v, err = volume.OpenIn(f.disk.Root(), "volume", f.keys, "test")
+	f.must(err)
+	f.v.UID = 0 // whoever runs the test
+	f.Cleanup(f.v.Close)
 }
 
 func (f *fixture) must(err error) {
@@ -51,98 +59,92 @@ func (f *fixture) must(err error) {
 	}
 }
 
-// spot is a name in an open directory.
-type spot struct {
-	dir  int
+// place is a name in an open directory.
+type place struct {
+	dir  backing.Dir
 	id   envelope.DirectoryID
 	name string
 	envelope.BackingName
 }
 
-func (s spot) location() envelope.Location { return envelope.Location{Directory: s.id, Name: s.name} }
+func (p place) location() envelope.Location { return envelope.Location{Directory: p.id, Name: p.name} }
 
 // at finds the directory of a path that users see, and the name in it.
-func (f *fixture) at(p string) spot {
+func (f *fixture) at(p string) place {
 	f.Helper()
-	dir, err := unix.Open(f.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	dir := f.dir(path.Dir(p))
+	record, err := f.v.ReadDirectory(dir)
 	f.must(err)
-	names := strings.Split(strings.Trim(p, "/"), "/")
-	for i, name := range names {
-		record, err := f.v.ReadDirectory(dir)
-		f.must(err)
-		backing, err := f.v.Sealed.EncryptName(record.ID, name)
-		f.must(err)
-		if i == len(names)-1 {
-			f.Cleanup(func() { unix.Close(dir) })
-			return spot{dir, record.ID, name, backing}
-		}
-		inner, err := unix.Openat(dir, backing.Entry, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		f.must(err)
-		unix.Close(dir)
-		dir = inner
-	}
-	panic("unreachable")
+	name, err := f.v.Sealed.EncryptName(record.ID, path.Base(p))
+	f.must(err)
+	return place{dir, record.ID, path.Base(p), name}
 }
 
-// backing is where the entry at a path lies in the volume's directory.
-func (f *fixture) backing(p string) string {
+// dir opens the directory at a path that users see.
+func (f *fixture) dir(p string) backing.Dir {
 	f.Helper()
-	if p == "/" {
-		return f.dir
+	dir := f.disk.Root()
+	if p != "/" {
+		at := f.at(p)
+		var err error
+		dir, err = at.dir.OpenDir(at.Entry)
+		f.must(err)
 	}
-	return filepath.Join(f.backing(path.Dir(p)), f.at(p).Entry)
+	f.Cleanup(func() { dir.Close() })
+	return dir
 }
 
 // prepare writes the file of a long name.
-func (f *fixture) prepare(s spot) {
+func (f *fixture) prepare(at place) {
 	f.Helper()
-	if s.Long != "" {
-		f.must(volume.WriteControl(s.dir, envelope.LongFile(s.Entry), []byte(s.Long), false))
+	if at.Long != "" {
+		f.must(volume.WriteControl(at.dir, envelope.LongFile(at.Entry), []byte(at.Long), false))
 	}
 }
 
 func (f *fixture) mkdir(p string) {
 	f.Helper()
-	s := f.at(p)
-	f.prepare(s)
-	f.must(unix.Mkdirat(s.dir, s.Entry, 0o700))
+	at := f.at(p)
+	f.prepare(at)
+	f.must(at.dir.Mkdir(at.Entry, 0o700))
 	f.writeRecord(p, func(*envelope.Directory) {})
 }
 
 // writeRecord writes a record for the directory at p, as it should be but for an edit.
 func (f *fixture) writeRecord(p string, edit func(d *envelope.Directory)) {
 	f.Helper()
-	s := f.at(p)
-	fd, err := unix.Openat(s.dir, s.Entry, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	f.must(err)
-	defer unix.Close(fd)
-	record, err := f.v.ReadDirectory(fd)
+	at, dir := f.at(p), f.dir(p)
+	record, err := f.v.ReadDirectory(dir)
 	if errors.Is(err, envelope.ErrFormat) {
 		record, err = &envelope.Directory{ID: envelope.NewDirectoryID()}, nil
 	}
 	f.must(err)
+	owner, err := volume.OwnerOf(dir)
+	f.must(err)
 	next := *record
-	next.Owners, next.Locations = []uint32{f.v.UID}, []envelope.Location{s.location()}
+	next.Owners, next.Locations = []uint32{owner}, []envelope.Location{at.location()}
 	edit(&next)
-	f.must(f.v.WriteDirectory(fd, &next, true))
+	f.must(f.v.WriteDirectory(dir, &next, true))
 }
 
 // write makes a file, with a header as it should be but for an edit.
 func (f *fixture) write(p string, content []byte, edit func(h *envelope.Header)) {
 	f.Helper()
-	s := f.at(p)
-	f.prepare(s)
-	h := &envelope.Header{FileID: envelope.NewFileID(), Owner: f.v.UID, Path: p, Locations: []envelope.Location{s.location()}, KeyARN: kmsKey}
+	at := f.at(p)
+	f.prepare(at)
+	created, err := at.dir.OpenFile(at.Entry, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600)
+	f.must(err)
+	defer created.Close()
+	st, err := created.Stat()
+	f.must(err)
+	h := &envelope.Header{FileID: envelope.NewFileID(), Owner: st.Uid, Path: p, Locations: []envelope.Location{at.location()}, KeyARN: kmsKey}
 	if edit != nil {
 		edit(h)
 	}
 	key, err := f.keys.GenerateDataKey(context.Background(), keys.Self("test"), h.KeyARN, h.Context(f.v.Sealed.ID()))
 	f.must(err)
 	h.WrappedKey = key.Wrapped
-	fd, err := unix.Openat(s.dir, s.Entry, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o600)
-	f.must(err)
-	defer unix.Close(fd)
-	file, err := f.v.Sealed.CreateFile(&volume.Storage{FD: fd}, h, key.Plaintext, envelope.FileOptions{})
+	file, err := f.v.Sealed.CreateFile(volume.NewStorage(created), h, key.Plaintext, envelope.FileOptions{})
 	f.must(err)
 	_, err = file.WriteAt(content, 0)
 	f.must(err)
@@ -152,18 +154,20 @@ func (f *fixture) write(p string, content []byte, edit func(h *envelope.Header))
 // read returns a file's content, if its header is its place's and its owner's.
 func (f *fixture) read(p string) ([]byte, error) {
 	f.Helper()
-	s := f.at(p)
-	fd, err := unix.Openat(s.dir, s.Entry, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	at := f.at(p)
+	opened, err := at.dir.OpenFile(at.Entry, unix.O_RDONLY, 0)
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Close(fd)
-	st := &volume.Storage{FD: fd}
+	defer opened.Close()
+	owner, err := opened.Stat()
+	f.must(err)
+	st := volume.NewStorage(opened)
 	h, err := f.v.Sealed.ReadHeader(st, false)
 	if err != nil {
 		return nil, err
 	}
-	if !f.v.Sealed.LiesAt(h, s.location()) || !h.OwnedBy(f.v.UID) {
+	if !f.v.Sealed.LiesAt(h, at.location()) || !h.OwnedBy(owner.Uid) {
 		return nil, volume.ErrMismatch
 	}
 	key, err := f.keys.Decrypt(context.Background(), keys.Self("test"), h.KeyARN, h.WrappedKey, h.Context(f.v.Sealed.ID()))
@@ -183,45 +187,46 @@ func (f *fixture) read(p string) ([]byte, error) {
 
 func (f *fixture) symlink(p, target string) {
 	f.Helper()
-	s := f.at(p)
-	f.prepare(s)
+	at := f.at(p)
+	f.prepare(at)
 	sealed, err := f.v.Sealed.SealTarget(target)
 	f.must(err)
-	f.must(unix.Symlinkat(sealed, s.dir, s.Entry))
+	f.must(at.dir.Symlink(sealed, at.Entry))
 }
 
 // move moves an entry, as somebody does who has the volume's directory but no key.
 func (f *fixture) move(from, to string) {
 	f.Helper()
 	a, b := f.at(from), f.at(to)
-	f.must(unix.Renameat(a.dir, a.Entry, b.dir, b.Entry))
+	f.must(a.dir.Rename(a.Entry, b.dir, b.Entry, 0))
 }
 
-// edit changes the bytes of a file of the volume's directory.
-func (f *fixture) edit(backing string, edit func(b []byte) []byte) {
+// edit changes the bytes of a file in a directory of the disk.
+func (f *fixture) edit(dir backing.Dir, name string, edit func(b []byte) []byte) {
 	f.Helper()
-	fd, err := unix.Open(backing, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	file, err := dir.OpenFile(name, unix.O_RDWR, 0)
 	f.must(err)
-	defer unix.Close(fd)
-	st := &volume.Storage{FD: fd}
-	size, err := st.Size()
+	defer file.Close()
+	st, err := file.Stat()
 	f.must(err)
-	content := make([]byte, size)
-	if size > 0 {
-		_, err = st.ReadAt(content, 0)
+	content := make([]byte, st.Size)
+	if len(content) > 0 {
+		_, err = file.ReadAt(content, 0)
 		f.must(err)
 	}
-	content = edit(content)
-	f.must(st.Truncate(0))
-	_, err = st.WriteAt(content, 0)
-	f.must(err)
+	content = edit(bytes.Clone(content))
+	f.must(file.Truncate(0))
+	if len(content) > 0 {
+		_, err = file.WriteAt(content, 0)
+		f.must(err)
+	}
 }
 
-func (f *fixture) flip(backing string, at int) {
+// flip flips a bit of the byte at an offset.
+func (f *fixture) flip(dir backing.Dir, name string, offset int) {
 	f.Helper()
-	f.edit(backing, func(b []byte) []byte {
-		b = bytes.Clone(b)
-		b[at] ^= 1
+	f.edit(dir, name, func(b []byte) []byte {
+		b[offset] ^= 1
 		return b
 	})
 }
@@ -230,8 +235,8 @@ func (f *fixture) flip(backing string, at int) {
 func (f *fixture) fsck(repair bool) (faults []string, summary fsck.Summary) {
 	f.Helper()
 	var not []string
-	summary, err := fsck.Check(context.Background(), fsck.Options{
-		Volume: f.dir, Keys: f.keys, ReadData: true, Repair: repair, Report: func(fault fsck.Fault) {
+	summary, err := fsck.CheckVolume(context.Background(), f.v, fsck.Options{
+		ReadData: true, Repair: repair, Report: func(fault fsck.Fault) {
 			faults = append(faults, string(fault.Class)+" "+fault.Path)
 			if fault.Repaired != nil && !*fault.Repaired {
 				not = append(not, fault.Path+": "+fault.Remedy)

@@ -2,9 +2,8 @@ package fsck_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	"kmsfs/fs/volume"
 )
 
 // longName is a name that is long in the volume, where names are sealed.
@@ -27,6 +27,23 @@ var content = func() []byte {
 }()
 
 const page = 4096
+
+// damage flips a bit in the file at a path that users see.
+func (f *fixture) damage(p string, offset int) {
+	f.Helper()
+	at := f.at(p)
+	f.flip(at.dir, at.Entry, offset)
+}
+
+// truncate cuts the file at a path that users see.
+func (f *fixture) truncate(p string, size int) {
+	f.Helper()
+	at := f.at(p)
+	file, err := at.dir.OpenFile(at.Entry, unix.O_RDWR, 0)
+	f.must(err)
+	defer file.Close()
+	f.must(file.Truncate(int64(size)))
+}
 
 // fill fills a volume with what the damages are done to.
 func (f *fixture) fill() {
@@ -58,53 +75,53 @@ type damage struct {
 var damages = []damage{
 	{name: "None", do: func(*fixture) {}, kept: []string{"/d/file", "/d/deep/inner", "/" + longName}},
 	{
-		name: "HeaderBit", do: func(f *fixture) { f.flip(f.backing("/d/file"), 40) },
+		name: "HeaderBit", do: func(f *fixture) { f.damage("/d/file", 40) },
 		faults: []string{"header /d/file"}, kept: []string{"/d/deep/inner", "/e/other"},
 	},
 	{
-		name: "RecordMissing", do: func(f *fixture) { f.must(os.Remove(filepath.Join(f.backing("/d"), envelope.DirectoryName))) },
+		name: "RecordMissing", do: func(f *fixture) { f.must(f.dir("/d").Unlink(envelope.DirectoryName)) },
 		faults: []string{"record /d"}, kept: []string{"/e/other"}, lost: []string{"d/file", "d/deep/inner"},
 	},
 	{
-		name: "RecordBit", do: func(f *fixture) { f.flip(filepath.Join(f.backing("/d"), envelope.DirectoryName), 100) },
+		name: "RecordBit", do: func(f *fixture) { f.flip(f.dir("/d"), envelope.DirectoryName, 100) },
 		faults: []string{"record /d"}, lost: []string{"d/file", "d/deep/inner"},
 	},
 	{
 		name: "RecordOfAnother", do: func(f *fixture) {
-			record, err := os.ReadFile(filepath.Join(f.backing("/e"), envelope.DirectoryName))
-			f.must(err)
-			f.edit(filepath.Join(f.backing("/d"), envelope.DirectoryName), func([]byte) []byte { return record })
+			var record []byte
+			f.edit(f.dir("/e"), envelope.DirectoryName, func(b []byte) []byte { record = b; return b })
+			f.edit(f.dir("/d"), envelope.DirectoryName, func([]byte) []byte { return record })
 		},
 		faults: []string{"foreign-record /d"}, kept: []string{"/e/other"}, lost: []string{"d/file", "d/deep/inner"},
 	},
 	{
 		name: "NameDamaged", only: "sealed", do: func(f *fixture) {
 			s := f.at("/d/file")
-			f.must(unix.Renameat(s.dir, s.Entry, s.dir, "damaged"))
+			f.must(s.dir.Rename(s.Entry, s.dir, "damaged", 0))
 		},
 		faults: []string{"name /d/?"}, lost: []string{"file"},
 	},
 	{
 		name: "LongNameMissing", only: "sealed", do: func(f *fixture) {
-			f.must(os.Remove(filepath.Join(f.dir, envelope.LongFile(f.at("/"+longName).Entry))))
+			f.must(f.dir("/").Unlink(envelope.LongFile(f.at("/" + longName).Entry)))
 		},
 		faults: []string{"long-name /?"}, kept: []string{"/" + longName},
 	},
 	{
-		name: "LongNameWithoutEntry", only: "sealed", do: func(f *fixture) { f.must(os.Remove(f.backing("/" + longName))) },
+		name: "LongNameWithoutEntry", only: "sealed", do: func(f *fixture) { f.must(f.dir("/").Unlink(f.at("/" + longName).Entry)) },
 		faults: []string{"orphan-name /?"}, kept: []string{"/d/file"},
 	},
 	{
-		name: "Leftover", do: func(f *fixture) { f.must(os.Mkdir(filepath.Join(f.dir, envelope.TempName+".left"), 0o700)) },
+		name: "Leftover", do: func(f *fixture) { f.must(f.dir("/").Mkdir(envelope.TempName+".left", 0o700)) },
 		faults: []string{"leftover /?"}, kept: []string{"/d/file"},
 	},
 	{
-		name: "UnknownControl", do: func(f *fixture) { f.must(os.WriteFile(filepath.Join(f.dir, "kmsfs.unknown"), nil, 0o600)) },
+		name: "UnknownControl", do: func(f *fixture) { f.must(volume.WriteControl(f.dir("/"), "kmsfs.unknown", nil, false)) },
 		faults: []string{"unknown-control /?"}, kept: []string{"/d/file"},
 	},
 	{
 		name: "Marker", do: func(f *fixture) {
-			f.must(os.WriteFile(filepath.Join(f.dir, envelope.MarkName), make([]byte, envelope.MarkSize), 0o600))
+			f.must(volume.WriteControl(f.dir("/"), envelope.MarkName, make([]byte, envelope.MarkSize), false))
 		},
 		faults: []string{"mark /?"}, kept: []string{"/d/file"},
 	},
@@ -115,31 +132,31 @@ var damages = []damage{
 		faults: []string{"foreign-key /d/foreign"}, kept: []string{"/d/file"},
 	},
 	{
-		name: "SizeWithoutHeader", do: func(f *fixture) { f.must(os.Truncate(f.backing("/d/file"), 500)) },
+		name: "SizeWithoutHeader", do: func(f *fixture) { f.truncate("/d/file", 500) },
 		faults: []string{"size /d/file"}, kept: []string{"/e/other"}, taken: []string{"/d/file"},
 	},
 	{
-		name: "CutAtBlock", do: func(f *fixture) { f.must(os.Truncate(f.backing("/d/file"), 3*page)) },
+		name: "CutAtBlock", do: func(f *fixture) { f.truncate("/d/file", 3*page) },
 		faults: []string{"block /d/file"}, kept: []string{"/e/other"}, taken: []string{"/d/file"},
 	},
 	{
-		name: "CutWithinBlock", do: func(f *fixture) { f.must(os.Truncate(f.backing("/d/file"), 3*page+500)) },
+		name: "CutWithinBlock", do: func(f *fixture) { f.truncate("/d/file", 3*page+500) },
 		faults: []string{"block /d/file"}, kept: []string{"/e/other"}, taken: []string{"/d/file"},
 	},
 	{
-		name: "CutToHeader", do: func(f *fixture) { f.must(os.Truncate(f.backing("/d/file"), 1024)) },
+		name: "CutToHeader", do: func(f *fixture) { f.truncate("/d/file", 1024) },
 		faults: []string{"size /d/file"}, kept: []string{"/e/other"}, taken: []string{"/d/file"},
 	},
 	{
-		name: "CutToNothing", do: func(f *fixture) { f.must(os.Truncate(f.backing("/d/file"), 0)) },
+		name: "CutToNothing", do: func(f *fixture) { f.truncate("/d/file", 0) },
 		faults: []string{"size /d/file"}, kept: []string{"/e/other"}, taken: []string{"/d/file"},
 	},
 	{
-		name: "Extended", do: func(f *fixture) { f.must(os.Truncate(f.backing("/d/file"), 7*page)) },
+		name: "Extended", do: func(f *fixture) { f.truncate("/d/file", 7*page) },
 		faults: []string{"block /d/file"}, kept: []string{"/e/other"}, taken: []string{"/d/file"},
 	},
 	{
-		name: "Block", do: func(f *fixture) { f.flip(f.backing("/d/file"), 2*page+100) },
+		name: "Block", do: func(f *fixture) { f.damage("/d/file", 2*page+100) },
 		faults: []string{"block /d/file"}, kept: []string{"/e/other"},
 	},
 	{
@@ -153,14 +170,14 @@ var damages = []damage{
 	{
 		name: "Swapped", do: func(f *fixture) {
 			a, b := f.at("/d/file"), f.at("/e/other")
-			f.must(unix.Renameat2(a.dir, a.Entry, b.dir, b.Entry, unix.RENAME_EXCHANGE))
+			f.must(a.dir.Rename(a.Entry, b.dir, b.Entry, unix.RENAME_EXCHANGE))
 		},
 		faults: []string{"misplaced /d/file", "misplaced /e/other"}, lost: []string{"file", "other"},
 	},
 	{
 		name: "PlantedLink", do: func(f *fixture) {
 			a, b := f.at("/d/file"), f.at("/e/link")
-			f.must(unix.Linkat(a.dir, a.Entry, b.dir, b.Entry, 0))
+			f.must(a.dir.Link(a.Entry, b.dir, b.Entry))
 		},
 		faults: []string{"planted-link /e/link"}, kept: []string{"/d/file"}, lost: []string{"link"},
 	},
@@ -174,13 +191,13 @@ var damages = []damage{
 	},
 	{
 		name: "StaleOwner", do: func(f *fixture) {
-			f.writeRecord("/d", func(d *envelope.Directory) { d.Owners = append(d.Owners, f.v.UID+1) })
+			f.writeRecord("/d", func(d *envelope.Directory) { d.Owners = append(d.Owners, 1000) })
 		},
 		faults: []string{"stale-owner /d"}, kept: []string{"/d/file"},
 	},
 	{
 		name: "StaleOwnerOfFile", do: func(f *fixture) {
-			next := f.v.UID + 1
+			next := uint32(1000)
 			f.write("/d/given", content, func(h *envelope.Header) { h.NextOwner = &next })
 		},
 		faults: []string{"stale-owner /d/given"}, kept: []string{"/d/file", "/d/given"},
@@ -188,8 +205,8 @@ var damages = []damage{
 	{
 		name: "Symlink", do: func(f *fixture) {
 			s := f.at("/d/link")
-			f.must(unix.Unlinkat(s.dir, s.Entry, 0))
-			f.must(unix.Symlinkat("file", s.dir, s.Entry))
+			f.must(s.dir.Unlink(s.Entry))
+			f.must(s.dir.Symlink("file", s.Entry))
 		},
 		faults: []string{"symlink-target /d/link"}, kept: []string{"/d/file"},
 	},
@@ -226,7 +243,8 @@ func TestDamages(t *testing.T) {
 					f.wantContent("/lost+found/" + name)
 				}
 				for _, p := range d.taken {
-					if _, err := os.Lstat(f.backing(p)); !os.IsNotExist(err) {
+					at := f.at(p)
+					if _, err := at.dir.StatAt(at.Entry); !errors.Is(err, unix.ENOENT) {
 						t.Errorf("%s is in its place after repair: %v", p, err)
 					}
 				}

@@ -9,12 +9,13 @@ import (
 
 	"kmsfs/envelope"
 	"kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
 )
 
 // lostDirectory is lost+found, or a directory made in it.
 type lostDirectory struct {
 	b    *volume.Volume
-	fd   int
+	dir  backing.Dir
 	id   envelope.DirectoryID
 	path string
 	dirs []string // the backing names that lead to it
@@ -39,14 +40,13 @@ func (r *repairer) openLost() (*lostDirectory, error) {
 	if err != nil {
 		return nil, err
 	}
-	root := &lostDirectory{b: r.Volume, fd: r.Root, id: record.ID}
+	root := &lostDirectory{b: r.Volume, dir: r.Root, id: record.ID}
 	for i := 1; i < mostTries; i++ {
 		name, err := root.nameOf(numbered(lostAndFound, i))
 		if err != nil {
 			return nil, err
 		}
-		var st unix.Stat_t
-		err = unix.Fstatat(root.fd, name.Entry, &st, unix.AT_SYMLINK_NOFOLLOW)
+		_, err = root.dir.StatAt(name.Entry)
 		switch {
 		case errors.Is(err, unix.ENOENT):
 			r.lost, err = root.make(name, 0o700, int(r.Owner), -1)
@@ -87,8 +87,7 @@ func (d *lostDirectory) freeName(base string) (lostName, error) {
 		if err != nil {
 			return name, err
 		}
-		var st unix.Stat_t
-		err = unix.Fstatat(d.fd, name.Entry, &st, unix.AT_SYMLINK_NOFOLLOW)
+		_, err = d.dir.StatAt(name.Entry)
 		if errors.Is(err, unix.ENOENT) {
 			return name, nil
 		}
@@ -101,30 +100,30 @@ func (d *lostDirectory) freeName(base string) (lostName, error) {
 
 // open opens a directory in this one; nil if it can't be used.
 func (d *lostDirectory) open(name lostName) *lostDirectory {
-	fd, err := unix.Openat(d.fd, name.Entry, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := d.dir.OpenDir(name.Entry)
 	if err != nil {
 		return nil
 	}
 	record, err := d.b.ReadDirectory(fd)
 	if err != nil || !record.LiesAt(name.location) {
-		unix.Close(fd)
+		fd.Close()
 		return nil
 	}
 	return d.inner(fd, name, record.ID)
 }
 
-func (d *lostDirectory) inner(fd int, name lostName, id envelope.DirectoryID) *lostDirectory {
-	return &lostDirectory{d.b, fd, id, name.path, append(d.dirs[:len(d.dirs):len(d.dirs)], name.Entry)}
+func (d *lostDirectory) inner(dir backing.Dir, name lostName, id envelope.DirectoryID) *lostDirectory {
+	return &lostDirectory{d.b, dir, id, name.path, append(d.dirs[:len(d.dirs):len(d.dirs)], name.Entry)}
 }
 
 // make makes a directory in this one, durably: whole, with its record, under a temporary name,
 // which it then leaves.
 func (d *lostDirectory) make(name lostName, mode uint32, uid, gid int) (*lostDirectory, error) {
 	temp := volume.NewTempName()
-	if err := unix.Mkdirat(d.fd, temp, 0o700); err != nil {
+	if err := d.dir.Mkdir(temp, 0o700); err != nil {
 		return nil, err
 	}
-	fd, err := unix.Openat(d.fd, temp, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := d.dir.OpenDir(temp)
 	if err != nil {
 		return nil, err
 	}
@@ -138,38 +137,38 @@ func (d *lostDirectory) make(name lostName, mode uint32, uid, gid int) (*lostDir
 		err = volume.SyncControl(fd, envelope.DirectoryName)
 	}
 	if err == nil && d.b.UID == 0 {
-		err = unix.Fchown(fd, uid, gid)
+		err = fd.Chown(uid, gid)
 	}
 	if err == nil {
-		err = unix.Fchmod(fd, mode)
+		err = fd.Chmod(mode)
 	}
 	if err == nil {
-		err = d.take(d.fd, temp, name)
+		err = d.take(d.dir, temp, name)
 	}
 	if err != nil {
-		unix.Close(fd)
-		return nil, errors.Join(err, d.b.Dismantle(d.fd, temp))
+		fd.Close()
+		return nil, errors.Join(err, d.b.Dismantle(d.dir, temp))
 	}
 	return d.inner(fd, name, record.ID), nil
 }
 
 // take moves an entry here, as it is.
-func (d *lostDirectory) take(dir int, entry string, name lostName) error {
+func (d *lostDirectory) take(dir backing.Dir, entry string, name lostName) error {
 	if err := d.prepareName(name); err != nil {
 		return err
 	}
-	if err := unix.Renameat(dir, entry, d.fd, name.Entry); err != nil { // the name is free, and nobody else is there to take it
+	if err := dir.Rename(entry, d.dir, name.Entry, 0); err != nil { // the name is free, and nobody else is there to take it
 		return err
 	}
-	return errors.Join(volume.SyncDir(d.fd), volume.SyncDir(dir))
+	return errors.Join(volume.SyncDir(d.dir), volume.SyncDir(dir))
 }
 
 func (d *lostDirectory) prepareName(name lostName) error {
 	if name.Long == "" {
 		return nil
 	}
-	if err := volume.WriteControl(d.fd, envelope.LongFile(name.Entry), []byte(name.Long), true); err != nil {
+	if err := volume.WriteControl(d.dir, envelope.LongFile(name.Entry), []byte(name.Long), true); err != nil {
 		return err
 	}
-	return volume.SyncControl(d.fd, envelope.LongFile(name.Entry))
+	return volume.SyncControl(d.dir, envelope.LongFile(name.Entry))
 }

@@ -7,6 +7,7 @@ import (
 
 	"kmsfs/envelope"
 	"kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
 )
 
 // A volume may be in use while it is checked, and what is just being changed can look like a fault.
@@ -35,24 +36,24 @@ type facts struct {
 	changed    unix.Timespec
 }
 
-func factsOf(dir int, name string) facts {
-	var st unix.Stat_t
-	if unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+func factsOf(dir backing.Dir, name string) facts {
+	st, err := dir.StatAt(name)
+	if err != nil {
 		return facts{}
 	}
 	return facts{st.Ino, uint64(st.Nlink), st.Size, st.Mode, st.Uid, st.Ctim}
 }
 
-func (d *checkedDirectory) stampOf(e volume.Entry) stamp {
-	s := stamp{entry: factsOf(d.fd, e.Name)}
+func (d *checkedDirectory) stampOf(e backing.Entry) stamp {
+	s := stamp{entry: factsOf(d.dir, e.Name)}
 	if e.Kind == unix.DT_DIR {
-		fd, err := unix.Openat(d.fd, e.Name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		fd, err := d.dir.OpenDir(e.Name)
 		if err == nil {
 			s.beside = factsOf(fd, envelope.DirectoryName)
-			unix.Close(fd)
+			fd.Close()
 		}
 	} else if envelope.IsLong(e.Name) {
-		s.beside = factsOf(d.fd, envelope.LongFile(e.Name))
+		s.beside = factsOf(d.dir, envelope.LongFile(e.Name))
 	}
 	return s
 }
@@ -63,9 +64,9 @@ func (s stamp) isOld() bool {
 }
 
 // lookSure looks at an entry, and says whether what it finds is sure.
-func (d *checkedDirectory) lookSure(e volume.Entry, fd int, file *fileCheck) (v view, sure bool) {
+func (d *checkedDirectory) lookSure(e backing.Entry, dir backing.Dir, file *fileCheck) (v view, sure bool) {
 	before := d.stampOf(e)
-	v = d.look(e, fd, file)
+	v = d.look(e, dir, file)
 	if len(v.found) == 0 || !d.c.inUse() {
 		return v, true
 	}
@@ -94,11 +95,11 @@ type postponed struct {
 	dirs  []string // as in suspect
 	path  string   // of the directory; users see it there
 	lost  bool
-	entry volume.Entry
+	entry backing.Entry
 	file  *fileCheck
 }
 
-func (c *check) postpone(d *checkedDirectory, e volume.Entry, file *fileCheck) {
+func (c *check) postpone(d *checkedDirectory, e backing.Entry, file *fileCheck) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.later) >= mostPostponed {
@@ -138,21 +139,21 @@ func (c *check) again(p postponed) {
 	if err != nil {
 		return
 	}
-	defer unix.Close(dir)
+	defer dir.Close()
 	record, err := c.ReadDirectory(dir)
 	if err != nil {
 		return
 	}
-	d := &checkedDirectory{c: c, above: p.dirs, base: p.path, fd: dir, id: record.ID, lost: p.lost}
+	d := &checkedDirectory{c: c, above: p.dirs, base: p.path, dir: dir, id: record.ID, lost: p.lost}
 	if p.entry.Kind != unix.DT_DIR {
-		d.examine(p.entry, -1, p.file)
+		d.examine(p.entry, nil, p.file)
 		return
 	}
-	fd, err := unix.Openat(dir, p.entry.Name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := dir.OpenDir(p.entry.Name)
 	if err != nil {
 		return
 	}
-	defer unix.Close(fd)
+	defer fd.Close()
 	if in := d.examine(p.entry, fd, nil); in != nil {
 		volume.Walk(c.ctx, fd, in)
 	}

@@ -12,6 +12,7 @@ import (
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
 	"kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
 )
 
 // repairer repairs what a check has found. No mount has the volume meanwhile, and the repairer
@@ -61,12 +62,12 @@ func (r *repairer) repairAll(suspects []suspect) (err error) {
 // close makes everything durable.
 func (r *repairer) close() error {
 	for _, d := range r.fresh {
-		unix.Close(d.fd)
+		d.dir.Close()
 	}
 	if r.lost != nil {
-		unix.Close(r.lost.fd)
+		r.lost.dir.Close()
 	}
-	if err := unix.Syncfs(r.Root); err != nil {
+	if err := r.Root.Syncfs(); err != nil {
 		return fmt.Errorf("syncing %s: %w", r.Path, err)
 	}
 	return nil
@@ -87,7 +88,7 @@ func (r *repairer) repairEntry(s suspect) {
 			done[i] = outcome{err: err}
 		}
 	} else {
-		defer unix.Close(e.dir)
+		defer e.dir.Close()
 		e.run(done)
 		e.lookAfter(done)
 	}
@@ -101,21 +102,21 @@ func (r *repairer) repairEntry(s suspect) {
 }
 
 // openBeneath opens a directory by the names that lead to it.
-func openBeneath(root int, names []string) (int, error) {
-	dir, err := unix.Openat(root, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+func openBeneath(root backing.Dir, names []string) (backing.Dir, error) {
+	dir, err := root.OpenDir(".")
 	for _, name := range names {
 		if err != nil {
 			break
 		}
 		above := dir
-		dir, err = unix.Openat(above, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		unix.Close(above)
+		dir, err = above.OpenDir(name)
+		above.Close()
 	}
 	return dir, err
 }
 
 // moveRaw moves something to lost+found as it is, under that name or one like it.
-func (r *repairer) moveRaw(dir int, entry, base string) (what string, err error) {
+func (r *repairer) moveRaw(dir backing.Dir, entry, base string) (what string, err error) {
 	lost, err := r.openLost()
 	if err != nil {
 		return "", err
@@ -129,7 +130,7 @@ func (r *repairer) moveRaw(dir int, entry, base string) (what string, err error)
 
 // moveFile moves a file, so that it opens in its new place. A file that doesn't open, or is a copy
 // of another one, is moved as it is.
-func (r *repairer) moveFile(dir int, entry string, to *lostDirectory, name lostName) (string, error) {
+func (r *repairer) moveFile(dir backing.Dir, entry string, to *lostDirectory, name lostName) (string, error) {
 	err := r.withFile(dir, entry, nil, func(f opened) error {
 		if f.st.Nlink == 1 && !r.survey.claimFile(f.header.FileID) {
 			return errCopy
@@ -149,12 +150,12 @@ var errCopy = errors.New("a copy")
 
 // moveDirectory moves a directory, so that it opens in its new place. A copy of another directory
 // is moved as it is.
-func (r *repairer) moveDirectory(dir int, entry string, to *lostDirectory, name lostName) (string, error) {
-	fd, err := unix.Openat(dir, entry, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+func (r *repairer) moveDirectory(dir backing.Dir, entry string, to *lostDirectory, name lostName) (string, error) {
+	fd, err := dir.OpenDir(entry)
 	if err != nil {
 		return "", err
 	}
-	defer unix.Close(fd)
+	defer fd.Close()
 	record, err := r.ReadDirectory(fd)
 	if isFault(err) {
 		return "moved as it is to " + name.path, to.take(dir, entry, name)
@@ -183,20 +184,20 @@ func (r *repairer) createLost(lost *lostDirectory, name lostName, keyARN string,
 	if err := lost.prepareName(name); err != nil {
 		return err
 	}
-	fd, err := unix.Openat(lost.fd, name.Entry, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	fd, err := lost.dir.OpenFile(name.Entry, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer fd.Close()
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, unix.Unlinkat(lost.fd, name.Entry, 0))
+			err = errors.Join(err, lost.dir.Unlink(name.Entry))
 		}
 	}()
 	owner := r.UID
 	if r.UID == 0 {
 		owner = st.Uid
-		if err := unix.Fchown(fd, int(st.Uid), int(st.Gid)); err != nil {
+		if err := fd.Chown(int(st.Uid), int(st.Gid)); err != nil {
 			return err
 		}
 	}
@@ -204,20 +205,20 @@ func (r *repairer) createLost(lost *lostDirectory, name lostName, keyARN string,
 	if err := r.seal(fd, h, keyARN, content); err != nil {
 		return err
 	}
-	return errors.Join(unix.Fchmod(fd, st.Mode&0o777), volume.SetModified(fd, st.Mtim), unix.Fsync(fd), volume.SyncDir(lost.fd))
+	return errors.Join(fd.Chmod(st.Mode&0o777), volume.SetModified(fd, st.Mtim), fd.Sync(), volume.SyncDir(lost.dir))
 }
 
 // seal gives an empty file a header, under a data key of its own, and a content.
-func (r *repairer) seal(fd int, h *envelope.Header, keyARN string, content func(f *envelope.File) error) error {
+func (r *repairer) seal(f backing.File, h *envelope.Header, keyARN string, content func(f *envelope.File) error) error {
 	key, err := r.Keys.GenerateDataKey(r.ctx, keys.Self("fsck"), keyARN, h.Context(r.Sealed.ID()))
 	if err != nil {
 		return err
 	}
 	defer clear(key.Plaintext)
 	h.KeyARN, h.WrappedKey = key.KeyARN, key.Wrapped
-	f, err := r.Sealed.CreateFile(&volume.Storage{FD: fd}, h, key.Plaintext, envelope.FileOptions{})
+	file, err := r.Sealed.CreateFile(volume.NewStorage(f), h, key.Plaintext, envelope.FileOptions{})
 	if err != nil {
 		return err
 	}
-	return errors.Join(content(f), f.Close())
+	return errors.Join(content(file), file.Close())
 }

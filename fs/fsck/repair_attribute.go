@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 
 	"kmsfs/envelope"
-	"kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,16 +19,16 @@ type lostAttribute struct {
 
 // moveAttributes moves all attributes of the entry that don't open into a file in lost+found.
 func (e *entryRepair) moveAttributes() outcome {
-	fd, err := unix.Openat(e.dir, e.entry.Name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	n, err := e.dir.Lookup(e.entry.Name)
 	if err != nil {
 		return outcome{err: err}
 	}
-	defer unix.Close(fd)
-	object, err := e.object(fd)
+	defer n.Close()
+	object, err := e.object()
 	if err != nil {
 		return outcome{err: err}
 	}
-	bad := e.badAttributes(fd, object)
+	bad := e.badAttributes(n, object)
 	if len(bad) == 0 {
 		return outcome{what: "moved with the one before"}
 	}
@@ -44,13 +44,13 @@ func (e *entryRepair) moveAttributes() outcome {
 	if err := e.note(FaultAttribute, what); err != nil {
 		return outcome{err: err}
 	}
-	return outcome{what, e.moveAttributesTo(lost, name, fd, bad)}
+	return outcome{what, e.moveAttributesTo(lost, name, n, bad)}
 }
 
-func (e *entryRepair) moveAttributesTo(lost *lostDirectory, name lostName, fd int, bad []badAttribute) error {
+func (e *entryRepair) moveAttributesTo(lost *lostDirectory, name lostName, n backing.Node, bad []badAttribute) error {
 	var text bytes.Buffer
 	for _, a := range bad {
-		value, err := readAttribute(fd, a.name)
+		value, err := readAttribute(n, a.name)
 		if err != nil {
 			return err
 		}
@@ -58,32 +58,32 @@ func (e *entryRepair) moveAttributesTo(lost *lostDirectory, name lostName, fd in
 			return err
 		}
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	st, err := n.Stat()
+	if err != nil {
 		return err
 	}
-	err := e.createLost(lost, name, e.Sealed.Config().KeyARN, st, func(f *envelope.File) error {
+	err = e.createLost(lost, name, e.Sealed.Config().KeyARN, st, func(f *envelope.File) error {
 		_, err := f.WriteAt(text.Bytes(), 0)
 		return err
 	})
 	for _, a := range bad {
 		if err == nil {
-			err = unix.Fremovexattr(fd, a.name)
+			err = n.Removexattr(a.name)
 		}
 	}
 	return err
 }
 
-// object returns the ID that the attributes of an open file or directory are sealed with.
-func (e *entryRepair) object(fd int) (id [envelope.IDSize]byte, err error) {
+// object returns the ID that the entry's attributes are sealed with.
+func (e *entryRepair) object() (id [envelope.IDSize]byte, err error) {
 	if e.entry.Kind == unix.DT_DIR {
-		record, err := e.ReadDirectory(fd)
+		record, err := e.record(e.dir, e.entry.Name)
 		if err != nil {
 			return id, err
 		}
 		return record.ID, nil
 	}
-	header, err := e.Sealed.ReadHeader(&volume.Storage{FD: fd}, false)
+	header, err := e.header(e.dir, e.entry.Name)
 	if err != nil {
 		return id, err
 	}

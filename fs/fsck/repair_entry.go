@@ -11,13 +11,14 @@ import (
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
 	"kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
 )
 
 // entryRepair is the repair of one entry.
 type entryRepair struct {
 	*repairer
 	suspect
-	dir int
+	dir backing.Dir
 	id  envelope.DirectoryID // of the directory it lies in
 	// tolerated says that an unclean end may have left the entry one step behind. It is decided
 	// before the first repair, which changes the time that decides.
@@ -37,12 +38,11 @@ func (e *entryRepair) open() error {
 	}
 	record, err := e.ReadDirectory(dir)
 	if err != nil {
-		unix.Close(dir)
+		dir.Close()
 		return err
 	}
 	e.dir, e.id = dir, record.ID
-	var st unix.Stat_t
-	if unix.Fstatat(dir, e.entry.Name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
+	if st, err := dir.StatAt(e.entry.Name); err == nil {
 		e.tolerated = e.tolerance.Covers(st.Ctim)
 	}
 	return nil
@@ -94,7 +94,7 @@ func (e *entryRepair) inPlace(f finding) (o outcome, ok bool) {
 		return (&directoryRepair{e}).inPlace(f)
 	}
 	if f.class == FaultOrphanName {
-		return e.remove("removed", func() error { return unix.Unlinkat(e.dir, e.entry.Name, 0) }), true
+		return e.remove("removed", func() error { return e.dir.Unlink(e.entry.Name) }), true
 	}
 	return (&fileRepair{e}).inPlace(f)
 }
@@ -158,7 +158,7 @@ func (e *entryRepair) dropLongFile() error {
 		return nil
 	}
 	file := envelope.LongFile(e.entry.Name)
-	err := unix.Unlinkat(e.dir, file, 0)
+	err := e.dir.Unlink(file)
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return nil
@@ -217,8 +217,10 @@ func (e *entryRepair) base() string {
 // lookAfter looks at a file again that could not be opened before: what else is wrong with it is
 // seen only now.
 func (e *entryRepair) lookAfter(done []outcome) {
-	var st unix.Stat_t
-	if e.entry.Kind != unix.DT_REG || unix.Fstatat(e.dir, e.entry.Name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+	if e.entry.Kind != unix.DT_REG {
+		return
+	}
+	if _, err := e.dir.StatAt(e.entry.Name); err != nil {
 		return // it has been moved
 	}
 	for i, f := range e.found {

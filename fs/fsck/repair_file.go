@@ -10,6 +10,7 @@ import (
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
 	"kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
 )
 
 // opened is a regular file under repair.
@@ -42,17 +43,17 @@ func (p *fileRepair) inPlace(f finding) (o outcome, ok bool) {
 // withFile opens a file for changes that its modification time is not to show, and makes them
 // durable. What an unclean end may have left behind is accepted if accepted is not nil, and noted
 // there.
-func (r *repairer) withFile(dir int, entry string, accepted *acceptances, do func(f opened) error) error {
-	fd, err := unix.Openat(dir, entry, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+func (r *repairer) withFile(dir backing.Dir, entry string, accepted *acceptances, do func(f opened) error) error {
+	file, err := dir.OpenFile(entry, unix.O_RDWR, 0)
 	if errors.Is(err, unix.EACCES) {
-		fd, err = volume.OpenOwned(dir, entry, unix.O_CLOEXEC)
+		file, err = volume.OpenOwned(dir, entry)
 	}
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	f := opened{storage: &volume.Storage{FD: fd}}
-	if err := unix.Fstat(fd, &f.st); err != nil {
+	defer file.Close()
+	f := opened{storage: volume.NewStorage(file)}
+	if f.st, err = file.Stat(); err != nil {
 		return err
 	}
 	if f.st.Mode&unix.S_IFMT != unix.S_IFREG {
@@ -77,7 +78,7 @@ func (r *repairer) withFile(dir int, entry string, accepted *acceptances, do fun
 		return err
 	}
 	err = errors.Join(do(f), f.Close())
-	return errors.Join(err, volume.SetModified(fd, f.st.Mtim), unix.Fsync(fd))
+	return errors.Join(err, volume.SetModified(file, f.st.Mtim), file.Sync())
 }
 
 // editHeader changes the header of the suspect.
@@ -127,10 +128,10 @@ func (p *fileRepair) giveBack() outcome {
 		if err := p.note(FaultOwner, "given back to "+volume.OwnerName(owner)); err != nil {
 			return err
 		}
-		if err := unix.Fchown(f.storage.FD, int(owner), -1); err != nil {
+		if err := f.storage.Chown(int(owner), -1); err != nil {
 			return err
 		}
-		return unix.Fchmod(f.storage.FD, f.st.Mode&0o7777) // a change of owner clears bits
+		return f.storage.Chmod(f.st.Mode & 0o7777) // a change of owner clears bits
 	})
 	return outcome{"given back to " + volume.OwnerName(owner), err}
 }
@@ -171,8 +172,7 @@ func (p *fileRepair) tolerate(f finding) (outcome, bool) {
 
 // isEmpty says whether the file has not even a header.
 func (p *fileRepair) isEmpty() bool {
-	var st unix.Stat_t
-	err := unix.Fstatat(p.dir, p.entry.Name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	st, err := p.dir.StatAt(p.entry.Name)
 	return err == nil && st.Size == 0
 }
 
@@ -182,18 +182,18 @@ func (p *fileRepair) giveHeader() outcome {
 	if err != nil {
 		return outcome{err: err}
 	}
-	fd, err := unix.Openat(p.dir, p.entry.Name, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	file, err := p.dir.OpenFile(p.entry.Name, unix.O_RDWR, 0)
 	if err != nil {
 		return outcome{err: err}
 	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	defer file.Close()
+	st, err := file.Stat()
+	if err != nil {
 		return outcome{err: err}
 	}
 	h := &envelope.Header{FileID: envelope.NewFileID(), Owner: st.Uid, Path: volume.ShortenPath(p.path), Locations: []envelope.Location{{Directory: p.id, Name: name}}}
-	err = p.seal(fd, h, p.Sealed.Config().KeyARN, func(*envelope.File) error { return nil })
-	return outcome{"it has a header now, as an empty file", errors.Join(err, volume.SetModified(fd, st.Mtim), unix.Fsync(fd))}
+	err = p.seal(file, h, p.Sealed.Config().KeyARN, func(*envelope.File) error { return nil })
+	return outcome{"it has a header now, as an empty file", errors.Join(err, volume.SetModified(file, st.Mtim), file.Sync())}
 }
 
 // acceptPlace has the header list the place where a file was found after an unclean end.
@@ -209,7 +209,7 @@ func (p *fileRepair) acceptPlace() outcome {
 
 // move moves the file: its header lists the new place before it is there, and afterwards no other,
 // but for those of other links.
-func (f opened) move(v *envelope.Volume, dir int, entry string, to *lostDirectory, name lostName) error {
+func (f opened) move(v *envelope.Volume, dir backing.Dir, entry string, to *lostDirectory, name lostName) error {
 	add := func(h *envelope.Header) error {
 		v.AddLocation(h, name.location)
 		return nil

@@ -10,6 +10,7 @@ import (
 
 	"kmsfs/envelope"
 	"kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
 )
 
 // survey is what a repair has to know of the whole volume: where links of files lie that are said
@@ -62,7 +63,7 @@ func (s *survey) want(each suspect) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(dir)
+	defer dir.Close()
 	switch {
 	case each.has(FaultRecord, FaultForeignRecord):
 		return s.wantChildren(dir, each.entry)
@@ -79,37 +80,32 @@ func (s suspect) has(classes ...Class) bool {
 }
 
 // wantEntry asks whether an entry is a copy.
-func (s *survey) wantEntry(dir int, e volume.Entry) {
-	fd, err := unix.Openat(dir, e.Name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return
-	}
-	defer unix.Close(fd)
+func (s *survey) wantEntry(dir backing.Dir, e backing.Entry) {
 	if e.Kind == unix.DT_DIR {
-		if record, err := s.c.ReadDirectory(fd); err == nil {
+		if record, err := s.c.record(dir, e.Name); err == nil {
 			s.directories[record.ID] = false
 		}
 		return
 	}
-	if header, err := s.c.Sealed.ReadHeader(&volume.Storage{FD: fd}, false); err == nil {
+	if header, err := s.c.header(dir, e.Name); err == nil {
 		s.files[header.FileID] = false
 	}
 }
 
 // wantChildren asks that for all that lies in a directory.
-func (s *survey) wantChildren(dir int, e volume.Entry) error {
-	fd, err := unix.Openat(dir, e.Name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+func (s *survey) wantChildren(dir backing.Dir, e backing.Entry) error {
+	inner, err := dir.OpenDir(e.Name)
 	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	return volume.EachBatch(fd, func(entries []volume.Entry) error {
+	defer inner.Close()
+	return inner.EachBatch(func(entries []backing.Entry) error {
 		for _, e := range entries {
 			if !s.c.IsControl(e.Name) && (e.Kind == unix.DT_DIR || e.Kind == unix.DT_REG) {
-				s.wantEntry(fd, e)
+				s.wantEntry(inner, e)
 			}
 		}
 		return nil
@@ -133,24 +129,24 @@ func (s *survey) claimFile(id envelope.FileID) bool {
 
 // surveyed is the branch of a survey's walk.
 type surveyed struct {
-	s  *survey
-	fd int
-	id envelope.DirectoryID
+	s   *survey
+	dir backing.Dir
+	id  envelope.DirectoryID
 }
 
 // failed leaves out what can't be read: a check has told of it.
-func (d *surveyed) Failed(volume.Entry, error) {}
+func (d *surveyed) Failed(backing.Entry, error) {}
 
-func (d *surveyed) location(e volume.Entry) (envelope.Location, bool) {
-	name, err := d.s.c.NameOf(d.fd, d.id, e)
+func (d *surveyed) location(e backing.Entry) (envelope.Location, bool) {
+	name, err := d.s.c.NameOf(d.dir, d.id, e)
 	return envelope.Location{Directory: d.id, Name: name}, err == nil
 }
 
-func (d *surveyed) Enter(fd int, e volume.Entry) volume.Branch {
+func (d *surveyed) Enter(dir backing.Dir, e backing.Entry) volume.Branch {
 	if d.s.c.IsControl(e.Name) {
 		return nil
 	}
-	record, err := d.s.c.ReadDirectory(fd)
+	record, err := d.s.c.ReadDirectory(dir)
 	if err != nil {
 		return nil
 	}
@@ -160,10 +156,10 @@ func (d *surveyed) Enter(fd int, e volume.Entry) volume.Branch {
 	if _, wanted := d.s.directories[record.ID]; wanted && ok && record.LiesAt(l) {
 		d.s.directories[record.ID] = true
 	}
-	return &surveyed{d.s, fd, record.ID}
+	return &surveyed{d.s, dir, record.ID}
 }
 
-func (d *surveyed) See(e volume.Entry) {
+func (d *surveyed) See(e backing.Entry) {
 	s := d.s
 	if e.Kind != unix.DT_REG || s.c.IsControl(e.Name) {
 		return
@@ -176,12 +172,7 @@ func (d *surveyed) See(e volume.Entry) {
 	if !ok {
 		return
 	}
-	fd, err := unix.Openat(d.fd, e.Name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return
-	}
-	defer unix.Close(fd)
-	header, err := s.c.Sealed.ReadHeader(&volume.Storage{FD: fd}, false)
+	header, err := s.c.header(d.dir, e.Name)
 	if err != nil || !s.c.Sealed.LiesAt(header, l) {
 		return
 	}

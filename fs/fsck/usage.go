@@ -12,6 +12,7 @@ import (
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
 	"kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
 )
 
 // UsageOptions say what uses of a KMS key to count, and where.
@@ -87,28 +88,28 @@ type usageCount struct {
 
 // usageDirectory is the branch of a count's walk.
 type usageDirectory struct {
-	c  *usageCount
-	fd int
+	c   *usageCount
+	dir backing.Dir
 }
 
-func (d *usageDirectory) Failed(_ volume.Entry, err error) {
+func (d *usageDirectory) Failed(_ backing.Entry, err error) {
 	if !errors.Is(err, unix.ENOENT) {
 		d.c.unknown.Add(1)
 	}
 }
 
-func (d *usageDirectory) Enter(fd int, e volume.Entry) volume.Branch {
+func (d *usageDirectory) Enter(dir backing.Dir, e backing.Entry) volume.Branch {
 	if d.c.IsControl(e.Name) {
 		return nil
 	}
-	in := &usageDirectory{d.c, fd}
+	in := &usageDirectory{d.c, dir}
 	in.record()
 	return in
 }
 
 // record looks at the directory's policy.
 func (d *usageDirectory) record() {
-	record, err := d.c.ReadDirectory(d.fd)
+	record, err := d.c.ReadDirectory(d.dir)
 	switch {
 	case err != nil:
 		d.c.unknown.Add(1)
@@ -117,38 +118,40 @@ func (d *usageDirectory) record() {
 	}
 }
 
-func (d *usageDirectory) See(e volume.Entry) {
+func (d *usageDirectory) See(e backing.Entry) {
 	c := d.c
 	if c.IsControl(e.Name) {
 		return
 	}
-	var st unix.Stat_t
+	var size int64
 	if e.Kind == unix.DT_REG {
-		d.file(e, &st)
+		size = d.file(e)
 	}
 	if c.options.Progress != nil {
 		c.options.Progress.Files.Add(1)
-		c.options.Progress.Bytes.Add(st.Size)
+		c.options.Progress.Bytes.Add(size)
 	}
 }
 
-// file counts a file, once for all of its links.
-func (d *usageDirectory) file(e volume.Entry, st *unix.Stat_t) {
+// file counts a file, once for all of its links, and returns its size in the volume.
+func (d *usageDirectory) file(e backing.Entry) (size int64) {
 	c := d.c
-	fd, err := unix.Openat(d.fd, e.Name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	f, err := d.dir.OpenFile(e.Name, unix.O_RDONLY, 0)
 	if err != nil {
 		d.Failed(e, err)
-		return
+		return 0
 	}
-	defer unix.Close(fd)
-	if unix.Fstat(fd, st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink > 1 && !c.inodes.visit(*st).mine {
-		return
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink > 1 && !c.inodes.visit(st).mine {
+		return st.Size
 	}
-	header, err := c.Sealed.ReadHeader(&volume.Storage{FD: fd}, false)
+	header, err := c.Sealed.ReadHeader(volume.NewStorage(f), false)
 	switch {
 	case err != nil:
 		c.unknown.Add(1)
 	case c.options.IsKey(header.KeyARN):
 		c.files.Add(1)
 	}
+	return st.Size
 }

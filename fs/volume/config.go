@@ -10,6 +10,7 @@ import (
 
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
+	"kmsfs/fs/volume/backing"
 )
 
 // Allows says whether files may be wrapped under a KMS key: the configuration lists it, or has come
@@ -25,7 +26,10 @@ func (s *Session) Allows(keyARN string) bool {
 // because a directory policy, or the volume's configuration, asked for it.
 func (s *Session) Allow(keyARN string) error {
 	if s.Allows(keyARN) {
-		return nil
+		if !s.unsynced.Load() {
+			return nil
+		}
+		return s.syncConfig()
 	}
 	err := s.ChangeConfig(func(c *envelope.Config) error {
 		if !slices.Contains(c.KeyARNs, keyARN) {
@@ -71,14 +75,12 @@ func (s *Session) ChangeConfig(edit func(c *envelope.Config) error) error {
 	if err != nil {
 		return err
 	}
-	if err := s.replaceConfig(configuration); err != nil {
-		return err
-	}
-	return s.Sealed.Reconfigure(configuration)
+	return s.replaceConfig(configuration)
 }
 
-// replaceConfig gives the configuration's name to a new file, which is locked before it has it:
-// whoever locks that name next finds the volume in use.
+// replaceConfig gives the configuration's name to a new file. The file is locked before it has the name, so that
+// the next one to lock that name finds the volume in use. The session has the configuration that has the
+// name, even where that can't be made durable; the next call of Allow tries that again.
 func (s *Session) replaceConfig(configuration []byte) (err error) {
 	root, temp := s.Root, NewTempName()
 	restore, err := s.keepRootTime()
@@ -86,49 +88,70 @@ func (s *Session) replaceConfig(configuration []byte) (err error) {
 		return err
 	}
 	if err := WriteControl(root, temp, configuration, false); err != nil {
-		return errors.Join(err, ignoreENOENT(unix.Unlinkat(root, temp, 0)))
+		return errors.Join(err, ignoreENOENT(root.Unlink(temp)))
 	}
 	lock, err := s.lockNew(temp)
 	if err != nil {
-		return errors.Join(err, unix.Unlinkat(root, temp, 0))
+		return errors.Join(err, root.Unlink(temp))
 	}
-	if err := unix.Renameat(root, temp, root, envelope.ConfigName); err != nil {
-		unix.Close(lock)
-		return errors.Join(err, unix.Unlinkat(root, temp, 0))
+	err = root.Rename(temp, root, envelope.ConfigName, 0)
+	if err != nil && !hasName(root, envelope.ConfigName, lock) { // a network file system may have done it nevertheless
+		lock.Close()
+		return errors.Join(err, root.Unlink(temp))
 	}
-	unix.Close(s.lock)
+	s.lock.Close()
 	s.lock = lock
-	return errors.Join(SyncDir(root), restore())
+	s.unsynced.Store(true)
+	return errors.Join(s.Sealed.Reconfigure(configuration), s.syncConfig(), restore())
+}
+
+// hasName says whether that name in a directory is an open file's.
+func hasName(dir backing.Dir, name string, f backing.File) bool {
+	named, err := dir.StatAt(name)
+	if err != nil {
+		return false
+	}
+	open, err := f.Stat()
+	return err == nil && open.Ino == named.Ino && open.Dev == named.Dev
+}
+
+// syncConfig makes the name of the configuration durable.
+func (s *Session) syncConfig() error {
+	if err := SyncDir(s.Root); err != nil {
+		return err
+	}
+	s.unsynced.Store(false)
+	return nil
 }
 
 // lockNew opens a configuration that is about to get its name, gives it the owner and mode of the
 // present one, makes it durable, and locks it as that is.
-func (s *Session) lockNew(name string) (fd int, err error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(s.lock, &st); err != nil {
-		return -1, err
-	}
-	fd, err = unix.Openat(s.Root, name, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+func (s *Session) lockNew(name string) (backing.File, error) {
+	st, err := s.lock.Stat()
 	if err != nil {
-		return -1, err
+		return nil, err
+	}
+	f, err := s.Root.OpenFile(name, unix.O_RDWR, 0)
+	if err != nil {
+		return nil, err
 	}
 	if s.UID == 0 {
-		err = unix.Fchown(fd, int(st.Uid), int(st.Gid))
+		err = f.Chown(int(st.Uid), int(st.Gid))
 	}
 	for _, step := range []func() error{
-		func() error { return unix.Fchmod(fd, st.Mode&0o7777) },
-		func() error { return unix.Fsync(fd) },
-		func() error { return unix.Flock(fd, s.Sharing.configLock()|unix.LOCK_NB) },
+		func() error { return f.Chmod(st.Mode & 0o7777) },
+		f.Sync,
+		func() error { return f.Flock(s.Sharing.configLock() | unix.LOCK_NB) },
 	} {
 		if err == nil {
 			err = step()
 		}
 	}
 	if err != nil {
-		unix.Close(fd)
-		return -1, err
+		f.Close()
+		return nil, err
 	}
-	return fd, nil
+	return f, nil
 }
 
 func ignoreENOENT(err error) error {
@@ -140,13 +163,13 @@ func ignoreENOENT(err error) error {
 
 // ReadConfig reads a volume's configuration without authenticating it.
 func ReadConfig(path string) (*envelope.Config, error) {
-	root, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	root, err := backing.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Close(root)
-	var st unix.Stat_t
-	if err := unix.Fstat(root, &st); err != nil {
+	defer root.Close()
+	st, err := root.Stat()
+	if err != nil {
 		return nil, err
 	}
 	b := &Volume{Path: path, Root: root, Owner: st.Uid}

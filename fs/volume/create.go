@@ -10,6 +10,7 @@ import (
 
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
+	"kmsfs/fs/volume/backing"
 )
 
 // CreateOptions say what volume to make, and where.
@@ -38,12 +39,22 @@ func Create(o CreateOptions) (err error) {
 			err = errors.Join(err, os.Remove(o.Volume))
 		}
 	}()
-	dir, err := unix.Open(o.Volume, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	dir, err := backing.Open(o.Volume)
 	if err != nil {
 		return fmt.Errorf("opening %s: %w", o.Volume, err)
 	}
-	defer unix.Close(dir)
-	entries, err := ListEntries(dir)
+	defer dir.Close()
+	return CreateIn(dir, o)
+}
+
+// CreateIn is Create for a directory that is open.
+func CreateIn(dir backing.Dir, o CreateOptions) error {
+	all, err := dir.OpenDir(".")
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", o.Volume, err)
+	}
+	defer all.Close()
+	entries, err := backing.Entries(all)
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", o.Volume, err)
 	}
@@ -55,7 +66,7 @@ func Create(o CreateOptions) (err error) {
 
 // fill writes what a volume has from the start. The configuration comes last: without it, it is no
 // volume.
-func (o CreateOptions) fill(dir int) (err error) {
+func (o CreateOptions) fill(dir backing.Dir) (err error) {
 	config := envelope.Config{
 		Format: 1, VolumeID: envelope.NewVolumeID(), PlaintextNames: o.PlaintextNames, Owner: o.Owner,
 	}
@@ -75,15 +86,15 @@ func (o CreateOptions) fill(dir int) (err error) {
 		return err
 	}
 	defer sealed.Close()
-	var st unix.Stat_t
-	if err := unix.Fstat(dir, &st); err != nil {
+	st, err := dir.Stat()
+	if err != nil {
 		return err
 	}
 	b := &Volume{Sealed: sealed}
 	defer func() {
 		if err != nil {
-			_ = unix.Unlinkat(dir, envelope.ConfigName, 0)
-			_ = unix.Unlinkat(dir, envelope.DirectoryName, 0)
+			_ = dir.Unlink(envelope.ConfigName)
+			_ = dir.Unlink(envelope.DirectoryName)
 		}
 	}()
 	root := &envelope.Directory{ID: envelope.NewDirectoryID(), Owners: []uint32{st.Uid}, Locations: []envelope.Location{{}}}

@@ -1,44 +1,60 @@
 package volume
 
 import (
-	"fmt"
-
 	"golang.org/x/sys/unix"
+
+	"kmsfs/fs/volume/backing"
 )
 
-// OpenOwned opens a file whose mode keeps its own owner out: a header changes when a read-only file
+// OpenOwned opens a file whose mode keeps its own owner out. A header changes when a read-only file
 // is renamed, and the kernel has asked the mode already whether the caller may read or write. The
 // mode is put back at once. Until then it lets in the owner only, who could change it anyway: a
 // process that is killed in between gives nobody else access.
-func OpenOwned(dir int, entry string, flags int) (int, error) {
-	handle, err := unix.Openat(dir, entry, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+func OpenOwned(dir backing.Dir, entry string) (backing.File, error) {
+	node, err := dir.Lookup(entry)
 	if err != nil {
-		return -1, err
+		return nil, err
 	}
-	defer unix.Close(handle)
-	var st unix.Stat_t
-	if err := unix.Fstat(handle, &st); err != nil {
-		return -1, err
+	defer node.Close()
+	st, err := node.Stat()
+	if err != nil {
+		return nil, err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return -1, unix.EACCES
+		return nil, unix.EACCES
 	}
-	if err := unix.Chmod(ProcPath(handle), 0o600); err != nil {
-		return -1, err
+	if err := node.Chmod(0o600); err != nil {
+		return nil, err
 	}
-	fd, err := unix.Open(ProcPath(handle), unix.O_RDWR|flags&^unix.O_NOFOLLOW, 0)
-	if back := unix.Chmod(ProcPath(handle), st.Mode&0o7777); back != nil && err == nil {
-		unix.Close(fd)
+	f, err := openSame(dir, entry, &st)
+	if back := node.Chmod(st.Mode & 0o7777); back != nil && err == nil {
+		f.Close()
 		err = back
 	}
-	return fd, err
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// openSame opens a file for writing, if it is still the one that st is of.
+func openSame(dir backing.Dir, entry string, st *unix.Stat_t) (backing.File, error) {
+	f, err := dir.OpenFile(entry, unix.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	opened, err := f.Stat()
+	if err == nil && (opened.Ino != st.Ino || opened.Dev != st.Dev) {
+		err = unix.ESTALE
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // SetModified sets the modification time of an open file or directory.
-func SetModified(fd int, at unix.Timespec) error {
-	return unix.UtimesNanoAt(unix.AT_FDCWD, ProcPath(fd), []unix.Timespec{{Nsec: unix.UTIME_OMIT}, at}, 0)
+func SetModified(n backing.Node, at unix.Timespec) error {
+	return n.SetTimes(unix.Timespec{Nsec: unix.UTIME_OMIT}, at)
 }
-
-// ProcPath names an open file for system calls that take no descriptor. It leads to that very file,
-// whatever happens to its name.
-func ProcPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }

@@ -1,9 +1,12 @@
-package volume
+package volume_test
 
 import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"kmsfs/fs/volume"
+	"kmsfs/fs/volume/backing"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,18 +19,23 @@ func TestOpenOwned(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	root, err := backing.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
 	for _, mode := range []uint32{0, 0o400, 0o444, 0o4555, 0o640} {
 		if err := unix.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
-		fd, err := OpenOwned(unix.AT_FDCWD, path, unix.O_CLOEXEC)
+		f, err := volume.OpenOwned(root, "file")
 		if err != nil {
 			t.Fatalf("mode %o: %v", mode, err)
 		}
-		if _, err := unix.Write(fd, []byte("text")); err != nil {
+		if _, err := f.WriteAt([]byte("text"), 0); err != nil {
 			t.Errorf("mode %o: %v", mode, err)
 		}
-		unix.Close(fd)
+		f.Close()
 		var st unix.Stat_t
 		if err := unix.Stat(path, &st); err != nil {
 			t.Fatal(err)

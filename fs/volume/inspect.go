@@ -10,6 +10,7 @@ import (
 
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
+	"kmsfs/fs/volume/backing"
 )
 
 // Report is what a file, directory or symlink in a volume says of itself. Its JSON names are
@@ -75,27 +76,27 @@ func (i *Inspector) Close() { i.v.Close() }
 
 // Inspect reports on what users see at path, which is relative to the volume's root.
 func (i *Inspector) Inspect(path string) (*Report, error) {
-	return i.inspect(path, func(dir int, name string) (string, error) {
+	return i.inspect(path, func(dir backing.Dir, name string) (string, error) {
 		record, err := i.v.ReadDirectory(dir)
 		if err != nil {
 			return "", err
 		}
-		backing, err := i.v.Sealed.EncryptName(record.ID, name)
-		return backing.Entry, err
+		sealed, err := i.v.Sealed.EncryptName(record.ID, name)
+		return sealed.Entry, err
 	})
 }
 
 // InspectSealed reports on what the volume itself has at path, which is relative to its root.
 func (i *Inspector) InspectSealed(path string) (*Report, error) {
-	return i.inspect(path, func(_ int, name string) (string, error) { return name, nil })
+	return i.inspect(path, func(_ backing.Dir, name string) (string, error) { return name, nil })
 }
 
 // inspect walks to path, whose elements entryOf translates, without ever following a link.
-func (i *Inspector) inspect(path string, entryOf func(dir int, name string) (string, error)) (*Report, error) {
+func (i *Inspector) inspect(path string, entryOf func(dir backing.Dir, name string) (string, error)) (*Report, error) {
 	dir, entry := i.v.Root, "."
 	defer func() {
 		if dir != i.v.Root {
-			unix.Close(dir)
+			dir.Close()
 		}
 	}()
 	for name := range strings.SplitSeq(path, "/") {
@@ -106,12 +107,12 @@ func (i *Inspector) inspect(path string, entryOf func(dir int, name string) (str
 			return nil, fmt.Errorf("%s: %w", path, unix.EINVAL)
 		}
 		if entry != "." {
-			next, err := unix.Openat(dir, entry, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+			next, err := dir.OpenDir(entry)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", path, err)
 			}
 			if dir != i.v.Root {
-				unix.Close(dir)
+				dir.Close()
 			}
 			dir = next
 		}
@@ -127,9 +128,9 @@ func (i *Inspector) inspect(path string, entryOf func(dir int, name string) (str
 	return report, nil
 }
 
-func (i *Inspector) report(dir int, entry string) (*Report, error) {
-	var st unix.Stat_t
-	if err := unix.Fstatat(dir, entry, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+func (i *Inspector) report(dir backing.Dir, entry string) (*Report, error) {
+	st, err := dir.StatAt(entry)
+	if err != nil {
 		return nil, err
 	}
 	r := &Report{Flags: []string{}, Locations: []ReportedLocation{}}
@@ -145,7 +146,7 @@ func (i *Inspector) report(dir int, entry string) (*Report, error) {
 		return r, i.reportDirectory(r, dir, entry)
 	case st.Mode&unix.S_IFMT == unix.S_IFLNK:
 		r.Type = typeSymlink
-		return r, i.reportSymlink(r, dir, entry, st.Size)
+		return r, i.reportSymlink(r, dir, entry)
 	case st.Mode&unix.S_IFMT == unix.S_IFIFO:
 		r.Type = "fifo"
 	case st.Mode&unix.S_IFMT == unix.S_IFSOCK:
@@ -156,13 +157,13 @@ func (i *Inspector) report(dir int, entry string) (*Report, error) {
 	return r, nil // they have nothing that could be authentic
 }
 
-func (i *Inspector) reportFile(r *Report, dir int, entry string) error {
-	fd, err := unix.Openat(dir, entry, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+func (i *Inspector) reportFile(r *Report, dir backing.Dir, entry string) error {
+	f, err := dir.OpenFile(entry, unix.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	st := &Storage{FD: fd}
+	defer f.Close()
+	st := NewStorage(f)
 	size, err := st.Size()
 	if err != nil {
 		return err
@@ -209,13 +210,13 @@ func (i *Inspector) reportFile(r *Report, dir int, entry string) error {
 	return file.Close()
 }
 
-func (i *Inspector) reportDirectory(r *Report, dir int, entry string) error {
-	fd, err := unix.Openat(dir, entry, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+func (i *Inspector) reportDirectory(r *Report, dir backing.Dir, entry string) error {
+	d, err := dir.OpenDir(entry)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	record, err := i.v.ReadDirectory(fd)
+	defer d.Close()
+	record, err := i.v.ReadDirectory(d)
 	if err != nil {
 		return r.fault(err)
 	}
@@ -225,13 +226,12 @@ func (i *Inspector) reportDirectory(r *Report, dir int, entry string) error {
 	return nil
 }
 
-func (i *Inspector) reportSymlink(r *Report, dir int, entry string, size int64) error {
-	sealed := make([]byte, size+1)
-	n, err := unix.Readlinkat(dir, entry, sealed)
+func (i *Inspector) reportSymlink(r *Report, dir backing.Dir, entry string) error {
+	sealed, err := dir.Readlink(entry)
 	if err != nil {
 		return err
 	}
-	target, err := i.v.Sealed.OpenTarget(string(sealed[:n]))
+	target, err := i.v.Sealed.OpenTarget(sealed)
 	if err != nil {
 		return r.fault(err)
 	}

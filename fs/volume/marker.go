@@ -15,6 +15,7 @@ import (
 
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
+	"kmsfs/fs/volume/backing"
 )
 
 // slack is how much earlier than the mark a change may be dated: file systems date changes by a
@@ -157,12 +158,12 @@ func IsMarker(name string) bool {
 
 // markerNames returns the names of all dirty markers.
 func (b *Volume) markerNames() (names []string, err error) {
-	dir, err := unix.Openat(b.Root, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	dir, err := b.Root.OpenDir(".")
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Close(dir)
-	err = EachBatch(dir, func(entries []Entry) error {
+	defer dir.Close()
+	err = dir.EachBatch(func(entries []backing.Entry) error {
 		for _, e := range entries {
 			if IsMarker(e.Name) {
 				names = append(names, e.Name)
@@ -251,7 +252,7 @@ func (s *Session) putMarker(name string, content []byte) error {
 	if err := s.fillSpareMarker(content); err != nil {
 		return err
 	}
-	if err := unix.Renameat(s.Root, SpareMarker, s.Root, name); err != nil {
+	if err := s.Root.Rename(SpareMarker, s.Root, name, 0); err != nil {
 		return fmt.Errorf("making %s: %w", name, err)
 	}
 	if !slices.Contains(s.markers, name) { // it may have replaced a forgery
@@ -272,7 +273,7 @@ func (s *Session) clearMarkers() error {
 		return err
 	}
 	defer unlock()
-	if err := unix.Syncfs(s.Root); err != nil {
+	if err := s.Root.Syncfs(); err != nil {
 		return fmt.Errorf("syncing %s: %w", s.Path, err)
 	}
 	if err := s.Keys.CloseMarkers(context.Background(), keys.Self("umount"), s.trusted(), s.open); err != nil {
@@ -284,7 +285,7 @@ func (s *Session) clearMarkers() error {
 	}
 	for _, name := range s.markers {
 		// Another mount of a shared volume may have repaired the same.
-		if err := unix.Renameat(s.Root, name, s.Root, SpareMarker); err != nil && err != unix.ENOENT {
+		if err := s.Root.Rename(name, s.Root, SpareMarker, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("removing %s: %w", name, err)
 		}
 	}
@@ -304,33 +305,33 @@ const SpareMarker = TempPrefix + "mark"
 // fillSpareMark writes the spare file in its place, or a new one if there is none that can be
 // trusted to be just that.
 func (b *Volume) fillSpareMarker(content []byte) error {
-	fd, err := unix.Openat(b.Root, SpareMarker, unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	f, err := b.Root.OpenFile(SpareMarker, unix.O_WRONLY, 0)
 	if err == nil {
-		defer unix.Close(fd)
-		var st unix.Stat_t
-		if err := unix.Fstat(fd, &st); err != nil {
+		defer f.Close()
+		st, err := f.Stat()
+		if err != nil {
 			return fmt.Errorf("opening %s: %w", SpareMarker, err)
 		}
 		if st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink == 1 && (st.Uid == b.Owner || st.Uid == b.UID) && st.Size == envelope.MarkSize {
-			return overwrite(fd, SpareMarker, content)
+			return overwrite(f, SpareMarker, content)
 		}
 	}
-	if err := unix.Unlinkat(b.Root, SpareMarker, 0); err != nil && err != unix.ENOENT {
+	if err := b.Root.Unlink(SpareMarker); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("removing %s: %w", SpareMarker, err)
 	}
 	if err := WriteControl(b.Root, SpareMarker, content, false); err != nil {
-		_ = unix.Unlinkat(b.Root, SpareMarker, 0) // it has no block
+		_ = b.Root.Unlink(SpareMarker) // it has no block
 		return err
 	}
 	return SyncControl(b.Root, SpareMarker)
 }
 
 // overwrite writes content over as much that is there, durably.
-func overwrite(fd int, name string, content []byte) error {
-	if _, err := (&Storage{FD: fd}).WriteAt(content, 0); err != nil {
+func overwrite(f backing.File, name string, content []byte) error {
+	if _, err := f.WriteAt(content, 0); err != nil {
 		return fmt.Errorf("writing %s: %w", name, err)
 	}
-	if err := unix.Fsync(fd); err != nil {
+	if err := f.Sync(); err != nil {
 		return fmt.Errorf("syncing %s: %w", name, err)
 	}
 	return nil
@@ -339,8 +340,8 @@ func overwrite(fd int, name string, content []byte) error {
 // keepRootTime returns what puts the root directory's modification time back: the mark's coming and
 // going is nothing that users did.
 func (b *Volume) keepRootTime() (restore func() error, err error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(b.Root, &st); err != nil {
+	st, err := b.Root.Stat()
+	if err != nil {
 		return nil, err
 	}
 	return func() error { return SetModified(b.Root, st.Mtim) }, nil

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"kmsfs/envelope"
+	"kmsfs/fs/volume/backing"
 )
 
 // TempPrefix begins the names of directories that are prepared before they appear, or taken apart
@@ -32,7 +33,7 @@ func (b *Volume) IsControl(entry string) bool {
 }
 
 // NameOf returns the name, as users see it, of an entry in the directory with that ID.
-func (b *Volume) NameOf(dir int, id envelope.DirectoryID, e Entry) (string, error) {
+func (b *Volume) NameOf(dir backing.Dir, id envelope.DirectoryID, e backing.Entry) (string, error) {
 	var long string
 	if envelope.IsLong(e.Name) {
 		content, err := b.readControl(dir, envelope.LongFile(e.Name), 1, envelope.MaxLongFile)

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"kmsfs/fs/volume/backing"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -19,7 +21,7 @@ type Progress struct {
 }
 
 // Count counts all there is, until the context ends. The caller waits for it.
-func (p *Progress) Count(ctx context.Context, root int, done *sync.WaitGroup) {
+func (p *Progress) Count(ctx context.Context, root backing.Dir, done *sync.WaitGroup) {
 	done.Go(func() {
 		Walk(ctx, root, &countedDirectory{p, root})
 		p.Counted.Store(ctx.Err() == nil)
@@ -28,22 +30,26 @@ func (p *Progress) Count(ctx context.Context, root int, done *sync.WaitGroup) {
 
 // countedDirectory is the branch of a walk that counts.
 type countedDirectory struct {
-	p  *Progress
-	fd int
+	p   *Progress
+	dir backing.Dir
 }
 
-func (d *countedDirectory) Enter(fd int, _ Entry) Branch { return &countedDirectory{d.p, fd} }
+func (d *countedDirectory) Enter(dir backing.Dir, _ backing.Entry) Branch {
+	return &countedDirectory{d.p, dir}
+}
 
-func (d *countedDirectory) See(e Entry) {
+func (d *countedDirectory) See(e backing.Entry) {
 	d.p.AllFiles.Add(1)
-	var st unix.Stat_t
-	if e.Kind == unix.DT_REG && unix.Fstatat(d.fd, e.Name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
+	if e.Kind != unix.DT_REG {
+		return
+	}
+	if st, err := d.dir.StatAt(e.Name); err == nil {
 		d.p.AllBytes.Add(st.Size)
 	}
 }
 
-// failed leaves it to the work itself to say what can't be read.
-func (d *countedDirectory) Failed(Entry, error) {}
+// Failed leaves it to the work itself to say what can't be read.
+func (d *countedDirectory) Failed(backing.Entry, error) {}
 
 // fileCost is the work that a file makes besides its content, in bytes that take as long.
 const fileCost = 100_000

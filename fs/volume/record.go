@@ -7,11 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
+	"kmsfs/fs/volume/backing"
 )
 
-// ReadDirectory reads the record of the directory dir, and says whether it was changed at or after
-// the time in seconds since 1970.
-func (b *Volume) ReadDirectory(dir int) (*envelope.Directory, error) {
+// ReadDirectory reads the record of a directory. That it is the directory's own is for the caller to check.
+func (b *Volume) ReadDirectory(dir backing.Dir) (*envelope.Directory, error) {
 	page, err := b.readControl(dir, envelope.DirectoryName, envelope.DirectorySize, envelope.DirectorySize)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, fmt.Errorf("the directory's record is missing: %w", envelope.ErrFormat)
@@ -23,7 +23,7 @@ func (b *Volume) ReadDirectory(dir int) (*envelope.Directory, error) {
 }
 
 // WriteDirectory seals a directory's record into dir; with replace, over the one that is there.
-func (b *Volume) WriteDirectory(dir int, d *envelope.Directory, replace bool) error {
+func (b *Volume) WriteDirectory(dir backing.Dir, d *envelope.Directory, replace bool) error {
 	page, err := b.Sealed.SealDirectory(d)
 	if err != nil {
 		return err
@@ -32,16 +32,15 @@ func (b *Volume) WriteDirectory(dir int, d *envelope.Directory, replace bool) er
 }
 
 // ReplaceDirectory replaces a directory's record, durably.
-func (b *Volume) ReplaceDirectory(fd int, record *envelope.Directory) error {
-	if err := b.WriteDirectory(fd, record, true); err != nil {
+func (b *Volume) ReplaceDirectory(dir backing.Dir, record *envelope.Directory) error {
+	if err := b.WriteDirectory(dir, record, true); err != nil {
 		return err
 	}
-	return SyncControl(fd, envelope.DirectoryName)
+	return SyncControl(dir, envelope.DirectoryName)
 }
 
-// OwnerOf returns whose an open directory is.
-func OwnerOf(fd int) (uint32, error) {
-	var st unix.Stat_t
-	err := unix.Fstat(fd, &st)
+// OwnerOf returns the uid of an open directory's owner.
+func OwnerOf(dir backing.Dir) (uint32, error) {
+	st, err := dir.Stat()
 	return st.Uid, err
 }

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
 	"kmsfs/fs/lock"
+	"kmsfs/fs/volume/backing"
 )
 
 // SessionOptions say how a mount uses a volume.
@@ -33,7 +35,10 @@ type Session struct {
 	// Tolerance is what an unclean end before this session allows.
 	Tolerance Tolerance
 
-	lock int // descriptor of the configuration's file, which holds the lock on it; -1 if there is none
+	// lock is the configuration's file, open, which holds the lock on it; nil if there is none.
+	lock backing.File
+	// unsynced says that the configuration's name may not be durable.
+	unsynced atomic.Bool
 	// A clean end closes and removes the session's own marker and those of unclean ends before it. open
 	// are those that the key service knows, markers the names of those in the volume, forgeries too.
 	open    []keys.MarkerID
@@ -46,7 +51,7 @@ type Session struct {
 
 // Begin begins a session. The volume is marked as being changed when it returns.
 func (b *Volume) Begin(o SessionOptions) (*Session, error) {
-	s := &Session{Volume: b, SessionOptions: o, Sharing: &exclusive{}, lock: -1}
+	s := &Session{Volume: b, SessionOptions: o, Sharing: &exclusive{}}
 	if o.Shared {
 		s.Sharing = newShared()
 	}
@@ -72,11 +77,10 @@ func (s *Session) begin() error {
 
 // readRoot reads the record of the root directory, which must be the root's and its owner's.
 func (s *Session) readRoot() error {
-	var st unix.Stat_t
-	if err := unix.Fstat(s.Root, &st); err != nil {
+	st, err := s.Root.Stat()
+	if err != nil {
 		return err
 	}
-	var err error
 	if s.RootRecord, err = s.ReadDirectory(s.Root); err != nil {
 		return fmt.Errorf("%s: %w: the root directory: %w", s.Path, ErrDamaged, err)
 	}
@@ -106,14 +110,14 @@ func (s *Session) End(clean bool) error {
 
 func (s *Session) release() {
 	s.Sharing.release()
-	if s.lock >= 0 {
-		unix.Close(s.lock)
+	if s.lock != nil {
+		s.lock.Close()
 	}
 }
 
 // lockConfig opens the configuration's file, if it isn't open, and locks it.
 func (s *Session) lockConfig(how int) error {
-	if s.lock < 0 {
+	if s.lock == nil {
 		if err := s.openLock(); err != nil {
 			return err
 		}
@@ -126,11 +130,11 @@ func (s *Session) openLock() error {
 	if s.ReadOnly {
 		flags = unix.O_RDONLY
 	}
-	fd, err := unix.Openat(s.Root, envelope.ConfigName, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	f, err := s.Root.OpenFile(envelope.ConfigName, flags, 0)
 	if err != nil {
 		return fmt.Errorf("locking %s: %w", s.Path, err)
 	}
-	s.lock = fd
+	s.lock = f
 	return nil
 }
 
@@ -138,22 +142,18 @@ func (s *Session) openLock() error {
 // replaced.
 func (s *Session) flock(how int) error {
 	for {
-		err := unix.Flock(s.lock, how|unix.LOCK_NB)
+		err := s.lock.Flock(how | unix.LOCK_NB)
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return fmt.Errorf("%s: %w", s.Path, ErrInUse)
-		}
-		var locked, named unix.Stat_t
-		if err == nil {
-			err = errors.Join(unix.Fstat(s.lock, &locked), unix.Fstatat(s.Root, envelope.ConfigName, &named, unix.AT_SYMLINK_NOFOLLOW))
 		}
 		if err != nil {
 			return fmt.Errorf("locking %s: %w", s.Path, err)
 		}
-		if locked.Ino == named.Ino && locked.Dev == named.Dev {
+		if hasName(s.Root, envelope.ConfigName, s.lock) {
 			return nil
 		}
-		unix.Close(s.lock)
-		s.lock = -1
+		s.lock.Close()
+		s.lock = nil
 		if err := s.openLock(); err != nil {
 			return err
 		}
@@ -162,28 +162,28 @@ func (s *Session) flock(how int) error {
 
 // LockAlone makes sure that no mount has the volume, until unlock is called.
 func (b *Volume) LockAlone() (unlock func(), err error) {
-	fd, err := unix.Openat(b.Root, envelope.ConfigName, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	f, err := b.Root.OpenFile(envelope.ConfigName, unix.O_RDWR, 0)
 	if err != nil {
 		return nil, fmt.Errorf("locking %s: %w", b.Path, err)
 	}
-	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		unix.Close(fd)
-		if err == unix.EWOULDBLOCK {
+	if err := f.Flock(unix.LOCK_EX | unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("%s: %w", b.Path, ErrInUse)
 		}
 		return nil, fmt.Errorf("locking %s: %w", b.Path, err)
 	}
-	return func() { unix.Close(fd) }, nil
+	return func() { f.Close() }, nil
 }
 
 // IsFree says whether no mount has the volume for writing.
 func (b *Volume) IsFree() (bool, error) {
-	fd, err := unix.Openat(b.Root, envelope.ConfigName, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	f, err := b.Root.OpenFile(envelope.ConfigName, unix.O_RDONLY, 0)
 	if err != nil {
 		return false, err
 	}
-	defer unix.Close(fd)
-	if err := unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB); err != nil {
+	defer f.Close()
+	if err := f.Flock(unix.LOCK_SH | unix.LOCK_NB); err != nil {
 		return false, nil
 	}
 	shared, err := b.IsShared()

@@ -10,6 +10,7 @@ import (
 
 	"kmsfs/envelope"
 	"kmsfs/fs/lock"
+	"kmsfs/fs/volume/backing"
 )
 
 // Sharing is how a mount takes turns with the other mounts of its volume. Exclusive use has no
@@ -35,8 +36,8 @@ type Sharing interface {
 	LockToMake() error
 	UnlockMade()
 	// LockFile waits for the mount's turn with an open regular file; UnlockFile ends it.
-	LockFile(fd int, write bool) error
-	UnlockFile(fd int)
+	LockFile(f backing.File, write bool) error
+	UnlockFile(f backing.File)
 	// Alone says that no other mount changes the volume: what is remembered of it holds.
 	Alone() bool
 
@@ -49,7 +50,7 @@ type Sharing interface {
 	// lockMarkers keeps the other mounts from the dirty markers, until unlock is called.
 	lockMarkers(write bool) (unlock func(), err error)
 	// isAlive says whether the marker of that name belongs to another mount that is alive.
-	isAlive(root int, marker string) (bool, error)
+	isAlive(root backing.Dir, marker string) (bool, error)
 	// mark makes this mount's dirty marker; others says that there are markers of unclean ends.
 	mark(s *Session, others bool) error
 }
@@ -63,18 +64,18 @@ func (l *localNames) RUnlockLocal() { l.names.RUnlock() }
 // exclusive is the use of a volume that no other mount may change.
 type exclusive struct{ localNames }
 
-func (e *exclusive) RLock() error                      { e.names.RLock(); return nil }
-func (e *exclusive) RUnlock()                          { e.names.RUnlock() }
-func (e *exclusive) Lock() error                       { e.names.Lock(); return nil }
-func (e *exclusive) Unlock()                           { e.names.Unlock() }
-func (e *exclusive) LockToMake() error                 { return e.RLock() }
-func (e *exclusive) UnlockMade()                       { e.RUnlock() }
-func (e *exclusive) LockFile(int, bool) error          { return nil }
-func (e *exclusive) UnlockFile(int)                    {}
-func (e *exclusive) Alone() bool                       { return true }
-func (e *exclusive) release()                          {}
-func (e *exclusive) configLock() int                   { return unix.LOCK_EX }
-func (e *exclusive) isAlive(int, string) (bool, error) { return false, nil }
+func (e *exclusive) RLock() error                              { e.names.RLock(); return nil }
+func (e *exclusive) RUnlock()                                  { e.names.RUnlock() }
+func (e *exclusive) Lock() error                               { e.names.Lock(); return nil }
+func (e *exclusive) Unlock()                                   { e.names.Unlock() }
+func (e *exclusive) LockToMake() error                         { return e.RLock() }
+func (e *exclusive) UnlockMade()                               { e.RUnlock() }
+func (e *exclusive) LockFile(backing.File, bool) error         { return nil }
+func (e *exclusive) UnlockFile(backing.File)                   {}
+func (e *exclusive) Alone() bool                               { return true }
+func (e *exclusive) release()                                  {}
+func (e *exclusive) configLock() int                           { return unix.LOCK_EX }
+func (e *exclusive) isAlive(backing.Dir, string) (bool, error) { return false, nil }
 
 func (e *exclusive) lockMarkers(bool) (unlock func(), err error) { return func() {}, nil }
 
@@ -110,8 +111,9 @@ func (e *exclusive) mark(s *Session, others bool) error {
 type shared struct {
 	localNames // taken before the bytes of the lock's file
 
-	fd     int // of the lock's file; -1 before it is open
-	marker int // of this mount's own marker, locked for as long as the mount lives; -1 if there is none
+	// file is the lock's file, marker this mount's own marker, locked for as long as the mount lives; nil
+	// before they are open.
+	file, marker backing.File
 
 	mu      lock.Mutex[lock.Hosts] // guards what follows; held while the byte of the names is waited for
 	none    *sync.Cond             // readers is 0
@@ -135,7 +137,7 @@ const turnByte = 1 << 62
 const longestShare = 10 * time.Millisecond
 
 func newShared() *shared {
-	h := &shared{fd: -1, marker: -1}
+	h := &shared{}
 	h.none = sync.NewCond(&h.mu)
 	return h
 }
@@ -150,7 +152,7 @@ func (h *shared) acquire(s *Session) error {
 		return err
 	}
 	defer unlock()
-	others, err := isLocked(h.fd, sharedByte)
+	others, err := isLocked(h.file, sharedByte)
 	if err != nil {
 		return err
 	}
@@ -160,7 +162,7 @@ func (h *shared) acquire(s *Session) error {
 			return err
 		}
 	}
-	if err := lockByte(h.fd, sharedByte, unix.F_RDLCK); err != nil {
+	if err := lockByte(h.file, sharedByte, unix.F_RDLCK); err != nil {
 		return err
 	}
 	return s.lockConfig(unix.LOCK_SH)
@@ -172,23 +174,22 @@ func (h *shared) open(s *Session) error {
 	if s.ReadOnly {
 		flags = unix.O_RDONLY
 	}
-	fd, err := unix.Openat(s.Root, envelope.LockName, flags|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o600)
+	f, err := s.Root.OpenFile(envelope.LockName, flags|unix.O_CREAT, 0o600)
 	if err != nil {
 		return fmt.Errorf("opening %s: %w", envelope.LockName, err)
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
-		unix.Close(fd)
+	if st, err := f.Stat(); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		f.Close()
 		return fmt.Errorf("%s is not a regular file: %w", envelope.LockName, envelope.ErrFormat)
 	}
-	h.fd = fd
+	h.file = f
 	return nil
 }
 
 func (h *shared) release() {
-	for _, fd := range []int{h.fd, h.marker} {
-		if fd >= 0 {
-			unix.Close(fd)
+	for _, f := range []backing.File{h.file, h.marker} {
+		if f != nil {
+			f.Close()
 		}
 	}
 }
@@ -220,7 +221,7 @@ func (h *shared) Lock() error {
 }
 
 func (h *shared) Unlock() {
-	unlockByte(h.fd, namesByte)
+	unlockByte(h.file, namesByte)
 	h.names.Unlock()
 }
 
@@ -249,53 +250,53 @@ func (h *shared) unshare() {
 	defer h.mu.Unlock()
 	h.readers--
 	if h.readers == 0 {
-		unlockByte(h.fd, namesByte)
+		unlockByte(h.file, namesByte)
 		h.none.Broadcast()
 	}
 }
 
 // lockNames waits until no other mount changes names, or, with F_WRLCK, uses them.
 func (h *shared) lockNames(kind int16) error {
-	if err := lockByte(h.fd, gateByte, kind); err != nil {
+	if err := lockByte(h.file, gateByte, kind); err != nil {
 		return err
 	}
-	defer unlockByte(h.fd, gateByte)
-	return lockByte(h.fd, namesByte, kind)
+	defer unlockByte(h.file, gateByte)
+	return lockByte(h.file, namesByte, kind)
 }
 
-func (h *shared) LockFile(fd int, write bool) error {
+func (h *shared) LockFile(f backing.File, write bool) error {
 	kind := int16(unix.F_RDLCK)
 	if write {
 		kind = unix.F_WRLCK
 	}
-	return lockByte(fd, turnByte, kind)
+	return lockByte(f, turnByte, kind)
 }
 
-func (h *shared) UnlockFile(fd int) { unlockByte(fd, turnByte) }
+func (h *shared) UnlockFile(f backing.File) { unlockByte(f, turnByte) }
 
 func (h *shared) lockMarkers(write bool) (unlock func(), err error) {
 	kind := int16(unix.F_RDLCK)
 	if write {
 		kind = unix.F_WRLCK
 	}
-	if err := lockByte(h.fd, marksByte, kind); err != nil {
+	if err := lockByte(h.file, marksByte, kind); err != nil {
 		return nil, err
 	}
-	return func() { unlockByte(h.fd, marksByte) }, nil
+	return func() { unlockByte(h.file, marksByte) }, nil
 }
 
 // isAlive finds the marker of a mount that is alive locked by it. The marker of an exclusive mount
 // is not.
-func (h *shared) isAlive(root int, marker string) (bool, error) {
+func (h *shared) isAlive(root backing.Dir, marker string) (bool, error) {
 	if marker == envelope.MarkName {
 		return false, nil
 	}
-	fd, err := unix.Openat(root, marker, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	f, err := root.OpenFile(marker, unix.O_RDONLY, 0)
 	if err != nil {
 		return false, err
 	}
-	defer unix.Close(fd)
-	return isLocked(fd, 0)
+	defer f.Close()
+	return isLocked(f, 0)
 }
 
 // mark makes a marker of this mount's own, and locks it.
@@ -304,47 +305,43 @@ func (h *shared) mark(s *Session, _ bool) error {
 	if err := s.makeMarker(name); err != nil {
 		return err
 	}
-	fd, err := unix.Openat(s.Root, name, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	f, err := s.Root.OpenFile(name, unix.O_RDWR, 0)
 	if err != nil {
 		return fmt.Errorf("opening %s: %w", name, err)
 	}
-	h.marker = fd
-	return lockByte(fd, 0, unix.F_WRLCK)
+	h.marker = f
+	return lockByte(f, 0, unix.F_WRLCK)
 }
 
 // lockByte waits for a lock on one byte of an open file: unix.F_RDLCK or F_WRLCK.
-func lockByte(fd int, at int64, kind int16) error {
-	lock := unix.Flock_t{Type: kind, Start: at, Len: 1}
-	err := ignoreEINTR(func() error { return unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLKW, &lock) })
-	if err != nil {
+func lockByte(f backing.File, at int64, kind int16) error {
+	if err := f.LockByte(at, kind); err != nil {
 		return fmt.Errorf("waiting for other hosts: %w", err)
 	}
 	return nil
 }
 
 // isLocked says whether others have a lock on one byte of an open file.
-func isLocked(fd int, at int64) (bool, error) {
-	lock := unix.Flock_t{Type: unix.F_WRLCK, Start: at, Len: 1}
-	if err := unix.FcntlFlock(uintptr(fd), unix.F_OFD_GETLK, &lock); err != nil {
+func isLocked(f backing.File, at int64) (bool, error) {
+	locked, err := f.ByteLocked(at)
+	if err != nil {
 		return false, fmt.Errorf("asking for the locks of other hosts: %w", err)
 	}
-	return lock.Type != unix.F_UNLCK, nil
+	return locked, nil
 }
 
 // unlockByte ends a lock. If that fails, the lock had been lost.
-func unlockByte(fd int, at int64) {
-	_ = unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_UNLCK, Start: at, Len: 1})
-}
+func unlockByte(f backing.File, at int64) { _ = f.LockByte(at, unix.F_UNLCK) }
 
 // IsShared says whether mounts share the volume.
 func (b *Volume) IsShared() (bool, error) {
-	fd, err := unix.Openat(b.Root, envelope.LockName, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err == unix.ENOENT {
+	f, err := b.Root.OpenFile(envelope.LockName, unix.O_RDONLY, 0)
+	if errors.Is(err, unix.ENOENT) {
 		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("%s: opening %s: %w", b.Path, envelope.LockName, err)
 	}
-	defer unix.Close(fd)
-	return isLocked(fd, sharedByte)
+	defer f.Close()
+	return isLocked(f, sharedByte)
 }

@@ -19,12 +19,13 @@ import (
 
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
+	"kmsfs/fs/volume/backing"
 )
 
 // Volume is an opened volume, mounted or not: its directory, and the keys to what is in it.
 type Volume struct {
 	Path   string // as the caller gave it, for messages
-	Root   int    // descriptor of the directory
+	Root   backing.Dir
 	UID    uint32
 	Owner  uint32 // of the directory
 	Sealed *envelope.Volume
@@ -33,22 +34,30 @@ type Volume struct {
 
 // Open opens the volume at path: its configuration, and with the key service its metadata key.
 func Open(path string, keys keys.Service, operation string) (*Volume, error) {
-	b := &Volume{Path: path, UID: uint32(os.Geteuid()), Keys: keys}
-	var err error
-	b.Root, err = unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	root, err := backing.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", path, err)
 	}
+	b, err := OpenIn(root, path, keys, operation)
+	if err != nil {
+		root.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+// OpenIn opens the volume in a directory that is open, and which the volume closes. The path is for messages.
+func OpenIn(root backing.Dir, path string, keys keys.Service, operation string) (*Volume, error) {
+	b := &Volume{Path: path, Root: root, UID: uint32(os.Geteuid()), Keys: keys}
 	if err := b.open(operation); err != nil {
-		unix.Close(b.Root)
 		return nil, err
 	}
 	return b, nil
 }
 
 func (b *Volume) open(operation string) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(b.Root, &st); err != nil {
+	st, err := b.Root.Stat()
+	if err != nil {
 		return fmt.Errorf("opening %s: %w", b.Path, err)
 	}
 	b.Owner = st.Uid
@@ -85,5 +94,5 @@ func (b *Volume) open(operation string) error {
 // Close forgets the volume's keys.
 func (b *Volume) Close() {
 	b.Sealed.Close()
-	unix.Close(b.Root)
+	b.Root.Close()
 }

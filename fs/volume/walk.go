@@ -2,8 +2,11 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"sync"
+
+	"kmsfs/fs/volume/backing"
 
 	"golang.org/x/sys/unix"
 )
@@ -11,14 +14,14 @@ import (
 // Branch is a directory of the volume that a walk goes through. Its methods are called by several
 // goroutines at once.
 type Branch interface {
-	// Enter returns the branch of the directory e in this one; nil leaves it out. It is open as fd
+	// Enter returns the branch of the directory e in this one; nil leaves it out. It is open as dir
 	// until all its entries have been seen, which may be before those of the directories beneath
 	// it.
-	Enter(fd int, e Entry) Branch
+	Enter(dir backing.Dir, e backing.Entry) Branch
 	// See looks at an entry that is not a directory.
-	See(e Entry)
+	See(e backing.Entry)
 	// Failed is told what can't be read: e, or with an empty one the directory itself.
-	Failed(e Entry, err error)
+	Failed(e backing.Entry, err error)
 }
 
 // Walk goes through the directory that is open as root, whose branch is b, and through all beneath
@@ -27,15 +30,15 @@ type Branch interface {
 // Its memory doesn't grow with the number of entries: of each directory on the way down it keeps at
 // most two batches. A directory whose entries have all been seen is closed, so that even a very
 // long chain of directories takes few descriptors.
-func Walk(ctx context.Context, root int, b Branch) {
-	dir, err := unix.Openat(root, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+func Walk(ctx context.Context, root backing.Dir, b Branch) {
+	dir, err := root.OpenDir(".")
 	if err != nil {
-		b.Failed(Entry{}, err)
+		b.Failed(backing.Entry{}, err)
 		return
 	}
 	w := &walk{ctx: ctx}
 	w.changed = sync.NewCond(&w.mu)
-	w.push(task{in: &level{branch: b, fd: dir}})
+	w.push(task{in: &level{branch: b, dir: dir}})
 	var workers sync.WaitGroup
 	for range 2 * runtime.GOMAXPROCS(0) { // the disk is waited for too
 		workers.Go(w.work)
@@ -59,13 +62,13 @@ type walk struct {
 // them.
 type task struct {
 	in      *level
-	entries []Entry
+	entries []backing.Entry
 }
 
 // level is a directory on the way down.
 type level struct {
 	branch Branch
-	fd     int
+	dir    backing.Dir
 	tasks  int // unfinished ones; the directory is closed after the last
 }
 
@@ -105,12 +108,11 @@ func (w *walk) done(t task) {
 	}
 	t.in.tasks--
 	if t.in.tasks == 0 {
-		unix.Close(t.in.fd)
+		t.in.dir.Close()
 	}
 }
 
 func (w *walk) work() {
-	buffer := make([]byte, direntBatch)
 	for {
 		t, ok := w.next()
 		if !ok {
@@ -119,7 +121,7 @@ func (w *walk) work() {
 		switch {
 		case w.ctx.Err() != nil:
 		case len(t.entries) == 0:
-			w.read(t.in, buffer)
+			w.read(t.in)
 		default:
 			w.look(t.in, t.entries)
 		}
@@ -129,20 +131,20 @@ func (w *walk) work() {
 
 // read reads two batches of entries: the second one tells most directories' end, after which they
 // can be closed while what lies beneath is walked through.
-func (w *walk) read(in *level, buffer []byte) {
-	var batches [][]Entry
-	for len(batches) < 2 {
-		entries, err := readBatch(in.fd, buffer)
-		if err != nil {
-			in.branch.Failed(Entry{}, err)
-		}
-		if err != nil || entries == nil {
-			break
-		}
+func (w *walk) read(in *level) {
+	var batches [][]backing.Entry
+	err := in.dir.EachBatch(func(entries []backing.Entry) error {
 		batches = append(batches, entries)
-	}
-	if len(batches) == 2 {
+		if len(batches) == 2 {
+			return errEnough
+		}
+		return nil
+	})
+	switch {
+	case errors.Is(err, errEnough):
 		w.push(task{in: in})
+	case err != nil:
+		in.branch.Failed(backing.Entry{}, err)
 	}
 	for _, entries := range batches {
 		if len(entries) > 0 {
@@ -151,15 +153,17 @@ func (w *walk) read(in *level, buffer []byte) {
 	}
 }
 
+var errEnough = errors.New("enough entries")
+
 // look looks at entries, up to the first directory: that is read next, and the rest comes after it.
-func (w *walk) look(in *level, entries []Entry) {
+func (w *walk) look(in *level, entries []backing.Entry) {
 	for i, e := range entries {
 		if w.ctx.Err() != nil {
 			return
 		}
 		if e.Kind == unix.DT_UNKNOWN {
-			var st unix.Stat_t
-			if err := unix.Fstatat(in.fd, e.Name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			st, err := in.dir.StatAt(e.Name)
+			if err != nil {
 				in.branch.Failed(e, err)
 				continue
 			}
@@ -177,15 +181,15 @@ func (w *walk) look(in *level, entries []Entry) {
 	}
 }
 
-func (w *walk) enter(in *level, e Entry) {
-	fd, err := unix.Openat(in.fd, e.Name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+func (w *walk) enter(in *level, e backing.Entry) {
+	dir, err := in.dir.OpenDir(e.Name)
 	if err != nil {
 		in.branch.Failed(e, err)
 		return
 	}
-	if inner := in.branch.Enter(fd, e); inner != nil {
-		w.push(task{in: &level{branch: inner, fd: fd}})
+	if inner := in.branch.Enter(dir, e); inner != nil {
+		w.push(task{in: &level{branch: inner, dir: dir}})
 	} else {
-		unix.Close(fd)
+		dir.Close()
 	}
 }

@@ -104,6 +104,8 @@ type Entry struct {
 	Ino  uint64
 	// Kind is a DT constant, DT_UNKNOWN where the file system doesn't tell.
 	Kind uint8
+	// Off is where the directory goes on behind the entry, for lseek(2); 0 in memory.
+	Off int64
 }
 
 // Entries returns all entries of a directory that has just been opened.

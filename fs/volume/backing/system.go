@@ -249,3 +249,11 @@ func (h *handle) Statfs() (st unix.Statfs_t, err error) {
 	err = retry(func() error { return unix.Fstatfs(h.fd, &st) })
 	return st, err
 }
+
+// FromDescriptor returns the node behind a descriptor, which the caller closes.
+func FromDescriptor(fd int) interface {
+	Dir
+	File
+} {
+	return &handle{fd: fd}
+}
