@@ -1,9 +1,11 @@
 // Package backing is the directory in which a volume lies, as the volume sees it: open directories,
-// files and other nodes, with the operations of POSIX relative to them. Package backing has the real
-// implementation, by system calls; package memory has one in memory, which can fail and crash on demand.
+// files and other nodes, with the operations of POSIX relative to them. Package backing has the
+// real implementation, by system calls; package memory has one in memory, which can fail and crash
+// on demand.
 //
-// Names are single components: no "/", and no ".." ("." is the directory itself where a method says so).
-// Links are never followed. Errors are values of syscall.Errno. Methods retry what a signal interrupts.
+// Names are single components: no "/", and no ".." ("." is the directory itself where a method says
+// so). Links are never followed. Errors are values of syscall.Errno. Methods retry what a signal
+// interrupts.
 package backing
 
 import (
@@ -20,16 +22,18 @@ type Node interface {
 	Chmod(mode uint32) error
 	// Chown sets owner and group; -1 leaves one as it is.
 	Chown(uid, gid int) error
-	// SetTimes sets the times of access and modification; UTIME_OMIT and UTIME_NOW are as of utimensat(2).
+	// SetTimes sets the times of access and modification; UTIME_OMIT and UTIME_NOW are as of
+	// utimensat(2).
 	SetTimes(access, modification unix.Timespec) error
-	// Getxattr returns the value's size, and the value in value if that is not empty (ERANGE if it is too short).
+	// Getxattr returns the value's size, and the value in value if that is not empty (ERANGE if it
+	// is too short).
 	Getxattr(name string, value []byte) (int, error)
 	// Setxattr sets an attribute; flags are 0, XATTR_CREATE or XATTR_REPLACE.
 	Setxattr(name string, value []byte, flags int) error
 	// Removexattr removes an attribute (ENODATA if it is not there).
 	Removexattr(name string) error
-	// Listxattr returns the size of the list of names, each with a zero behind it, and the list in list
-	// if that is not empty (ERANGE if it is too short).
+	// Listxattr returns the size of the list of names, each with a zero behind it, and the list in
+	// list if that is not empty (ERANGE if it is too short).
 	Listxattr(list []byte) (int, error)
 	// Sync is fsync(2): the node's content and metadata, and the names that it has, are durable.
 	Sync() error
@@ -45,15 +49,19 @@ type File interface {
 	io.WriterAt
 	// Truncate cuts or extends the file to size bytes.
 	Truncate(size int64) error
-	// Allocate is fallocate(2); mode is FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE|FALLOC_FL_KEEP_SIZE or 0.
+	// Allocate is fallocate(2); mode is FALLOC_FL_KEEP_SIZE,
+	// FALLOC_FL_PUNCH_HOLE|FALLOC_FL_KEEP_SIZE or 0.
 	Allocate(mode uint32, off, n int64) error
-	// Seek finds data (whence SEEK_DATA) or a hole (SEEK_HOLE) at off or behind it (ENXIO if there is none).
+	// Seek finds data (whence SEEK_DATA) or a hole (SEEK_HOLE) at off or behind it (ENXIO if there
+	// is none).
 	Seek(off int64, whence int) (int64, error)
-	// Datasync is fdatasync(2): content and size are durable; owner, mode and attributes need not be.
+	// Datasync is fdatasync(2): content and size are durable; owner, mode and attributes need not
+	// be.
 	Datasync() error
 	// Flock is flock(2). With LOCK_NB it returns EWOULDBLOCK where it would wait.
 	Flock(how int) error
-	// LockByte locks one byte for this open file (F_OFD_SETLKW of fcntl(2)): kind is F_RDLCK, F_WRLCK or F_UNLCK.
+	// LockByte locks one byte for this open file (F_OFD_SETLKW of fcntl(2)): kind is F_RDLCK,
+	// F_WRLCK or F_UNLCK.
 	LockByte(at int64, kind int16) error
 	// ByteLocked says whether another open file has a lock on that byte.
 	ByteLocked(at int64) (bool, error)
@@ -62,8 +70,8 @@ type File interface {
 // Dir is an open directory.
 type Dir interface {
 	Node
-	// EachBatch calls do with the directory's entries, some at a time, without "." and "..", from where
-	// the last call on this open directory has ended. An error of do ends it.
+	// EachBatch calls do with the directory's entries, some at a time, without "." and "..", from
+	// where the last call on this open directory has ended. An error of do ends it.
 	EachBatch(do func([]Entry) error) error
 	// StatAt is fstatat(2), of "." too.
 	StatAt(name string) (unix.Stat_t, error)
@@ -71,9 +79,9 @@ type Dir interface {
 	Lookup(name string) (Node, error)
 	// OpenDir opens a directory, "." too (ENOTDIR if it is something else).
 	OpenDir(name string) (Dir, error)
-	// OpenFile opens a file, and makes it with O_CREAT. Opening never waits; what is no regular file
-	// may be opened (a FIFO) or not (ENXIO, ELOOP, EISDIR): callers look at Stat. O_TMPFILE with the name "." makes a
-	// file without a name.
+	// OpenFile opens a file, and makes it with O_CREAT. Opening never waits; what is no regular
+	// file may be opened (a FIFO) or not (ENXIO, ELOOP, EISDIR): callers look at Stat. O_TMPFILE
+	// with the name "." makes a file without a name.
 	OpenFile(name string, flags int, mode uint32) (File, error)
 	Mkdir(name string, mode uint32) error
 	Mknod(name string, mode uint32, device uint64) error

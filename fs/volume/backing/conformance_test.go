@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -268,6 +269,69 @@ var steps = map[string]func(t *rapid.T) step{
 		name, uid := names.Draw(t, "name"), rapid.IntRange(-1, 3).Draw(t, "uid")
 		return in(places.Draw(t, "in"), func(d backing.Dir) outcome { return result(d.ChownAt(name, uid, -1)) })
 	},
+	"chown open file": func(t *rapid.T) step {
+		uid, gid := rapid.IntRange(-1, 3).Draw(t, "uid"), rapid.IntRange(-1, 3).Draw(t, "gid")
+		return on(slots.Draw(t, "slot"), func(f backing.File) outcome { return result(f.Chown(uid, gid)) })
+	},
+	"times": func(t *rapid.T) step {
+		name, seconds := names.Draw(t, "name"), rapid.Int64Range(1, 1<<31).Draw(t, "seconds")
+		access := unix.Timespec{Nsec: unix.UTIME_OMIT}
+		if rapid.Bool().Draw(t, "access") {
+			access = unix.Timespec{Sec: seconds / 2}
+		}
+		return in(places.Draw(t, "in"), func(d backing.Dir) outcome {
+			set := d.SetTimesAt(name, access, unix.Timespec{Sec: seconds, Nsec: 5})
+			st, err := d.StatAt(name)
+			if access.Nsec == unix.UTIME_OMIT {
+				st.Atim = access // it is the time of a call then
+			}
+			return result(err, set, st.Atim, st.Mtim)
+		})
+	},
+	"list attributes": func(t *rapid.T) step {
+		name := names.Draw(t, "name")
+		return in(places.Draw(t, "in"), func(d backing.Dir) outcome {
+			n, err := d.Lookup(name)
+			if err != nil {
+				return result(err)
+			}
+			defer n.Close()
+			if st, err := n.Stat(); err != nil || st.Mode&unix.S_IFMT == unix.S_IFLNK {
+				return result(err)
+			}
+			list := make([]byte, 1000)
+			size, err := n.Listxattr(list)
+			all := strings.Split(string(list[:max(size, 0)]), "\x00")
+			slices.Sort(all)
+			_, short := n.Listxattr(make([]byte, 1))
+			return result(err, size, all, short)
+		})
+	},
+	"directory itself": func(t *rapid.T) step {
+		return in(places.Draw(t, "in"), func(d backing.Dir) outcome {
+			self, err := d.Lookup(".")
+			if err != nil {
+				return result(err)
+			}
+			defer self.Close()
+			return result(nil, attributes(self.Stat()), attributes(d.StatAt(".")), attributes(d.Stat()))
+		})
+	},
+	"lock": func(t *rapid.T) step {
+		how := rapid.SampledFrom([]int{unix.LOCK_SH, unix.LOCK_EX, unix.LOCK_UN}).Draw(t, "how")
+		return on(slots.Draw(t, "slot"), func(f backing.File) outcome { return result(f.Flock(how | unix.LOCK_NB)) })
+	},
+	"lock byte": func(t *rapid.T) step {
+		kind := rapid.SampledFrom([]int16{unix.F_RDLCK, unix.F_WRLCK, unix.F_UNLCK}).Draw(t, "kind")
+		at := rapid.Int64Range(0, 1).Draw(t, "at")
+		return on(slots.Draw(t, "slot"), func(f backing.File) outcome {
+			locked, err := f.ByteLocked(at)
+			if err != nil || locked && kind != unix.F_UNLCK { // it would wait
+				return result(err, locked)
+			}
+			return result(f.LockByte(at, kind), locked)
+		})
+	},
 	"metadata": func(t *rapid.T) step {
 		name, key := names.Draw(t, "name"), keys.Draw(t, "key")
 		value := rapid.SliceOfN(rapid.Byte(), 0, 40).Draw(t, "value")
@@ -305,8 +369,8 @@ func two(a, b string, call func(from, to backing.Dir) outcome) step {
 	}
 }
 
-// TestConformance makes the same random calls on the real directory and on the one in memory, which must
-// give the same results.
+// TestConformance makes the same random calls on the real directory and on the one in memory, which
+// must give the same results.
 func TestConformance(t *testing.T) {
 	order := make([]string, 0, len(steps))
 	for name := range steps {

@@ -120,29 +120,28 @@ func (h *handle) Sync() error     { return retry(func() error { return unix.Fsyn
 func (h *handle) Datasync() error { return retry(func() error { return unix.Fdatasync(h.fd) }) }
 func (h *handle) Syncfs() error   { return retry(func() error { return unix.Syncfs(h.fd) }) }
 
-func (h *handle) ReadAt(p []byte, off int64) (done int, err error) {
+func (h *handle) ReadAt(p []byte, off int64) (int, error) {
+	return transfer(p, off, io.EOF, func(p []byte, off int64) (int, error) { return unix.Pread(h.fd, p, off) })
+}
+
+func (h *handle) WriteAt(p []byte, off int64) (int, error) {
+	return transfer(p, off, unix.EIO, func(p []byte, off int64) (int, error) { return unix.Pwrite(h.fd, p, off) })
+}
+
+// transfer repeats a call until it has moved all of p. A call that moves nothing ends it with the
+// error end.
+func transfer(p []byte, off int64, end error, call func(p []byte, off int64) (int, error)) (done int, err error) {
 	for done < len(p) {
-		n, err := unix.Pread(h.fd, p[done:], off+int64(done))
+		n, err := call(p[done:], off+int64(done))
 		switch {
 		case err == unix.EINTR:
 			continue
 		case err != nil:
 			return done, err
 		case n == 0:
-			return done, io.EOF
+			return done, end
 		}
 		done += n
-	}
-	return done, nil
-}
-
-func (h *handle) WriteAt(p []byte, off int64) (done int, err error) {
-	for done < len(p) {
-		n, err := unix.Pwrite(h.fd, p[done:], off+int64(done))
-		if err != nil && err != unix.EINTR {
-			return done, err
-		}
-		done += max(n, 0)
 	}
 	return done, nil
 }

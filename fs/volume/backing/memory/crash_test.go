@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -72,11 +71,10 @@ func look(t *testing.T, f *memory.FS, name string) string {
 
 // outcomes returns what describe says of all that crashes leave now.
 func outcomes(f *memory.FS, describe func(*memory.FS) string) []string {
-	random := rand.New(rand.NewPCG(1, 2))
 	var all []string
 	for point := range f.Points() + 1 {
-		for range 200 {
-			if s := describe(f.Crash(point, random)); !slices.Contains(all, s) {
+		for seed := range uint64(200) {
+			if s := describe(f.Crash(point, seed)); !slices.Contains(all, s) {
 				all = append(all, s)
 			}
 		}
@@ -130,6 +128,65 @@ func TestNewPagesWaitForTheTruncation(t *testing.T) {
 	wantOutcomes(t, outcomes(f, func(c *memory.FS) string { return look(t, c, "f") }), "ab", "", "c")
 }
 
+// TestPageOfTheCut cuts a file within a page and overwrites that page, which can be on the disk
+// before the cut.
+func TestPageOfTheCut(t *testing.T) {
+	f := memory.New(memory.Options{})
+	file := create(t, f.Root(), "f")
+	write(t, file, 0, "abc")
+	must(t, file.Sync())
+	must(t, file.Truncate(pageSize+1))
+	write(t, file, 1, "d")
+	wantOutcomes(t, outcomes(f, func(c *memory.FS) string { return sizeAndPages(t, c, "f") }),
+		"abc", "adc", "ab 1", "ad")
+}
+
+// sizeAndPages describes a file by the first byte of each page, with the bytes of the last page if
+// it isn't whole.
+func sizeAndPages(t *testing.T, f *memory.FS, name string) string {
+	t.Helper()
+	file, err := f.Root().OpenFile(name, unix.O_RDONLY, 0)
+	must(t, err)
+	st, err := file.Stat()
+	must(t, err)
+	s, first := "", make([]byte, 1)
+	for off := int64(0); off < st.Size; off += pageSize {
+		_, err := file.ReadAt(first, off)
+		must(t, err)
+		s += string(first)
+	}
+	if rest := st.Size % pageSize; rest != 0 {
+		s += fmt.Sprint(" ", rest)
+	}
+	return s
+}
+
+// TestChoicesStay has a history with a step more on another file: the choices for the first file
+// are the same.
+func TestChoicesStay(t *testing.T) {
+	left := func(more bool, seed uint64) string {
+		f := memory.New(memory.Options{})
+		file, other := create(t, f.Root(), "f"), create(t, f.Root(), "other")
+		f.Sync()
+		if more {
+			write(t, other, 0, "xyz")
+		}
+		write(t, file, 0, "abcdefgh")
+		return look(t, f.Crash(0, seed), "f")
+	}
+	kinds := map[string]bool{}
+	for seed := range uint64(100) {
+		short, long := left(false, seed), left(true, seed)
+		if short != long {
+			t.Fatalf("seed %d leaves %q, and with another step %q", seed, short, long)
+		}
+		kinds[short] = true
+	}
+	if len(kinds) < 30 {
+		t.Errorf("100 seeds leave %d different files only", len(kinds))
+	}
+}
+
 func TestMetadataInOrder(t *testing.T) {
 	f := memory.New(memory.Options{})
 	root := f.Root()
@@ -158,7 +215,8 @@ func TestMetadataInOrder(t *testing.T) {
 	wantOutcomes(t, outcomes(f, describe), "a: ", "a: old new", "b: old new", "b: new")
 }
 
-// TestSync has one file synced after another was renamed: one journal makes both durable, single syncs do not.
+// TestSync has one file synced after another was renamed: one journal makes both durable, single
+// syncs do not.
 func TestSync(t *testing.T) {
 	for _, single := range []bool{false, true} {
 		f := memory.New(memory.Options{SingleSync: single})
@@ -250,7 +308,7 @@ func TestUnplug(t *testing.T) {
 	must(t, file.Sync())
 	write(t, file, 0, "b")
 	must(t, f.Root().Rename("f", f.Root(), "g", 0))
-	f.Unplug(0, rand.New(rand.NewPCG(1, 1)))
+	f.Unplug(0, 1)
 	if _, err := file.Stat(); err != unix.EIO {
 		t.Errorf("without a disk: %v", err)
 	}

@@ -1,6 +1,10 @@
 package memory
 
-import "golang.org/x/sys/unix"
+import (
+	"io"
+
+	"golang.org/x/sys/unix"
+)
 
 // Op is a kind of call.
 type Op string
@@ -27,11 +31,13 @@ const (
 type Fault struct {
 	// On are the kinds of calls concerned; all if it is empty.
 	On []Op
-	// After is how many of them pass before; Times how many fail then, 0: all.
+	// After is how many of them pass before; Times how many fail then, 0: all. Calls on a handle
+	// that is closed, or whose disk has gone, are not counted.
 	After, Times int
 	// Err is what they return.
 	Err unix.Errno
-	// Done has them do what they were asked for, and return Err all the same, as network file systems may.
+	// Done has them do what they were asked for, and return Err all the same, as network file
+	// systems may.
 	Done bool
 	// Short has reads and writes do half of what they were asked for before they return Err.
 	Short bool
@@ -63,7 +69,8 @@ func (f *Fault) concerns(op Op) bool {
 	return len(f.On) == 0
 }
 
-// fault counts a call and returns the fault that it meets, if any.
+// fault counts a call and returns the fault that it meets, if any. It is asked once for each call.
+// Calls that a fault makes fail don't count for those that were injected after it.
 func (f *FS) fault(op Op) *Fault {
 	for _, fault := range f.faults {
 		if !fault.concerns(op) {
@@ -77,16 +84,33 @@ func (f *FS) fault(op Op) *Fault {
 	return nil
 }
 
-// call makes a call of which the outcome is an error only. f.mu is held.
-func (f *FS) call(op Op, do func() error) error {
-	fault := f.fault(op)
-	if fault == nil {
+// call makes a call of which the outcome is an error only, unless a fault (nil: none) keeps it from
+// that.
+func (f *Fault) call(do func() error) error {
+	if f == nil {
 		return do()
 	}
-	if fault.Done {
+	if f.Done {
 		if err := do(); err != nil {
 			return err
 		}
 	}
-	return fault.Err
+	return f.Err
+}
+
+// transfer makes a call that moves p, or as much of it as a fault (nil: none) lets it.
+func (f *Fault) transfer(p []byte, do func(p []byte) (int, error)) (int, error) {
+	switch {
+	case f == nil:
+		return do(p)
+	case f.Short:
+		p = p[:len(p)/2]
+	case !f.Done:
+		return 0, f.Err
+	}
+	done, err := do(p)
+	if err == nil || err == io.EOF {
+		err = f.Err
+	}
+	return done, err
 }

@@ -9,35 +9,45 @@ import (
 // content calls do with a regular file that is open for reading, or with write for writing.
 func (h *handle) content(op Op, write bool, do func(n *node) error) error {
 	return h.with(op, func(n *node) error {
-		switch {
-		case h.path || write && !h.writing || !write && !h.reading:
-			return unix.EBADF
-		case n.kind() == unix.S_IFDIR:
-			return unix.EISDIR
+		if err := h.usable(n, write); err != nil {
+			return err
 		}
 		return do(n)
 	})
 }
 
-// piece cuts p to what a fault that is short leaves of it.
-func (h *handle) piece(op Op, p []byte) ([]byte, error) {
-	h.f.mu.Lock()
-	defer h.f.mu.Unlock()
-	for _, fault := range h.f.faults {
-		if fault.Short && fault.concerns(op) && fault.seen >= fault.After && (fault.Times == 0 || fault.seen < fault.After+fault.Times) {
-			fault.seen++
-			return p[:len(p)/2], fault.Err
-		}
-	}
-	return p, nil
-}
-
-func (h *handle) ReadAt(p []byte, off int64) (done int, err error) {
+// transfer calls do with a regular file and with what a read or write of p may move.
+func (h *handle) transfer(op Op, p []byte, do func(n *node, p []byte) (int, error)) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	p, short := h.piece(OpRead, p)
-	err = h.content(OpRead, false, func(n *node) error {
+	h.f.mu.Lock()
+	defer h.f.mu.Unlock()
+	if !h.alive() {
+		return 0, h.dead()
+	}
+	return h.f.fault(op).transfer(p, func(p []byte) (int, error) {
+		n := h.f.live.nodes[h.use.ino]
+		if err := h.usable(n, op == OpWrite); err != nil {
+			return 0, err
+		}
+		return do(n, p)
+	})
+}
+
+// usable says whether the node's content can be read, or with write be written.
+func (h *handle) usable(n *node, write bool) error {
+	switch {
+	case h.path || write && !h.writing || !write && !h.reading:
+		return unix.EBADF
+	case n.kind() == unix.S_IFDIR:
+		return unix.EISDIR
+	}
+	return nil
+}
+
+func (h *handle) ReadAt(p []byte, off int64) (int, error) {
+	return h.transfer(OpRead, p, func(n *node, p []byte) (done int, err error) {
 		end := min(off+int64(len(p)), n.size)
 		for at := off; at < end; {
 			from := at % pageSize
@@ -52,22 +62,14 @@ func (h *handle) ReadAt(p []byte, off int64) (done int, err error) {
 			at += length
 		}
 		if done < len(p) {
-			return io.EOF
+			return done, io.EOF
 		}
-		return nil
+		return done, nil
 	})
-	if err == nil {
-		err = short
-	}
-	return done, err
 }
 
-func (h *handle) WriteAt(p []byte, off int64) (done int, err error) {
-	if len(p) == 0 {
-		return 0, nil
-	}
-	p, short := h.piece(OpWrite, p)
-	err = h.content(OpWrite, true, func(n *node) error {
+func (h *handle) WriteAt(p []byte, off int64) (int, error) {
+	return h.transfer(OpWrite, p, func(n *node, p []byte) (done int, err error) {
 		room := h.f.options.Capacity - h.f.pages()
 		for done < len(p) {
 			at := off + int64(done)
@@ -77,18 +79,14 @@ func (h *handle) WriteAt(p []byte, off int64) (done int, err error) {
 			if have := n.pages[i]; have != nil {
 				*next = *have
 			} else if room--; h.f.options.Capacity > 0 && room < 0 {
-				return unix.ENOSPC
+				return done, unix.ENOSPC
 			}
 			copy(next[from:], p[done:done+length])
 			h.f.writePage(n, i, next, at+int64(length))
 			done += length
 		}
-		return nil
+		return done, nil
 	})
-	if err == nil {
-		err = short
-	}
-	return done, err
 }
 
 // writePage replaces a page, and notes that it is on its way to the disk.
@@ -117,7 +115,7 @@ func (h *handle) Truncate(size int64) error {
 		}
 		var gone pageRange
 		if size < n.size {
-			gone = pageRange{size / pageSize, allPages.to}
+			gone = pageRange{(size + pageSize - 1) / pageSize, allPages.to}
 		}
 		h.f.resize(n, gone, func(n *node) { n.truncate(size) })
 		return nil

@@ -15,7 +15,8 @@ type handle struct {
 	f   *FS
 	use use
 	era int
-	// path says that it serves for metadata only (O_PATH); reading and writing what else it serves for.
+	// path says that it serves for metadata only (O_PATH); reading and writing what else it serves
+	// for.
 	path, reading, writing bool
 	closed                 bool
 	listed                 bool // the entries have been read
@@ -40,7 +41,7 @@ func (h *handle) with(op Op, do func(n *node) error) error {
 	if !h.alive() {
 		return h.dead()
 	}
-	return h.f.call(op, func() error { return do(h.f.live.nodes[h.use.ino]) })
+	return h.f.fault(op).call(func() error { return do(h.f.live.nodes[h.use.ino]) })
 }
 
 func (h *handle) alive() bool { return !h.closed && !h.f.gone && h.era == h.f.era }

@@ -1,8 +1,6 @@
 package memory
 
-import (
-	"slices"
-)
+import "slices"
 
 // event is one change, as it is on its way to the disk.
 type event struct {
@@ -10,10 +8,11 @@ type event struct {
 	apply func(t *tree)
 	// touched are the nodes that the change concerns.
 	touched []uint64
-	// data says that fdatasync(2) makes the change durable: it decides what the content of touched[0] is.
+	// data says that fdatasync(2) makes the change durable: it decides what the content of
+	// touched[0] is.
 	data bool
-	// gone are the pages of touched[0] that the change takes away: what is written to them later can't
-	// be on the disk before the change.
+	// gone are the pages of touched[0] that the change takes away: what is written to them later
+	// can't be on the disk before the change.
 	gone pageRange
 
 	// For the write of a page: the file is touched[0].
@@ -80,17 +79,8 @@ func (j *journal) force(i int) {
 	}
 }
 
-// chooser decides what is on the disk.
-type chooser struct {
-	prefix int // so many changes of metadata are on the disk, and the durable ones
-	// page says whether a write of a page that is not durable is on the disk.
-	page func() bool
-	// size says whether the end of the file is on the disk although the page is not.
-	size func() bool
-}
-
 // crash returns what the disk holds.
-func (j *journal) crash(c chooser) *tree {
+func (j *journal) crash(c *chooser) *tree {
 	t := j.disk.clone()
 	missing := map[uint64][]pageRange{} // by file: pages that are taken away later, as the disk has it
 	metadata := 0
@@ -111,15 +101,15 @@ func (j *journal) crash(c chooser) *tree {
 }
 
 // writeBack puts a page on the disk if it is chosen, and if what it lies in is there.
-func (j *journal) writeBack(t *tree, e event, missing []pageRange, c chooser) {
+func (j *journal) writeBack(t *tree, e event, missing []pageRange, c *chooser) {
 	n := t.nodes[e.touched[0]]
 	if n == nil || slices.ContainsFunc(missing, func(r pageRange) bool { return r.has(e.index) }) {
 		return
 	}
-	if e.durable || c.page() {
+	if page, size := c.choose(e); e.durable || page {
 		n.pages[e.index] = e.content
 		n.size = max(n.size, min(e.end, (e.index+1)*pageSize))
-	} else if c.size() {
+	} else if size {
 		n.size = max(n.size, e.end)
 	}
 }

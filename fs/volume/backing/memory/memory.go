@@ -1,7 +1,6 @@
 package memory
 
 import (
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -12,14 +11,15 @@ import (
 
 // Options say what kind of disk it is.
 type Options struct {
-	// SingleSync has fsync make one node durable, with what it depends on, and not all metadata before.
+	// SingleSync has fsync make one node durable, with what it depends on, and not all metadata
+	// before.
 	SingleSync bool
 	// SizeFirst has the end of a file reach the disk before its pages, at times.
 	SizeFirst bool
 	// Capacity is how many pages files may have in all; 0: any number.
 	Capacity int
-	// AttributeRoom is how many bytes the names and values of a node's attributes may have together;
-	// 0: 3900, about what ext4 has in one block of 4096.
+	// AttributeRoom is how many bytes the names and values of a node's attributes may have
+	// together; 0: 3900, about what ext4 has in one block of 4096.
 	AttributeRoom int
 	// Device is the device number that nodes have.
 	Device uint64
@@ -95,7 +95,8 @@ func (f *FS) now() unix.Timespec { return unix.NsecToTimespec(f.options.Now().Un
 
 func (f *FS) touch(n *node) { n.accessed, n.modified, n.changed = f.now(), f.now(), f.now() }
 
-// number gives out an inode number: one that was in use before, if there is one, as file systems do.
+// number gives out an inode number: one that was in use before, if there is one, as file systems
+// do.
 func (f *FS) number() (ino, generation uint64) {
 	f.generation++
 	for len(f.free) > 0 {
@@ -140,8 +141,8 @@ func (f *FS) syncAll() {
 	f.journal.disk.open = nil
 }
 
-// Clone returns a copy of what programs see: what a kill of the process leaves, and what an attacker
-// who copies the disk has. All of it is durable in the copy, and nothing is open.
+// Clone returns a copy of what programs see: what a kill of the process leaves, and what an
+// attacker who copies the disk has. All of it is durable in the copy, and nothing is open.
 func (f *FS) Clone() *FS {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -155,27 +156,27 @@ func (f *FS) with(t *tree) *FS {
 	return c
 }
 
-// Points is how many prefixes of the changes of metadata a crash may leave now: Crash takes 0 to Points().
+// Points is how many prefixes of the changes of metadata a crash may leave now: Crash takes 0 to
+// Points().
 func (f *FS) Points() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.journal.metadata()
 }
 
-// Crash returns what the disk holds if the power fails now and the first so many changes of metadata that
-// are not durable have reached it. random chooses the pages. The file system itself goes on.
-func (f *FS) Crash(point int, random *rand.Rand) *FS {
+// Crash returns what the disk holds if the power fails now and the first so many changes of
+// metadata that are not durable have reached it. seed chooses the pages. The file system itself
+// goes on.
+func (f *FS) Crash(point int, seed uint64) *FS {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	share := random.Float64() // so that crashes with few and with many pages are as likely
-	half := func() bool { return random.Float64() < share }
-	size := func() bool { return f.options.SizeFirst && half() }
-	return f.with(f.journal.crash(chooser{prefix: point, page: half, size: size}))
+	return f.with(f.journal.crash(newChooser(point, seed, f.options.SizeFirst)))
 }
 
-// Unplug takes the disk away: all calls fail with EIO. What is on the disk is as after a crash at point.
-func (f *FS) Unplug(point int, random *rand.Rand) {
-	disk := f.Crash(point, random)
+// Unplug takes the disk away: all calls fail with EIO. What is on the disk is as after a crash at
+// point.
+func (f *FS) Unplug(point int, seed uint64) {
+	disk := f.Crash(point, seed)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.live, f.lastIno, f.generation = disk.live, disk.lastIno, disk.generation

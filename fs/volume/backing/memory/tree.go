@@ -46,7 +46,8 @@ func (n *node) clone() *node {
 type tree struct {
 	nodes map[uint64]*node
 	root  uint64
-	// open says that a node without a name is in use; nil if all are, as on a disk before its recovery.
+	// open says that a node without a name is in use; nil if all are, as on a disk before its
+	// recovery.
 	open func(ino uint64) bool
 }
 
