@@ -153,7 +153,7 @@ func TestWritesWithoutSync(t *testing.T) {
 	const size = 600_000
 	for _, saved := range []int{0, 10, 30, 50, 70, 100} {
 		for _, portion := range []int{1000, 4096, 10_000, 65_536, 128 << 10, size} {
-			if portion < 4096 && saved != 50 || portion < 10_000 && testing.Short() {
+			if portion < 4096 && saved != 50 || portion < 10_000 && !*soak {
 				continue // each write packs a chunk
 			}
 			st := &synced{memory: &memory{}}

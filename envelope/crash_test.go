@@ -3,6 +3,7 @@ package envelope_test
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -229,10 +230,14 @@ func seeds(form envelope.Compression) int {
 	return repeat(40)
 }
 
-// repeat returns how often a random test is repeated.
+// soak asks for all random histories and all damaged bytes: minutes instead of seconds. The kinds of
+// cases are the same without it.
+var soak = flag.Bool("soak", false, "test more random histories and more damaged bytes")
+
+// repeat returns how often a random test is repeated: n times with -soak, else a fraction of that.
 func repeat(n int) int {
-	if testing.Short() {
-		return n / 6
+	if *soak {
+		return n
 	}
-	return n
+	return max(n/6, 2)
 }

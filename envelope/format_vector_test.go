@@ -245,10 +245,10 @@ func TestFormatDamaged(t *testing.T) {
 
 // rarely is how much more sparsely what takes long is tested.
 func rarely() int {
-	if testing.Short() {
-		return 8
+	if *soak {
+		return 1
 	}
-	return 1
+	return 8
 }
 
 // result returns a vector's Expect and Want.
@@ -742,6 +742,47 @@ func fileScenarios(all map[string]scenario) {
 		copy(m.data[4096:], slices.Concat(m.data[8192:12288], m.data[4096:8192]))
 	}})
 	add("zeroed", "block 1 zeros, in a file without holes", "refused block", edit{size: three, damage: func(t *testing.T, m *memory) { clear(m.data[4096:8192]) }})
+	// details of a file with plaintext names: at 48 + w, len16(ARN), owner, next owner
+	details := func(edit func(details []byte)) func(*testing.T, *memory) {
+		return func(t *testing.T, m *memory) {
+			edit(m.data[48+int(binary.BigEndian.Uint16(m.data[40:])):])
+			resign(t, m.data)
+		}
+	}
+	afterARN := func(b []byte) []byte { return b[2+binary.BigEndian.Uint16(b):] }
+	field := func(name, about string, at int, value byte) {
+		add(name, about+", authenticated", "refused header", edit{damage: func(t *testing.T, m *memory) {
+			m.data[at] = value
+			resign(t, m.data)
+		}})
+	}
+	field("magic", "another magic", 4, 'x')
+	field("details-flag", "the flag that details are sealed is missing", 11, 0)
+	field("reserved-40", "a reserved byte behind the lengths", 45, 1)
+	field("no-wrapped-key", "a wrapped key of no bytes", 41, 0)
+	field("long-details", "details that reach into the MAC", 42, 4)
+	field("left-over", "a byte behind the details", 990, 1)
+	add("next-owner-flag", "a next owner's flag of 2, authenticated", "refused header", edit{
+		plaintextNames: true, damage: details(func(b []byte) { afterARN(b)[4] = 2 }),
+	})
+	add("next-owner-without-flag", "a next owner without the flag, authenticated", "refused header", edit{
+		plaintextNames: true, damage: details(func(b []byte) { afterARN(b)[8] = 1 }),
+	})
+	add("path-form-2", "an unknown form of the path, authenticated", "refused header", edit{
+		plaintextNames: true, damage: details(func(b []byte) { afterARN(b)[9] = 2 }),
+	})
+	add("path-relative", "a path that does not begin with /, authenticated", "refused header", edit{
+		plaintextNames: true, damage: details(func(b []byte) { afterARN(b)[12] = 'x' }),
+	})
+	for name, size := range map[string]int{"size-1023": 1023, "size-1025": 1025, "size-1052": 1052} {
+		add(name, "an impossible size", "refused size", edit{
+			size: 10, damage: func(_ *testing.T, m *memory) { m.resize(int64(size)) },
+		})
+	}
+	add("next-owner", "a next owner", "opens", edit{header: func(_ *envelope.Volume, h *envelope.Header) {
+		next := uint32(1001)
+		h.NextOwner = &next
+	}})
 	add("last-zeroed", "the last block zeros, in a file with holes", "refused block", edit{
 		size: three, change: func(f *envelope.File) error { return f.PunchHole(3044, 4068) },
 		damage: func(t *testing.T, m *memory) { clear(m.data[8192:]) },
