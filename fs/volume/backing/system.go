@@ -134,7 +134,7 @@ func transfer(p []byte, off int64, end error, call func(p []byte, off int64) (in
 	for done < len(p) {
 		n, err := call(p[done:], off+int64(done))
 		switch {
-		case err == unix.EINTR:
+		case errors.Is(err, unix.EINTR):
 			continue
 		case err != nil:
 			return done, err

@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"errors"
 	"io"
 
 	"golang.org/x/sys/unix"
@@ -109,7 +110,7 @@ func (f *Fault) transfer(p []byte, do func(p []byte) (int, error)) (int, error) 
 		return 0, f.Err
 	}
 	done, err := do(p)
-	if err == nil || err == io.EOF {
+	if err == nil || errors.Is(err, io.EOF) {
 		err = f.Err
 	}
 	return done, err
