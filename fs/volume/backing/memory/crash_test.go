@@ -258,6 +258,17 @@ func TestDatasyncLeavesAttributesOut(t *testing.T) {
 	wantOutcomes(t, outcomes(f, describe), "a<nil>", "a"+unix.ENODATA.Error())
 }
 
+// TestDurable has nothing be lost by a crash.
+func TestDurable(t *testing.T) {
+	f := memory.New(memory.Options{Durable: true})
+	write(t, create(t, f.Root(), "f"), 0, "abc")
+	must(t, f.Root().Rename("f", f.Root(), "g", 0))
+	if n := f.Points(); n != 0 {
+		t.Errorf("%d changes can be lost", n)
+	}
+	wantLook(t, f.Crash(0, 1), "g", "abc")
+}
+
 func TestKillLeavesAll(t *testing.T) {
 	f := memory.New(memory.Options{})
 	file := create(t, f.Root(), "f")
@@ -274,7 +285,7 @@ func TestKillLeavesAll(t *testing.T) {
 }
 
 func TestFaults(t *testing.T) {
-	f := memory.New(memory.Options{Capacity: 2})
+	f := memory.New(memory.Options{Capacity: 4})
 	root := f.Root()
 	file := create(t, root, "f")
 	f.Inject(memory.Fault{On: []memory.Op{memory.OpWrite}, After: 1, Times: 1, Err: unix.EIO})
@@ -284,7 +295,7 @@ func TestFaults(t *testing.T) {
 	}
 	write(t, file, 1, "b")
 	f.Heal()
-	if n, err := file.WriteAt(make([]byte, 2*pageSize), pageSize); n != pageSize || err != unix.ENOSPC {
+	if n, err := file.WriteAt(make([]byte, 4*pageSize), pageSize); n != 3*pageSize || err != unix.ENOSPC {
 		t.Errorf("a write beyond the disk's end: %d, %v", n, err)
 	}
 	f.Inject(memory.Fault{On: []memory.Op{memory.OpRename}, Err: unix.EIO, Done: true})
@@ -296,7 +307,7 @@ func TestFaults(t *testing.T) {
 		t.Errorf("the rename was not done: %v", err)
 	}
 	f.Inject(memory.Fault{On: []memory.Op{memory.OpWrite}, Err: unix.EINTR, Short: true, Times: 1})
-	if n, err := file.WriteAt([]byte("1234"), 0); n != 2 || err != unix.EINTR {
+	if n, err := file.WriteAt(make([]byte, 4*pageSize), 0); n != 2*pageSize || err != unix.EINTR {
 		t.Errorf("a short write: %d, %v", n, err)
 	}
 }

@@ -450,7 +450,7 @@ func (h *handle) Statfs() (st unix.Statfs_t, err error) {
 		st.Type, st.Bsize, st.Frsize, st.Namelen = unix.TMPFS_MAGIC, pageSize, pageSize, longestName
 		if c := h.f.options.Capacity; c > 0 {
 			st.Blocks = uint64(c)
-			st.Bfree = uint64(max(c-h.f.pages(), 0))
+			st.Bfree = uint64(max(h.f.room(), 0))
 			st.Bavail = st.Bfree
 		}
 		return nil

@@ -40,18 +40,24 @@ type Fault struct {
 	// Done has them do what they were asked for, and return Err all the same, as network file
 	// systems may.
 	Done bool
-	// Short has reads and writes do half of what they were asked for before they return Err.
+	// Short has reads and writes do half of what they were asked for, up to where a page begins,
+	// before they return Err.
 	Short bool
 
-	seen int
+	seen, met int
 }
 
-// Inject makes calls fail from now on. Heal ends all faults.
-func (f *FS) Inject(fault Fault) {
+// Inject makes calls fail from now on. Heal ends all faults. met tells how many calls have failed.
+func (f *FS) Inject(fault Fault) (met func() int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	fault.seen = 0
+	fault.seen, fault.met = 0, 0
 	f.faults = append(f.faults, &fault)
+	return func() int {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return fault.met
+	}
 }
 
 // Heal ends all faults.
@@ -79,6 +85,7 @@ func (f *FS) fault(op Op) *Fault {
 		}
 		fault.seen++
 		if fault.seen > fault.After && (fault.Times == 0 || fault.seen <= fault.After+fault.Times) {
+			fault.met++
 			return fault
 		}
 	}
@@ -99,13 +106,14 @@ func (f *Fault) call(do func() error) error {
 	return f.Err
 }
 
-// transfer makes a call that moves p, or as much of it as a fault (nil: none) lets it.
-func (f *Fault) transfer(p []byte, do func(p []byte) (int, error)) (int, error) {
+// transfer makes a call that moves p at off, or as much of it as a fault (nil: none) lets it.
+func (f *Fault) transfer(p []byte, off int64, do func(p []byte) (int, error)) (int, error) {
 	switch {
 	case f == nil:
 		return do(p)
 	case f.Short:
-		p = p[:len(p)/2]
+		half := int64(len(p) / 2)
+		p = p[:max(half-(off+half)%pageSize, 0)]
 	case !f.Done:
 		return 0, f.Err
 	}

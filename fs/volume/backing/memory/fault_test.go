@@ -1,7 +1,6 @@
 package memory_test
 
 import (
-	"bytes"
 	"fmt"
 	"testing"
 
@@ -18,23 +17,30 @@ func TestShortFaults(t *testing.T) {
 			t.Run(fmt.Sprintf("times %d after %d", times, after), func(t *testing.T) {
 				f := memory.New(memory.Options{})
 				file := create(t, f.Root(), "f")
-				write(t, file, 0, "a")
-				f.Inject(memory.Fault{
+				write(t, file, 0, "ab")
+				met := f.Inject(memory.Fault{
 					On:    []memory.Op{memory.OpRead, memory.OpWrite},
 					After: after, Times: times, Err: unix.ENOSPC, Short: true,
 				})
 				for i := range 6 {
 					n, err := 0, error(nil)
 					if i%2 == 0 {
-						n, err = file.WriteAt([]byte("1234"), 0)
+						n, err = file.WriteAt(make([]byte, 2*pageSize), 0)
 					} else {
-						n, err = file.ReadAt(make([]byte, 4), 0)
+						n, err = file.ReadAt(make([]byte, 2*pageSize), 0)
 					}
-					if faulty := i >= after && (times == 0 || i < after+times); faulty && (n != 2 || err != unix.ENOSPC) {
+					if faulty := i >= after && (times == 0 || i < after+times); faulty && (n != pageSize || err != unix.ENOSPC) {
 						t.Errorf("call %d, which the fault concerns: %d, %v", i, n, err)
-					} else if !faulty && (n != 4 || err != nil) {
+					} else if !faulty && (n != 2*pageSize || err != nil) {
 						t.Errorf("call %d, which no fault concerns: %d, %v", i, n, err)
 					}
+				}
+				want := times
+				if times == 0 {
+					want = 6 - after
+				}
+				if n := met(); n != want {
+					t.Errorf("%d calls have met the fault, want %d", n, want)
 				}
 			})
 		}
@@ -45,14 +51,15 @@ func TestShortFaults(t *testing.T) {
 func TestShortReadAtTheEnd(t *testing.T) {
 	f := memory.New(memory.Options{})
 	file := create(t, f.Root(), "f")
-	_, err := file.WriteAt([]byte("abc"), 0)
+	write(t, file, 0, "a")
+	_, err := file.WriteAt([]byte("abc"), pageSize)
 	must(t, err)
 	for _, short := range []bool{false, true} {
 		f.Inject(memory.Fault{On: []memory.Op{memory.OpRead}, Err: unix.EIO, Short: short, Done: true})
-		if n, err := file.ReadAt(make([]byte, 100), 0); n != 3 || err != unix.EIO {
+		if n, err := file.ReadAt(make([]byte, 4*pageSize), 0); n != pageSize+3 || err != unix.EIO {
 			t.Errorf("short %v: a read over the end: %d, %v", short, n, err)
 		}
-		if n, err := file.ReadAt(make([]byte, 100), 50); n != 0 || err != unix.EIO {
+		if n, err := file.ReadAt(make([]byte, 4*pageSize), 2*pageSize); n != 0 || err != unix.EIO {
 			t.Errorf("short %v: a read behind the end: %d, %v", short, n, err)
 		}
 		f.Heal()
@@ -76,11 +83,10 @@ func TestDeadHandlesUseUpNoFault(t *testing.T) {
 			t.Errorf("%s of a closed file: %v", name, err)
 		}
 	}
-	if n, err := file.WriteAt([]byte("1234"), 0); n != 2 || err != unix.EDQUOT {
+	if n, err := file.WriteAt(make([]byte, 3*pageSize), 1); n != pageSize-1 || err != unix.EDQUOT {
 		t.Errorf("the write that the fault is for: %d, %v", n, err)
 	}
-	p := make([]byte, 2)
-	if _, err := file.ReadAt(p, 0); err != nil || !bytes.Equal(p, []byte("12")) {
-		t.Errorf("after it: %q, %v", p, err)
+	if st, err := file.Stat(); err != nil || st.Size != pageSize {
+		t.Errorf("after it: %d bytes, %v", st.Size, err)
 	}
 }

@@ -16,8 +16,8 @@ func (h *handle) content(op Op, write bool, do func(n *node) error) error {
 	})
 }
 
-// transfer calls do with a regular file and with what a read or write of p may move.
-func (h *handle) transfer(op Op, p []byte, do func(n *node, p []byte) (int, error)) (int, error) {
+// transfer calls do with a regular file and with what a read or write of p at off may move.
+func (h *handle) transfer(op Op, p []byte, off int64, do func(n *node, p []byte) (int, error)) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
@@ -26,7 +26,7 @@ func (h *handle) transfer(op Op, p []byte, do func(n *node, p []byte) (int, erro
 	if !h.alive() {
 		return 0, h.dead()
 	}
-	return h.f.fault(op).transfer(p, func(p []byte) (int, error) {
+	return h.f.fault(op).transfer(p, off, func(p []byte) (int, error) {
 		n := h.f.live.nodes[h.use.ino]
 		if err := h.usable(n, op == OpWrite); err != nil {
 			return 0, err
@@ -47,7 +47,7 @@ func (h *handle) usable(n *node, write bool) error {
 }
 
 func (h *handle) ReadAt(p []byte, off int64) (int, error) {
-	return h.transfer(OpRead, p, func(n *node, p []byte) (done int, err error) {
+	return h.transfer(OpRead, p, off, func(n *node, p []byte) (done int, err error) {
 		end := min(off+int64(len(p)), n.size)
 		for at := off; at < end; {
 			from := at % pageSize
@@ -69,8 +69,8 @@ func (h *handle) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (h *handle) WriteAt(p []byte, off int64) (int, error) {
-	return h.transfer(OpWrite, p, func(n *node, p []byte) (done int, err error) {
-		room := h.f.options.Capacity - h.f.pages()
+	return h.transfer(OpWrite, p, off, func(n *node, p []byte) (done int, err error) {
+		room := h.f.room()
 		for done < len(p) {
 			at := off + int64(done)
 			i, from := at/pageSize, int(at%pageSize)
@@ -78,7 +78,7 @@ func (h *handle) WriteAt(p []byte, off int64) (int, error) {
 			next := &page{}
 			if have := n.pages[i]; have != nil {
 				*next = *have
-			} else if room--; h.f.options.Capacity > 0 && room < 0 {
+			} else if room--; room < 0 {
 				return done, unix.ENOSPC
 			}
 			copy(next[from:], p[done:done+length])
@@ -94,7 +94,7 @@ func (f *FS) writePage(n *node, i int64, p *page, end int64) {
 	n.pages[i] = p
 	n.size = max(n.size, end)
 	n.modified, n.changed = f.now(), f.now()
-	f.journal.add(event{touched: []uint64{n.ino}, index: i, content: p, end: end})
+	f.add(event{touched: []uint64{n.ino}, index: i, content: p, end: end})
 }
 
 // resize makes a change of which pages a file has.
@@ -130,7 +130,7 @@ func (h *handle) Allocate(mode uint32, off, length int64) error {
 		switch mode {
 		case 0, unix.FALLOC_FL_KEEP_SIZE:
 			more := int((off+length+pageSize-1)/pageSize - off/pageSize)
-			if h.f.options.Capacity > 0 && h.f.pages()+more > h.f.options.Capacity {
+			if more > h.f.room() {
 				return unix.ENOSPC
 			}
 			h.f.resize(n, pageRange{}, func(n *node) { n.allocate(off, length, mode != 0) })

@@ -157,8 +157,8 @@ func (f *FS) setTimes(n *node, access, modification unix.Timespec) {
 	})
 }
 
-// room is how many bytes a node's attributes have, with what ext4 needs besides for each.
-func room(attributes map[string][]byte) (n int) {
+// attributeRoom is how many bytes a node's attributes have, with what ext4 needs besides for each.
+func attributeRoom(attributes map[string][]byte) (n int) {
 	const entry = 16 // ext4's struct ext4_xattr_entry, in bytes
 	for name, value := range attributes {
 		n += entry + len(name) + len(value)
@@ -220,9 +220,9 @@ func (h *handle) Setxattr(name string, value []byte, flags int) error {
 		case flags == unix.XATTR_REPLACE && !ok:
 			return unix.ENODATA
 		}
-		used := room(n.attributes) + room(map[string][]byte{name: value})
+		used := attributeRoom(n.attributes) + attributeRoom(map[string][]byte{name: value})
 		if ok {
-			used -= room(map[string][]byte{name: have})
+			used -= attributeRoom(map[string][]byte{name: have})
 		}
 		if used > h.f.options.AttributeRoom {
 			return unix.ENOSPC

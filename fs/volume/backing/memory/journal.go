@@ -43,6 +43,7 @@ func (j *journal) add(e event) { j.events = append(j.events, e) }
 // syncAll makes everything durable.
 func (j *journal) syncAll(live *tree) {
 	j.disk, j.events = live.clone(), nil
+	j.disk.open = nil
 }
 
 // sync makes a node durable, as fsync(2) does; with dataOnly, as fdatasync(2).

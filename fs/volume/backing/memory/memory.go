@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"math"
 	"sync"
 	"time"
 
@@ -16,6 +17,8 @@ type Options struct {
 	SingleSync bool
 	// SizeFirst has the end of a file reach the disk before its pages, at times.
 	SizeFirst bool
+	// Durable has every change be durable at once: a crash loses nothing, and no history is kept.
+	Durable bool
 	// Capacity is how many pages files may have in all; 0: any number.
 	Capacity int
 	// AttributeRoom is how many bytes the names and values of a node's attributes may have
@@ -74,8 +77,8 @@ func (f *FS) attach() {
 	f.uses = map[use]int{}
 	f.locks = newLocks(&f.mu)
 	f.live.open = f.inUse
-	f.journal = journal{disk: f.live.clone(), single: f.options.SingleSync}
-	f.journal.disk.open = nil
+	f.journal = journal{single: f.options.SingleSync}
+	f.syncAll()
 }
 
 func (f *FS) inUse(ino uint64) bool {
@@ -113,18 +116,29 @@ func (f *FS) number() (ino, generation uint64) {
 // do makes a change of metadata, now and on its way to the disk.
 func (f *FS) do(e event) {
 	e.apply(f.live)
+	f.add(e)
 	for _, ino := range e.touched {
 		if f.live.nodes[ino] == nil {
 			f.free = append(f.free, ino)
 		}
 	}
-	f.journal.add(e)
 }
 
-// pages is how many pages files have.
-func (f *FS) pages() (n int) {
+// add notes a change that is on its way to the disk.
+func (f *FS) add(e event) {
+	if !f.options.Durable {
+		f.journal.add(e)
+	}
+}
+
+// room is how many pages more files may have.
+func (f *FS) room() int {
+	if f.options.Capacity == 0 {
+		return math.MaxInt
+	}
+	n := f.options.Capacity
 	for _, node := range f.live.nodes {
-		n += len(node.pages)
+		n -= len(node.pages)
 	}
 	return n
 }
@@ -137,8 +151,9 @@ func (f *FS) Sync() {
 }
 
 func (f *FS) syncAll() {
-	f.journal.syncAll(f.live)
-	f.journal.disk.open = nil
+	if !f.options.Durable {
+		f.journal.syncAll(f.live)
+	}
 }
 
 // Clone returns a copy of what programs see: what a kill of the process leaves, and what an
@@ -170,6 +185,9 @@ func (f *FS) Points() int {
 func (f *FS) Crash(point int, seed uint64) *FS {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.options.Durable {
+		return f.with(f.live.clone())
+	}
 	return f.with(f.journal.crash(newChooser(point, seed, f.options.SizeFirst)))
 }
 
