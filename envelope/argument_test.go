@@ -13,7 +13,7 @@ import (
 // TestArguments makes requests at the edges of what there can be.
 func TestArguments(t *testing.T) {
 	v := newVolume(t, false)
-	f := mustCreate(t, v, &memory{}, envelope.FileOptions{})
+	f := mustCreate(t, v, newDisk(), envelope.FileOptions{})
 	mustWrite(t, f, []byte("text"), 0)
 	second := func(_ any, err error) error { return err }
 	one := make([]byte, 1)
@@ -49,23 +49,23 @@ func TestArguments(t *testing.T) {
 		}
 	}
 	mustHold(t, f, []byte("text"))
-	if _, err := v.CreateFile(&memory{}, &envelope.Header{}, newKey(1), envelope.FileOptions{}); !errors.Is(err, envelope.ErrFormat) {
+	if _, err := v.CreateFile(newDisk(), &envelope.Header{}, newKey(1), envelope.FileOptions{}); !errors.Is(err, envelope.ErrFormat) {
 		t.Errorf("header without an ID: %v", err)
 	}
-	if _, err := v.OpenFile(&memory{}, newHeader(), newKey(1), envelope.FileOptions{}); err == nil {
+	if _, err := v.OpenFile(newDisk(), newHeader(), newKey(1), envelope.FileOptions{}); err == nil {
 		t.Error("a header that was not read is opened")
 	}
 }
 
 // solid is a Storage without holes, as FAT has it.
-type solid struct{ *memory }
+type solid struct{ *disk }
 
 func (solid) PunchHole(off, n int64) error { return syscall.EOPNOTSUPP }
 
 func TestNoHoles(t *testing.T) { eachForm(t, testNoHoles) }
 
 func testNoHoles(t *testing.T, form envelope.Compression) {
-	f := mustCreateAs(t, newVolume(t, false), solid{&memory{}}, form, envelope.FileOptions{})
+	f := mustCreateAs(t, newVolume(t, false), solid{newDisk()}, form, envelope.FileOptions{})
 	const at, n = 100, 150_000
 	want := text(1, 200_000, 50)
 	mustWrite(t, f, want, 0)

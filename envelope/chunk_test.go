@@ -23,16 +23,12 @@ const (
 func chunkStart(j int) int { return 3044 + (j-1)*chunk }
 
 // diskUse is how many bytes a file takes on the disk.
-func diskUse(t testing.TB, st backing) int64 {
+func diskUse(t testing.TB, st *disk) int64 {
 	t.Helper()
 	if err := st.Sync(); err != nil {
 		t.Fatal(err)
 	}
-	info, err := st.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return blocksOf(info) * 512
+	return st.use(t)
 }
 
 // TestCompressionSaves looks at what files take on the disk, however they came to be what they are.
@@ -80,7 +76,7 @@ func TestCompressionSaves(t *testing.T) {
 		{"small", writeBy(1<<20, good[:20_000]), good[:20_000], 4 * page},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			v, st := newVolume(t, false), newBacking(t)
+			v, st := newVolume(t, false), newRealDisk(t)
 			f := mustCreateAs(t, v, st, envelope.CompressionZstd, envelope.FileOptions{})
 			c.write(t, f)
 			if err := f.Close(); err != nil {
@@ -101,7 +97,7 @@ func TestCompressionSaves(t *testing.T) {
 func TestNoGarbage(t *testing.T) {
 	v := newVolume(t, false)
 	rapid.Check(t, func(rt *rapid.T) {
-		st := &memory{}
+		st := newDisk()
 		m := newModel(rt, v, st, envelope.CompressionZstd)
 		turns := rapid.Bool().Draw(rt, "turns")
 		for range rapid.IntRange(1, 20).Draw(rt, "steps") {
@@ -122,13 +118,14 @@ func TestNoGarbage(t *testing.T) {
 			rt.Fatal(err)
 		}
 		// Whatever is taken away is missed.
-		for at := page; at < len(st.data); at += page {
-			p := st.data[at:min(at+page, len(st.data))]
+		content := st.content()
+		for at := page; at < len(content); at += page {
+			p := content[at:min(at+page, len(content))]
 			if len(bytes.Trim(p, "\x00")) == 0 || rapid.IntRange(0, 5).Draw(rt, "page") > 0 {
 				continue
 			}
 			less := st.clone()
-			clear(less.data[at:min(at+page, len(less.data))])
+			less.put(make([]byte, len(p)), int64(at))
 			f := mustOpen(rt, v, less, m.key, envelope.FileOptions{ReadOnly: true})
 			if got, err := readAll(f); err == nil && bytes.Equal(got, m.want) && !f.Header().Sparse {
 				rt.Fatalf("page %d holds nothing that is needed", at/page)
@@ -139,13 +136,13 @@ func TestNoGarbage(t *testing.T) {
 
 // synced counts the syncs of a Storage.
 type synced struct {
-	*memory
+	*disk
 	syncs int
 }
 
 func (s *synced) Sync() error {
 	s.syncs++
-	return s.memory.Sync()
+	return s.disk.Sync()
 }
 
 // TestWritesWithoutSync has writes that don't sync: such as append, in whatever portions, and such as overwrite what compresses well, once between two syncs.
@@ -156,7 +153,7 @@ func TestWritesWithoutSync(t *testing.T) {
 			if portion < 4096 && saved != 50 || portion < 10_000 && !*soak {
 				continue // each write packs a chunk
 			}
-			st := &synced{memory: &memory{}}
+			st := &synced{disk: newDisk()}
 			f := mustCreateAs(t, newVolume(t, false), st, envelope.CompressionZstd, envelope.FileOptions{})
 			for round := range 2 {
 				p := text(byte(round), size, saved)
@@ -185,7 +182,7 @@ func TestTamperCompressed(t *testing.T) {
 	for _, saved := range []int{0, 30, 80} {
 		for _, size := range []int{3044 + 1, 30_000, 3044 + chunk, 3044 + chunk + 10_000} {
 			t.Run(fmt.Sprintf("size=%d/saved=%d", size, saved), func(t *testing.T) {
-				st, other := &memory{}, &memory{}
+				st, other := newDisk(), newDisk()
 				f := mustCreateAs(t, v, st, envelope.CompressionZstd, envelope.FileOptions{})
 				mustWrite(t, f, text(2, size, saved), 0)
 				if err := f.Sync(); err != nil {
@@ -204,14 +201,14 @@ func TestTamperCompressed(t *testing.T) {
 	}
 }
 
-func tamperCompressed(t *testing.T, v *envelope.Volume, st, older, other *memory, want []byte) {
-	size := len(st.data)
+func tamperCompressed(t *testing.T, v *envelope.Volume, st, older, other *disk, want []byte) {
+	size := len(st.content())
 	// check makes a change. What is refused is refused with the right error, and what opens is right; one of harmless may open.
-	check := func(what string, harmless bool, change func(m *memory)) {
+	check := func(what string, harmless bool, change func(m *disk)) {
 		t.Helper()
 		m := st.clone()
 		change(m)
-		if bytes.Equal(m.data, st.data) {
+		if bytes.Equal(m.content(), st.content()) {
 			return
 		}
 		f, err := open(v, m, newKey(1), envelope.FileOptions{ReadOnly: true})
@@ -233,67 +230,67 @@ func tamperCompressed(t *testing.T, v *envelope.Volume, st, older, other *memory
 		}
 	}
 	empty := func(i int) bool {
-		return len(bytes.Trim(st.data[i*page:min((i+1)*page, size)], "\x00")) == 0
+		return len(bytes.Trim(st.content()[i*page:min((i+1)*page, size)], "\x00")) == 0
 	}
 	r := rand.New(rand.NewPCG(uint64(size), 4))
 	pages := (size + page - 1) / page
 	for i := range pages {
 		for range 12 {
 			at := min(i*page+r.IntN(page), size-1)
-			check(fmt.Sprintf("bit of byte %d", at), empty(i), func(m *memory) { m.data[at] ^= 1 << r.IntN(8) })
+			check(fmt.Sprintf("bit of byte %d", at), empty(i), func(m *disk) { m.edit(func(p []byte) { p[at] ^= 1 << r.IntN(8) }) })
 		}
 		last := min((i+1)*page, size) - 1
-		check("last bit of a page", empty(i), func(m *memory) { m.data[last] ^= 1 })
-		check(fmt.Sprintf("cut at page %d", i), false, func(m *memory) { m.resize(int64(i * page)) })
-		check(fmt.Sprintf("cut within page %d", i), false, func(m *memory) { m.resize(int64(i*page + r.IntN(min(page, size-i*page)))) })
+		check("last bit of a page", empty(i), func(m *disk) { m.edit(func(p []byte) { p[last] ^= 1 }) })
+		check(fmt.Sprintf("cut at page %d", i), false, func(m *disk) { m.resize(int64(i * page)) })
+		check(fmt.Sprintf("cut within page %d", i), false, func(m *disk) { m.resize(int64(i*page + r.IntN(min(page, size-i*page)))) })
 		if i == 0 {
 			continue
 		}
-		check(fmt.Sprintf("page %d zeros", i), false, func(m *memory) { clear(m.data[i*page : last+1]) })
+		check(fmt.Sprintf("page %d zeros", i), false, func(m *disk) { m.edit(func(p []byte) { clear(p[i*page : last+1]) }) })
 		for j := 1; j < pages; j++ {
 			copyPage := func(what string, from []byte) {
-				check(fmt.Sprintf("%s page %d in place of %d", what, i, j), empty(j), func(m *memory) {
-					copy(m.data[j*page:min((j+1)*page, size)], from[i*page:min((i+1)*page, size)])
+				check(fmt.Sprintf("%s page %d in place of %d", what, i, j), empty(j), func(m *disk) {
+					m.put(from[i*page:min((i+1)*page, size, i*page+size-j*page)], int64(j*page))
 				})
 			}
 			if i != j {
-				copyPage("the", st.data)
+				copyPage("the", st.content())
 			}
-			copyPage("another file's", other.data)
+			copyPage("another file's", other.content())
 		}
-		check(fmt.Sprintf("without page %d", i), false, func(m *memory) {
-			copy(m.data[i*page:], st.data[last+1:])
+		check(fmt.Sprintf("without page %d", i), false, func(m *disk) {
+			m.put(st.content()[last+1:], int64(i*page))
 			m.resize(int64(size - (last + 1 - i*page)))
 		})
 	}
 	for _, n := range []int{1, 28, 29, page, slot, 2 * slot} {
-		check(fmt.Sprintf("%d zeros more", n), false, func(m *memory) { m.resize(int64(size + n)) })
+		check(fmt.Sprintf("%d zeros more", n), false, func(m *disk) { m.resize(int64(size + n)) })
 	}
 	for j := 0; 1+16*j < pages; j++ {
 		at := (1 + 16*j) * page
 		end := min(at+slot, size)
 		// The older version beside the newer: the newer is the chunk.
-		check("an older version beside", true, func(m *memory) {
+		check("an older version beside", true, func(m *disk) {
 			for i := at; i < end; i += page {
 				if empty(i / page) {
-					copy(m.data[i:min(i+page, end)], older.data[i:])
+					m.put(older.content()[i:min(i+page, end)], int64(i))
 				}
 			}
 		})
-		check("slot of another file", false, func(m *memory) { copy(m.data[at:end], other.data[at:]) })
+		check("slot of another file", false, func(m *disk) { m.edit(func(p []byte) { copy(p[at:end], other.content()[at:]) }) })
 		for k := 0; 1+16*k < pages; k++ {
 			if k != j && (17+16*k)*page <= size && end-at == slot {
 				from := (1 + 16*k) * page
-				check("another slot", false, func(m *memory) { copy(m.data[at:end], st.data[from:min(from+slot, size)]) })
+				check("another slot", false, func(m *disk) { m.edit(func(p []byte) { copy(p[at:end], st.content()[from:min(from+slot, size)]) }) })
 			}
 		}
 	}
-	check("header of a file that isn't compressed", false, func(m *memory) { m.data[13] = 0 })
+	check("header of a file that isn't compressed", false, func(m *disk) { m.edit(func(p []byte) { p[13] = 0 }) })
 }
 
 // TestReplaceInPlace overwrites what compresses with what doesn't, of many chunks at once, and back.
 func TestReplaceInPlace(t *testing.T) {
-	v, st := newVolume(t, false), &synced{memory: &memory{}}
+	v, st := newVolume(t, false), &synced{disk: newDisk()}
 	f := mustCreateAs(t, v, st, envelope.CompressionZstd, envelope.FileOptions{})
 	const size = 5 << 20
 	for round, saved := range []int{60, 0, 90, 30, 0, 60} {
@@ -304,7 +301,7 @@ func TestReplaceInPlace(t *testing.T) {
 			t.Fatal(err)
 		}
 		mustHold(t, mustOpen(t, v, st, newKey(1), envelope.FileOptions{ReadOnly: true}), p)
-		if got, want := int64(len(st.data)), envelope.CipherSize(size); got != want {
+		if got, want := int64(len(st.content())), envelope.CipherSize(size); got != want {
 			t.Fatalf("round %d: %d bytes of ciphertext, want %d", round, got, want)
 		}
 	}
@@ -321,7 +318,7 @@ func FuzzForgedChunk(f *testing.F) {
 	bomb := append([]byte("\x28\xb5\x2f\xfd\x60\x40\xfd"), 0x02, 0x00, 0x10, 'x') // a block of one byte repeated
 	f.Add(bomb, []byte{}, uint16(len(bomb)), byte(1), byte(0), false)
 	f.Fuzz(func(t *testing.T, first, second []byte, frame uint16, pages, number byte, tolerant bool) {
-		st := &memory{}
+		st := newDisk()
 		file := mustCreateAs(t, v, st, envelope.CompressionZstd, envelope.FileOptions{})
 		mustWrite(t, file, text(1, 3044+chunk, 60), 0) // in several pages
 		for i, data := range [][]byte{first, second} {
@@ -347,13 +344,13 @@ func FuzzForgedChunk(f *testing.F) {
 
 // TestVerifyCompressed damages chunks: those are named, and all others are handed over.
 func TestVerifyCompressed(t *testing.T) {
-	v, st := newVolume(t, false), &memory{}
+	v, st := newVolume(t, false), newDisk()
 	const size = 3044 + 40*chunk + 100
 	want := slices.Concat(text(1, 3044+20*chunk, 60), pattern(2, 20*chunk+100))
 	mustWrite(t, mustCreateAs(t, v, st, envelope.CompressionZstd, envelope.FileOptions{}), want, 0)
 	var bad []envelope.Span
 	for _, j := range []int{1, 2, 17, 30, 41} {
-		st.data[(1+(j-1)*16)*page+7] ^= 1
+		st.edit(func(p []byte) { p[(1+(j-1)*16)*page+7] ^= 1 })
 		s := envelope.Span{Offset: int64(chunkStart(j)), Length: int64(min(chunk, size-chunkStart(j)))}
 		clear(want[s.Offset:s.End()])
 		bad = append(bad, s)

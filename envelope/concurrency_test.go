@@ -18,7 +18,7 @@ func TestConcurrency(t *testing.T) { eachForm(t, testConcurrency) }
 
 func testConcurrency(t *testing.T, form envelope.Compression) {
 	v := newVolume(t, false)
-	f := mustCreateAs(t, v, &memory{}, form, envelope.FileOptions{})
+	f := mustCreateAs(t, v, newDisk(), form, envelope.FileOptions{})
 	const part, parts, rounds = 300_000, 4, 40
 	var group sync.WaitGroup
 	for i := range parts {

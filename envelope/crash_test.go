@@ -45,7 +45,7 @@ func oldOrNew(got, old, new []byte) error {
 }
 
 // checkCrashed checks what st holds after a crash during a change from old to new.
-func checkCrashed(t *testing.T, v *envelope.Volume, st *memory, old, new []byte, at string) {
+func checkCrashed(t *testing.T, v *envelope.Volume, st *disk, old, new []byte, at string) {
 	t.Helper()
 	// A reader without tolerance is right or says that something is wrong.
 	if h, err := v.ReadHeader(st, false); err == nil {
@@ -93,7 +93,8 @@ func checkCrashed(t *testing.T, v *envelope.Volume, st *memory, old, new []byte,
 	}
 }
 
-// TestCrash stops random changes at every point: after each change of the storage, and within one after each page.
+// TestCrash stops random changes at every point: after each change of the storage, and within one
+// after each page.
 func TestCrash(t *testing.T) { eachForm(t, testCrash) }
 
 func testCrash(t *testing.T, form envelope.Compression) {
@@ -101,29 +102,19 @@ func testCrash(t *testing.T, form envelope.Compression) {
 	points := 0
 	for seed := range uint64(seeds(form)) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		st := &memory{}
+		st := newDisk()
 		m := newModel(t, v, st, form)
 		for range 12 {
 			old := bytes.Clone(m.want)
-			replay := st.clone()
-			st.record, st.changes = true, nil
+			states := st.states()
 			name, err := m.step(t, draws(r))
 			if err != nil {
 				t.Fatalf("seed %d: %s: %v", seed, name, err)
 			}
-			for k, c := range st.changes {
-				at := fmt.Sprintf("seed %d: %s from %d bytes: change %d of %d (%c at %d, %d bytes)", seed, name, len(old), k+1, len(st.changes), c.kind, c.off, len(c.p))
-				if c.kind == 'w' {
-					pages := (c.off+int64(len(c.p))+page-1)/page - c.off/page
-					for n := int64(1); n < pages; n += 1 + n/4 {
-						torn := replay.clone()
-						torn.apply(c, n)
-						checkCrashed(t, v, torn, old, m.want, fmt.Sprintf("%s, %d pages", at, n))
-						points++
-					}
-				}
-				replay.apply(c, -1)
-				checkCrashed(t, v, replay.clone(), old, m.want, at)
+			for k, s := range *states {
+				at := fmt.Sprintf("seed %d: %s from %d bytes: change %d of %d (%c at %d, %d of %d bytes)",
+					seed, name, len(old), k+1, len(*states), s.kind, s.off, s.done, len(s.p))
+				checkCrashed(t, v, s.disk, old, m.want, at)
 				points++
 			}
 		}
@@ -139,7 +130,7 @@ func testFailure(t *testing.T, form envelope.Compression) {
 	points := 0
 	for seed := range uint64(seeds(form)) {
 		r := rand.New(rand.NewPCG(seed, 2))
-		base := &memory{}
+		base := newDisk()
 		m := newModel(t, v, base, form)
 		for range 12 {
 			old, state := bytes.Clone(m.want), base.clone()
@@ -165,8 +156,9 @@ func testFailure(t *testing.T, form envelope.Compression) {
 	t.Logf("%d points", points)
 }
 
-// failAt repeats the step seed of a model in st, which fails at its k-th change, and says whether it came to that.
-func failAt(t *testing.T, v *envelope.Volume, st *memory, k int, broken bool, old, new []byte, step byte, seed uint64) bool {
+// failAt repeats the step seed of a model in st, which fails at its k-th change, and says whether
+// it came to that.
+func failAt(t *testing.T, v *envelope.Volume, st *disk, k int, broken bool, old, new []byte, step byte, seed uint64) bool {
 	t.Helper()
 	h, err := v.ReadHeader(st, false)
 	if err != nil {
@@ -180,13 +172,13 @@ func failAt(t *testing.T, v *envelope.Volume, st *memory, k int, broken bool, ol
 		return old, m.key, nil
 	}
 	m.file = mustOpen(t, v, st, m.key, m.options)
-	st.failAt, st.broken = k, broken
+	st.fail(k, broken)
 	stream := uint64(2)
 	if step > 1 {
 		stream += uint64(step - 1)
 	}
 	name, err := m.step(t, draws(rand.New(rand.NewPCG(seed, stream))))
-	if st.count < k {
+	if !st.hasFailed() {
 		return false
 	}
 	if err == nil && !broken {
@@ -204,7 +196,7 @@ func failAt(t *testing.T, v *envelope.Volume, st *memory, k int, broken bool, ol
 	if err := oldOrNew(got, old, new); err != nil {
 		t.Fatalf("%s, failing at %d: %v", name, k, err)
 	}
-	st.failAt = 0
+	st.heal()
 	if broken {
 		checkCrashed(t, v, st.clone(), old, new, fmt.Sprintf("%s, failing from %d on", name, k))
 	}
@@ -222,7 +214,8 @@ func failAt(t *testing.T, v *envelope.Volume, st *memory, k int, broken bool, ol
 
 func keyOf100(h *envelope.Header) []byte { return keyOf(h) }
 
-// seeds returns how many random histories of a file of that form are tested: one of a compressed file takes longer.
+// seeds returns how many random histories of a file of that form are tested: one of a compressed
+// file takes longer.
 func seeds(form envelope.Compression) int {
 	if form == envelope.CompressionZstd {
 		return repeat(10)
@@ -230,8 +223,8 @@ func seeds(form envelope.Compression) int {
 	return repeat(40)
 }
 
-// soak asks for all random histories and all damaged bytes: minutes instead of seconds. The kinds of
-// cases are the same without it.
+// soak asks for all random histories and all damaged bytes: minutes instead of seconds. The kinds
+// of cases are the same without it.
 var soak = flag.Bool("soak", false, "test more random histories and more damaged bytes")
 
 // repeat returns how often a random test is repeated: n times with -soak, else a fraction of that.

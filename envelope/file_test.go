@@ -157,8 +157,8 @@ func testFileModel(t *testing.T, form envelope.Compression) {
 		name    string
 		storage func(t testing.TB) envelope.Storage
 	}{
-		{"memory", func(testing.TB) envelope.Storage { return &memory{} }},
-		{"file", func(t testing.TB) envelope.Storage { return newBacking(t) }},
+		{"memory", func(testing.TB) envelope.Storage { return newDisk() }},
+		{"file", func(t testing.TB) envelope.Storage { return newRealDisk(t) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			v := newVolume(t, false)

@@ -383,10 +383,10 @@ func (g *given) packageConfiguration(t *testing.T) (any, error) {
 }
 
 func (g *given) packageFile(v *envelope.Volume) (any, error) {
-	st := &memory{}
-	st.write(g.Sealed, 0)
+	st := newDisk()
+	st.put(g.Sealed, 0)
 	if len(g.Overflow) > 0 {
-		st.overflow = g.Overflow
+		st.setOverflow(g.Overflow)
 	}
 	var content []byte
 	f, err := open(v, st, g.DataKey, envelope.FileOptions{ReadOnly: true})
@@ -667,11 +667,11 @@ func fileScenarios(all map[string]scenario) {
 		size           int
 		header         func(v *envelope.Volume, h *envelope.Header)
 		change         func(f *envelope.File) error
-		damage         func(t *testing.T, m *memory)
+		damage         func(t *testing.T, m *disk)
 	}
 	add := func(name, about, expect string, e edit) {
 		all["file-"+name] = func(t *testing.T) vector {
-			v, st, h := newVolume(t, e.plaintextNames), &memory{}, newHeader()
+			v, st, h := newVolume(t, e.plaintextNames), newDisk(), newHeader()
 			links := slices.Clone(h.Locations)
 			if e.header != nil {
 				e.header(v, h)
@@ -690,7 +690,7 @@ func fileScenarios(all map[string]scenario) {
 			}
 			g := given{
 				MetadataKey: newKey(7), VolumeID: volumeID[:], PlaintextNames: e.plaintextNames, DataKey: newKey(1),
-				Sealed: st.data, Overflow: st.overflow, Links: locations(append(links, envelope.Location{Directory: directoryID, Name: "elsewhere"})),
+				Sealed: st.content(), Overflow: st.overflow(), Links: locations(append(links, envelope.Location{Directory: directoryID, Name: "elsewhere"})),
 			}
 			return vector{About: about, Kind: "file", Expect: expect, Given: g}
 		}
@@ -721,39 +721,49 @@ func fileScenarios(all map[string]scenario) {
 		longPath(v, h)
 		addLinks(v, h)
 	}})
-	add("overflow-missing", "the overflow is missing", "refused header", edit{size: 1, header: addLinks, damage: func(t *testing.T, m *memory) { m.overflow = nil }})
-	add("overflow-bit", "a bit of the overflow is another", "refused header", edit{size: 1, header: addLinks, damage: func(t *testing.T, m *memory) { m.overflow[20] ^= 1 }})
-	add("header-bit", "a bit of the header is another", "refused header", edit{size: 1, damage: func(t *testing.T, m *memory) { m.data[33] ^= 1 }})
+	add("overflow-missing", "the overflow is missing", "refused header", edit{size: 1, header: addLinks, damage: func(t *testing.T, m *disk) { m.setOverflow(nil) }})
+	add("overflow-bit", "a bit of the overflow is another", "refused header", edit{size: 1, header: addLinks, damage: func(t *testing.T, m *disk) {
+		overflow := m.overflow()
+		overflow[20] ^= 1
+		m.setOverflow(overflow)
+	}})
+	add("header-bit", "a bit of the header is another", "refused header", edit{size: 1, damage: func(t *testing.T, m *disk) { m.edit(func(p []byte) { p[33] ^= 1 }) }})
 	for name, at := range map[string]int{"version": 9, "flag": 11, "cipher": 12, "compression": 13, "reserved": 39} {
-		add("unknown-"+name, "an unknown "+name+", authenticated", "refused header", edit{size: 1, damage: func(t *testing.T, m *memory) {
-			m.data[at] |= 8
-			resign(t, m.data)
+		add("unknown-"+name, "an unknown "+name+", authenticated", "refused header", edit{size: 1, damage: func(t *testing.T, m *disk) {
+			m.edit(func(p []byte) {
+				p[at] |= 8
+				resign(t, p)
+			})
 		}})
 	}
-	add("cut-block", "cut at a block's end", "refused block", edit{size: three, damage: func(t *testing.T, m *memory) { m.resize(4096) }})
-	add("cut-header", "cut behind the header", "refused size", edit{size: three, damage: func(t *testing.T, m *memory) { m.resize(1024) }})
-	add("cut-tag", "cut where a block would have no byte", "refused size", edit{size: three, damage: func(t *testing.T, m *memory) { m.resize(4096 + 28) }})
+	add("cut-block", "cut at a block's end", "refused block", edit{size: three, damage: func(t *testing.T, m *disk) { m.resize(4096) }})
+	add("cut-header", "cut behind the header", "refused size", edit{size: three, damage: func(t *testing.T, m *disk) { m.resize(1024) }})
+	add("cut-tag", "cut where a block would have no byte", "refused size", edit{size: three, damage: func(t *testing.T, m *disk) { m.resize(4096 + 28) }})
 	add("cut-hole", "cut behind a hole", "refused block", edit{
 		size: three, change: func(f *envelope.File) error { return f.PunchHole(3044, 4068) },
-		damage: func(t *testing.T, m *memory) { m.resize(8192) },
+		damage: func(t *testing.T, m *disk) { m.resize(8192) },
 	})
-	add("cut-nonce", "cut within a nonce", "refused size", edit{size: three, damage: func(t *testing.T, m *memory) { m.resize(4096 + 5) }})
-	add("swapped-blocks", "blocks 1 and 2 swapped", "refused block", edit{size: 3044 + 2*4068 + 1, damage: func(t *testing.T, m *memory) {
-		copy(m.data[4096:], slices.Concat(m.data[8192:12288], m.data[4096:8192]))
+	add("cut-nonce", "cut within a nonce", "refused size", edit{size: three, damage: func(t *testing.T, m *disk) { m.resize(4096 + 5) }})
+	add("swapped-blocks", "blocks 1 and 2 swapped", "refused block", edit{size: 3044 + 2*4068 + 1, damage: func(t *testing.T, m *disk) {
+		m.edit(func(p []byte) { copy(p[4096:], slices.Concat(p[8192:12288], p[4096:8192])) })
 	}})
-	add("zeroed", "block 1 zeros, in a file without holes", "refused block", edit{size: three, damage: func(t *testing.T, m *memory) { clear(m.data[4096:8192]) }})
+	add("zeroed", "block 1 zeros, in a file without holes", "refused block", edit{size: three, damage: func(t *testing.T, m *disk) { m.edit(func(p []byte) { clear(p[4096:8192]) }) }})
 	// details of a file with plaintext names: at 48 + w, len16(ARN), owner, next owner
-	details := func(edit func(details []byte)) func(*testing.T, *memory) {
-		return func(t *testing.T, m *memory) {
-			edit(m.data[48+int(binary.BigEndian.Uint16(m.data[40:])):])
-			resign(t, m.data)
+	details := func(edit func(details []byte)) func(*testing.T, *disk) {
+		return func(t *testing.T, m *disk) {
+			m.edit(func(p []byte) {
+				edit(p[48+int(binary.BigEndian.Uint16(p[40:])):])
+				resign(t, p)
+			})
 		}
 	}
 	afterARN := func(b []byte) []byte { return b[2+binary.BigEndian.Uint16(b):] }
 	field := func(name, about string, at int, value byte) {
-		add(name, about+", authenticated", "refused header", edit{damage: func(t *testing.T, m *memory) {
-			m.data[at] = value
-			resign(t, m.data)
+		add(name, about+", authenticated", "refused header", edit{damage: func(t *testing.T, m *disk) {
+			m.edit(func(p []byte) {
+				p[at] = value
+				resign(t, p)
+			})
 		}})
 	}
 	field("magic", "another magic", 4, 'x')
@@ -776,7 +786,7 @@ func fileScenarios(all map[string]scenario) {
 	})
 	for name, size := range map[string]int{"size-1023": 1023, "size-1025": 1025, "size-1052": 1052} {
 		add(name, "an impossible size", "refused size", edit{
-			size: 10, damage: func(_ *testing.T, m *memory) { m.resize(int64(size)) },
+			size: 10, damage: func(_ *testing.T, m *disk) { m.resize(int64(size)) },
 		})
 	}
 	add("next-owner", "a next owner", "opens", edit{header: func(_ *envelope.Volume, h *envelope.Header) {
@@ -785,33 +795,33 @@ func fileScenarios(all map[string]scenario) {
 	}})
 	add("last-zeroed", "the last block zeros, in a file with holes", "refused block", edit{
 		size: three, change: func(f *envelope.File) error { return f.PunchHole(3044, 4068) },
-		damage: func(t *testing.T, m *memory) { clear(m.data[8192:]) },
+		damage: func(t *testing.T, m *disk) { m.edit(func(p []byte) { clear(p[8192:]) }) },
 	})
 }
 
 func linkName(i int) string { return fmt.Sprint("link ", i) }
 
 func compressionScenarios(all map[string]scenario) {
-	add := func(name, about, expect string, content []byte, change func(t *testing.T, f *envelope.File, st *memory)) {
+	add := func(name, about, expect string, content []byte, change func(t *testing.T, f *envelope.File, st *disk)) {
 		all["zstd-"+name] = func(t *testing.T) vector {
-			st := &memory{}
+			st := newDisk()
 			f := mustCreateAs(t, newVolume(t, false), st, envelope.CompressionZstd, envelope.FileOptions{})
 			mustWrite(t, f, content, 0)
 			if change != nil {
 				change(t, f, st)
 			}
-			g := given{MetadataKey: newKey(7), VolumeID: volumeID[:], DataKey: newKey(1), Sealed: st.data, Links: locations(newHeader().Locations)}
+			g := given{MetadataKey: newKey(7), VolumeID: volumeID[:], DataKey: newKey(1), Sealed: st.content(), Links: locations(newHeader().Locations)}
 			return vector{About: about, Kind: "file", Expect: expect, Given: g}
 		}
 	}
 	const six = 3044 + 6*4068 // bytes: block 0, and a chunk of six blocks, of which a version takes two pages
 	const whole = 3044 + 65088
 	some := text(1, six, 75)
-	damage := func(do func(m *memory)) func(*testing.T, *envelope.File, *memory) {
-		return func(_ *testing.T, _ *envelope.File, st *memory) { do(st) }
+	damage := func(do func(m *disk)) func(*testing.T, *envelope.File, *disk) {
+		return func(_ *testing.T, _ *envelope.File, st *disk) { do(st) }
 	}
-	forge := func(edit func(plain []byte)) func(*testing.T, *envelope.File, *memory) {
-		return func(t *testing.T, _ *envelope.File, st *memory) {
+	forge := func(edit func(plain []byte)) func(*testing.T, *envelope.File, *disk) {
+		return func(t *testing.T, _ *envelope.File, st *disk) {
 			for i := int64(1); i <= 2; i++ {
 				forgePage(t, st, i, true, edit)
 			}
@@ -822,36 +832,36 @@ func compressionScenarios(all map[string]scenario) {
 	add("one-chunk", "a chunk of six blocks in two pages", "opens", some, nil)
 	add("blocks", "a chunk that doesn't become smaller", "opens", pattern(1, 3044+4068+10), nil)
 	add("two-chunks", "a whole chunk, and a byte", "opens", text(1, whole+1, 95), nil)
-	add("hole", "a chunk that is a hole, and a byte", "opens", nil, func(t *testing.T, f *envelope.File, _ *memory) {
+	add("hole", "a chunk that is a hole, and a byte", "opens", nil, func(t *testing.T, f *envelope.File, _ *disk) {
 		must(t, 0, f.Truncate(3044+65088+1))
 		must(t, 0, f.PunchHole(3044, 65088))
 	})
-	add("replaced", "a chunk with an older version beside it", "opens", text(2, six, 75), func(t *testing.T, f *envelope.File, _ *memory) {
+	add("replaced", "a chunk with an older version beside it", "opens", text(2, six, 75), func(t *testing.T, f *envelope.File, _ *disk) {
 		must(t, 0, f.Sync())
 		mustWrite(t, f, some, 0)
 	})
-	add("remains", "a chunk with the second page of an older version beside it", "opens", text(2, six, 75), func(t *testing.T, f *envelope.File, st *memory) {
+	add("remains", "a chunk with the second page of an older version beside it", "opens", text(2, six, 75), func(t *testing.T, f *envelope.File, st *disk) {
 		must(t, 0, f.Sync())
 		mustWrite(t, f, some, 0)
 		st.punch(4096, 4096)
 	})
-	add("bit", "a bit of a version is another", "refused block", some, damage(func(m *memory) { m.data[2*4096+100] ^= 1 }))
-	add("magic", "a bit of a magic is another", "refused block", some, damage(func(m *memory) { m.data[2*4096-1] ^= 1 }))
-	add("missing", "a page of a version is zeros", "refused block", some, damage(func(m *memory) { m.punch(2*4096, 4096) }))
-	add("swapped", "the two pages of a version are swapped", "refused block", some, damage(func(m *memory) {
-		copy(m.data[4096:], slices.Concat(m.data[8192:12288], m.data[4096:8192]))
+	add("bit", "a bit of a version is another", "refused block", some, damage(func(m *disk) { m.edit(func(p []byte) { p[2*4096+100] ^= 1 }) }))
+	add("magic", "a bit of a magic is another", "refused block", some, damage(func(m *disk) { m.edit(func(p []byte) { p[2*4096-1] ^= 1 }) }))
+	add("missing", "a page of a version is zeros", "refused block", some, damage(func(m *disk) { m.punch(2*4096, 4096) }))
+	add("swapped", "the two pages of a version are swapped", "refused block", some, damage(func(m *disk) {
+		m.edit(func(p []byte) { copy(p[4096:], slices.Concat(p[8192:12288], p[4096:8192])) })
 	}))
-	add("moved", "a version is one page further", "refused block", some, damage(func(m *memory) {
-		copy(m.data[8192:16384], bytes.Clone(m.data[4096:12288]))
+	add("moved", "a version is one page further", "refused block", some, damage(func(m *disk) {
+		m.edit(func(p []byte) { copy(p[8192:16384], bytes.Clone(p[4096:12288])) })
 		m.punch(4096, 4096)
 	}))
-	add("zeroed", "a chunk is zeros, in a file without holes", "refused block", text(1, whole+1, 95), damage(func(m *memory) { m.punch(4096, 16*4096) }))
-	add("cut", "cut at a chunk's end", "refused block", text(1, whole+1, 95), damage(func(m *memory) { m.resize(17 * 4096) }))
-	add("cut-block", "cut at a block's end, behind a version", "refused block", some, damage(func(m *memory) { m.resize(4 * 4096) }))
+	add("zeroed", "a chunk is zeros, in a file without holes", "refused block", text(1, whole+1, 95), damage(func(m *disk) { m.punch(4096, 16*4096) }))
+	add("cut", "cut at a chunk's end", "refused block", text(1, whole+1, 95), damage(func(m *disk) { m.resize(17 * 4096) }))
+	add("cut-block", "cut at a block's end, behind a version", "refused block", some, damage(func(m *disk) { m.resize(4 * 4096) }))
 	add("length", "another length, authenticated", "refused block", some, forge(func(plain []byte) { plain[17]++ }))
 	add("no-frame", "what is no frame, authenticated", "refused block", some, forge(func(plain []byte) { plain[22] ^= 1 }))
-	frame := func(make func(t *testing.T) []byte) func(*testing.T, *envelope.File, *memory) {
-		return func(t *testing.T, _ *envelope.File, st *memory) { forgeFrame(t, st, make(t)) }
+	frame := func(make func(t *testing.T) []byte) func(*testing.T, *envelope.File, *disk) {
+		return func(t *testing.T, _ *envelope.File, st *disk) { forgeFrame(t, st, make(t)) }
 	}
 	encode := func(t *testing.T, checksum bool) []byte {
 		w, err := zstd.NewWriter(nil, zstd.WithEncoderCRC(checksum), zstd.WithEncoderConcurrency(1))
@@ -873,13 +883,13 @@ func compressionScenarios(all map[string]scenario) {
 	add("skippable-frame", "a skippable frame before the frame, authenticated", "refused block", some, frame(func(t *testing.T) []byte {
 		return append([]byte{0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0}, encode(t, false)...)
 	}))
-	add("left-over", "a byte behind the frame, authenticated", "refused block", some, func(t *testing.T, _ *envelope.File, st *memory) {
+	add("left-over", "a byte behind the frame, authenticated", "refused block", some, func(t *testing.T, _ *envelope.File, st *disk) {
 		forgePage(t, st, 2, true, func(plain []byte) { plain[4063] = 1 })
 	})
 }
 
 // forgeFrame replaces the frame of a version of two pages.
-func forgeFrame(t testing.TB, st *memory, frame []byte) {
+func forgeFrame(t testing.TB, st *disk, frame []byte) {
 	t.Helper()
 	const piece = 4042
 	if len(frame) <= piece || len(frame) > 2*piece {
@@ -895,18 +905,18 @@ func forgeFrame(t testing.TB, st *memory, frame []byte) {
 }
 
 // forgePage changes what is sealed in a page of a version.
-func forgePage(t testing.TB, st *memory, i int64, last bool, edit func(plain []byte)) {
+func forgePage(t testing.TB, st *disk, i int64, last bool, edit func(plain []byte)) {
 	t.Helper()
-	block, err := aes.NewCipher(kdf(newKey(1), st.data[14:30], "kmsfs/1 file content", 32))
+	block, err := aes.NewCipher(kdf(newKey(1), st.content()[14:30], "kmsfs/1 file content", 32))
 	gcm, err := cipher.NewGCM(must(t, block, err))
 	must(t, gcm, err)
-	page := st.data[i*4096:][:4096]
-	aad := append(binary.BigEndian.AppendUint64(bytes.Clone(st.data[14:30]), uint64(i)), 0, 1)
+	page := st.content()[i*4096:][:4096]
+	aad := append(binary.BigEndian.AppendUint64(st.content()[14:30:30], uint64(i)), 0, 1)
 	if last {
 		aad[24] = 1
 	}
 	plain, err := gcm.Open(nil, page[:12], page[12:4092], aad)
 	must(t, plain, err)
 	edit(plain)
-	gcm.Seal(page[:12], page[:12], plain, aad)
+	st.put(gcm.Seal(page[:12], page[:12], plain, aad), i*4096)
 }

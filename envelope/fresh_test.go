@@ -11,7 +11,7 @@ import (
 func TestFresh(t *testing.T) { eachForm(t, testFresh) }
 
 func testFresh(t *testing.T, form envelope.Compression) {
-	v, st := newVolume(t, false), &memory{}
+	v, st := newVolume(t, false), newDisk()
 	m := newModel(t, v, st, form)
 	id := m.file.Header().FileID
 	expect := func(what string, keys int, text string) {
@@ -76,20 +76,21 @@ func testFresh(t *testing.T, form envelope.Compression) {
 
 // TestSmallFile counts the writes that a small file takes.
 func TestSmallFile(t *testing.T) {
-	st := &memory{record: true}
+	st := newDisk()
+	changes := st.record()
 	f := mustCreate(t, newVolume(t, false), st, envelope.FileOptions{})
 	mustWrite(t, f, pattern(1, 3000), 0)
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if len(st.changes) != 2 || len(st.changes[0].p) != 1024 || st.changes[1].off != 0 || len(st.changes[1].p) != 3000+1052 {
-		t.Errorf("%d changes", len(st.changes))
+	if c := *changes; len(c) != 2 || len(c[0].p) != 1024 || c[1].off != 0 || len(c[1].p) != 3000+1052 {
+		t.Errorf("%d changes", len(c))
 	}
 }
 
 // TestSequential counts the reads that many small writes one after another take.
 func TestSequential(t *testing.T) {
-	st := &counted{memory: &memory{}}
+	st := &counted{disk: newDisk()}
 	f := mustCreate(t, newVolume(t, false), st, envelope.FileOptions{})
 	want := pattern(1, 50_000)
 	for at := 0; at < len(want); at += 100 {
@@ -111,19 +112,19 @@ func TestSequential(t *testing.T) {
 }
 
 type counted struct {
-	*memory
+	*disk
 	reads int
 }
 
 func (c *counted) ReadAt(p []byte, off int64) (int, error) {
 	c.reads++
-	return c.memory.ReadAt(p, off)
+	return c.disk.ReadAt(p, off)
 }
 
 func TestHoles(t *testing.T) { eachForm(t, testHoles) }
 
 func testHoles(t *testing.T, form envelope.Compression) {
-	st, unit := newBacking(t), int64(4068)
+	st, unit := newRealDisk(t), int64(4068)
 	if form == envelope.CompressionZstd {
 		unit = chunk
 	}
@@ -142,12 +143,8 @@ func testHoles(t *testing.T, form envelope.Compression) {
 	if hole, err := f.SeekHole(size / 2); err != nil || hole > size/2+2*unit {
 		t.Errorf("hole at %d, %v", hole, err)
 	}
-	info, err := st.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if blocks := blocksOf(info); blocks > 64<<10/512 {
-		t.Errorf("a file with %d bytes of text takes %d KiB", len("in the middle"), blocks/2)
+	if n := st.use(t); n > 64<<10 {
+		t.Errorf("a file with %d bytes of text takes %d bytes", len("in the middle"), n)
 	}
 	if err := f.Check(); err != nil {
 		t.Error(err)

@@ -14,7 +14,7 @@ import (
 func FuzzReadHeader(f *testing.F) {
 	for _, plaintextNames := range []bool{true, false} {
 		for _, links := range []int{1, 3} {
-			st := &memory{}
+			st := newDisk()
 			v := newVolume(f, plaintextNames)
 			h := newHeader()
 			for i := range links {
@@ -23,7 +23,7 @@ func FuzzReadHeader(f *testing.F) {
 			if _, err := v.CreateFile(st, h, newKey(1), envelope.FileOptions{}); err != nil {
 				f.Fatal(err)
 			}
-			f.Add(plaintextNames, st.data, st.overflow)
+			f.Add(plaintextNames, st.content(), st.overflow())
 		}
 	}
 	f.Fuzz(func(t *testing.T, plaintextNames bool, image, overflow []byte) {
@@ -31,8 +31,9 @@ func FuzzReadHeader(f *testing.F) {
 		if len(image) > 2*page || len(overflow) > 1<<16 {
 			return
 		}
-		st := &memory{overflow: overflow}
-		st.write(image, 0)
+		st := newDisk()
+		st.setOverflow(overflow)
+		st.put(image, 0)
 		for _, tolerant := range []bool{false, true} {
 			h, err := v.ReadHeader(st, tolerant)
 			if err != nil {
@@ -44,10 +45,12 @@ func FuzzReadHeader(f *testing.F) {
 			// Give it the MAC that it lacks, and have it written again.
 			signed := st.clone()
 			signed.resize(1024)
-			resign(t, signed.data)
-			signed.data[11] &^= 4
-			resign(t, signed.data)
-			want := signed.clone()
+			signed.edit(func(p []byte) {
+				resign(t, p)
+				p[11] &^= 4
+				resign(t, p)
+			})
+			want := signed.content()
 			file, err := open(v, signed, newKey(1), envelope.FileOptions{})
 			if err != nil {
 				t.Fatal(err)
@@ -55,9 +58,10 @@ func FuzzReadHeader(f *testing.F) {
 			if err := setHeader(file, *h); err != nil {
 				t.Fatal(err)
 			}
-			again := binary.BigEndian.Uint16(signed.data[42:]) // one with two overflow digests loses one
-			if again == binary.BigEndian.Uint16(want.data[42:]) && !bytes.Equal(signed.data, want.data) {
-				t.Fatalf("written otherwise than read:\n%x\n%x", want.data, signed.data)
+			got := signed.content()
+			again := binary.BigEndian.Uint16(got[42:]) // one with two overflow digests loses one
+			if again == binary.BigEndian.Uint16(want[42:]) && !bytes.Equal(got, want) {
+				t.Fatalf("written otherwise than read:\n%x\n%x", want, got)
 			}
 		}
 	})
@@ -68,21 +72,21 @@ func FuzzOpenFile(f *testing.F) {
 	v := newVolume(f, false)
 	content := pattern(1, 13_000)
 	for _, size := range []int{0, 1, 3044, 5000, 13_000} {
-		st := &memory{}
+		st := newDisk()
 		file := mustCreate(f, v, st, envelope.FileOptions{})
 		mustWrite(f, file, content[:size], 0)
-		f.Add(st.data[1024:], uint16(len(st.data)), false, true)
-		f.Add(st.data[1024:], uint16(len(st.data)+5), true, true)
+		f.Add(st.content()[1024:], uint16(len(st.content())), false, true)
+		f.Add(st.content()[1024:], uint16(len(st.content())+5), true, true)
 		f.Add(make([]byte, 5000), uint16(8192), true, false)
 	}
 	f.Fuzz(func(t *testing.T, body []byte, size uint16, tolerant, readOnly bool) {
 		if len(body) > 1<<16 {
 			return
 		}
-		st := &memory{}
+		st := newDisk()
 		file := mustCreate(t, v, st, envelope.FileOptions{})
 		mustWrite(t, file, []byte("x"), 0)
-		st.write(body, 1024)
+		st.put(body, 1024)
 		st.resize(max(int64(size), 1024))
 		file, err := open(v, st, newKey(1), envelope.FileOptions{Tolerant: tolerant, ReadOnly: readOnly})
 		if err == nil {

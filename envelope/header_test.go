@@ -36,7 +36,7 @@ func TestHeader(t *testing.T) {
 	for _, plaintextNames := range []bool{false, true} {
 		v := newVolume(t, plaintextNames)
 		rapid.Check(t, func(rt *rapid.T) {
-			st := &memory{}
+			st := newDisk()
 			h := drawHeader(rt, v)
 			f, err := v.CreateFile(st, h, newKey(1), envelope.FileOptions{})
 			if err != nil {
@@ -65,7 +65,7 @@ func TestHeader(t *testing.T) {
 				if err := setHeader(g, *read); err != nil {
 					rt.Fatal(err)
 				}
-				if !bytes.Equal(st.data, before.data) || !bytes.Equal(st.overflow, before.overflow) {
+				if !bytes.Equal(st.content(), before.content()) || !bytes.Equal(st.overflow(), before.overflow()) {
 					rt.Fatal("written otherwise than read")
 				}
 				if rapid.Bool().Draw(rt, "enough") {
@@ -122,7 +122,7 @@ func TestHeaderContext(t *testing.T) {
 }
 
 func TestManyLinks(t *testing.T) {
-	v, st := newVolume(t, false), &memory{}
+	v, st := newVolume(t, false), newDisk()
 	f := mustCreate(t, v, st, envelope.FileOptions{})
 	mustWrite(t, f, []byte("text"), 0)
 	link := func(i int) envelope.Location {
@@ -138,7 +138,7 @@ func TestManyLinks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := len(st.overflow); n > 4096 {
+	if n := len(st.overflow()); n > 4096 {
 		t.Errorf("overflow has %d bytes", n)
 	}
 	check := func(from int) {
@@ -173,8 +173,8 @@ func TestManyLinks(t *testing.T) {
 	if err := setHeader(f, h); err != nil {
 		t.Fatal(err)
 	}
-	if st.overflow != nil {
-		t.Errorf("overflow of %d bytes is left", len(st.overflow))
+	if st.overflow() != nil {
+		t.Errorf("overflow of %d bytes is left", len(st.overflow()))
 	}
 	mustHold(t, f, []byte("text"))
 }
@@ -195,17 +195,22 @@ func TestHeaderCrash(t *testing.T) {
 				v.AddLocation(h, envelope.Location{Name: "only"})
 			}
 		}
-		st := &memory{}
+		st := newDisk()
 		f := mustCreate(t, v, st, envelope.FileOptions{})
 		for range 8 {
 			old, before := f.Header(), st.clone()
+			var states []*disk
 			next := f.Header()
 			random(&next)
-			st.record, st.changes = true, nil
+			st.after = func(c change) {
+				if c.whole() {
+					states = append(states, st.clone())
+				}
+			}
 			if err := setHeader(f, next); err != nil {
 				t.Fatal(err)
 			}
-			check := func(st *memory) {
+			check := func(st *disk) {
 				t.Helper()
 				h, err := v.ReadHeader(st, false)
 				if err != nil {
@@ -249,20 +254,18 @@ func TestHeaderCrash(t *testing.T) {
 					t.Fatalf("seed %d: afterwards: %v", seed, err)
 				}
 			}
-			replay := before.clone()
-			for _, c := range st.changes {
-				replay.apply(c, -1)
-				check(replay.clone())
+			for _, state := range states {
+				check(state)
 			}
-			for k := range st.changes {
+			for k := range states {
 				failing := before.clone()
 				g := mustOpen(t, v, failing, newKey(1), envelope.FileOptions{})
-				failing.failAt = k + 1
+				failing.fail(k+1, false)
 				err := setHeader(g, next)
 				if h := g.Header(); err != nil && !same(&h, &old) && h.Path != next.Path {
 					t.Fatalf("seed %d: header is neither old nor new", seed)
 				}
-				failing.failAt = 0
+				failing.heal()
 				check(failing.clone())
 				if err := setHeader(g, next); err != nil {
 					t.Fatalf("seed %d: once more: %v", seed, err)
@@ -277,7 +280,7 @@ func ptr[T any](x T) *T { return &x }
 
 // TestHeaderMalformed changes fields of a header and gives it the right MAC again.
 func TestHeaderMalformed(t *testing.T) {
-	v, st := newVolume(t, true), &memory{}
+	v, st := newVolume(t, true), newDisk()
 	f := mustCreate(t, v, st, envelope.FileOptions{})
 	details := 48 + len(f.Header().WrappedKey)
 	for name, change := range map[string]func(b []byte){
@@ -304,8 +307,10 @@ func TestHeaderMalformed(t *testing.T) {
 		"two locations":     func(b []byte) { b[details+2+len(keyARN)+12+len("/some/where")] = 2 },
 	} {
 		m := st.clone()
-		change(m.data)
-		resign(t, m.data)
+		m.edit(func(p []byte) {
+			change(p)
+			resign(t, p)
+		})
 		if _, err := v.ReadHeader(m, false); !errors.Is(err, envelope.ErrFormat) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -341,15 +346,15 @@ func resign(t testing.TB, b []byte) {
 
 // TestSealedCount counts what is sealed and compares it with what the header says at any time.
 func TestSealedCount(t *testing.T) {
-	v, st := newVolume(t, false), &memory{}
+	v, st := newVolume(t, false), newDisk()
 	f := mustCreate(t, v, st, envelope.FileOptions{})
-	stored := func() int64 { return int64(binary.BigEndian.Uint32(st.data[30:])) }
+	stored := func() int64 { return int64(binary.BigEndian.Uint32(st.content()[30:])) }
 	r := rand.New(rand.NewPCG(1, 4))
 	sealed := int64(0)
 	for range 300 {
-		st.record, st.changes = true, nil
+		changes := st.record()
 		mustWrite(t, f, make([]byte, 1+r.IntN(50_000)), r.Int64N(f.Size()+1))
-		for _, c := range st.changes {
+		for _, c := range *changes {
 			if n := int64(len(c.p)); n > 1024 || c.off > 0 {
 				sealed += (n + page - 1) / page
 			}
@@ -363,8 +368,10 @@ func TestSealedCount(t *testing.T) {
 	}
 
 	// The last block that a data key may seal.
-	binary.BigEndian.PutUint32(st.data[30:], 1<<32-1<<24-1)
-	resign(t, st.data)
+	st.edit(func(p []byte) {
+		binary.BigEndian.PutUint32(p[30:], 1<<32-1<<24-1)
+		resign(t, p)
+	})
 	f = mustOpen(t, v, st, newKey(1), envelope.FileOptions{})
 	mustWrite(t, f, []byte{1}, 5000)
 	if _, err := f.WriteAt([]byte{2}, 5000); !errors.Is(err, envelope.ErrExhausted) {

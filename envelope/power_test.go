@@ -7,10 +7,12 @@ import (
 	"testing"
 
 	"kmsfs/envelope"
+	"kmsfs/fs/volume/backing/memory"
 )
 
-// TestPowerCut overwrites parts of files, and lets of what was not synced anything reach the disk, page by page and in any order: each block is then
-// what it was when the file was synced, or has been since.
+// TestPowerCut overwrites parts of files, and lets of what was not synced anything reach the disk,
+// page by page and in any order: each block is then what it was when the file was synced, or has
+// been since.
 func TestPowerCut(t *testing.T) { eachForm(t, testPowerCut) }
 
 func testPowerCut(t *testing.T, form envelope.Compression) {
@@ -18,7 +20,7 @@ func testPowerCut(t *testing.T, form envelope.Compression) {
 	cuts, syncs := 0, 0
 	for seed := range uint64(seeds(form)) {
 		r := rand.New(rand.NewPCG(seed, 3))
-		st := &memory{}
+		st := newDiskOf(memory.Options{})
 		m := newModel(t, v, st, form)
 		overwrite(t, m, 0, 1+r.IntN(300_000), r)
 		if r.IntN(2) == 0 { // a file with holes
@@ -27,29 +29,31 @@ func testPowerCut(t *testing.T, form envelope.Compression) {
 				t.Fatal(err)
 			}
 		}
-		disk := &powerless{}
+		var contents [][]byte // of the file, since it was synced
 		for range 12 {
-			if len(disk.contents) == 0 || r.IntN(4) == 0 {
+			if len(contents) == 0 || r.IntN(4) == 0 {
 				if err := m.file.Sync(); err != nil {
 					t.Fatal(err)
 				}
-				st.record, st.changes = true, nil
-				*disk = powerless{durable: st.clone(), contents: [][]byte{bytes.Clone(m.want)}}
+				contents = [][]byte{bytes.Clone(m.want)}
 			}
-			at := r.IntN(len(m.want))
-			overwrite(t, m, at, min(1+r.IntN(150_000), len(m.want)-at), r)
-			disk.contents = append(disk.contents, bytes.Clone(m.want))
-			for _, c := range st.changes {
+			var left []*disk
+			st.after = func(c change) {
 				if c.kind == 's' {
 					syncs++
 				}
-				disk.add(c)
-				if r.IntN(2) == 0 {
-					checkPowerCut(t, v, disk.cut(r), disk.contents, fmt.Sprintf("seed %d, content %d", seed, len(disk.contents)))
-					cuts++
+				if r.IntN(2) == 0 && c.whole() {
+					left = append(left, st.crash(r.IntN(st.fs.Points()+1), r.Uint64()))
 				}
 			}
-			st.changes = nil
+			at := r.IntN(len(m.want))
+			overwrite(t, m, at, min(1+r.IntN(150_000), len(m.want)-at), r)
+			st.after = nil
+			contents = append(contents, bytes.Clone(m.want))
+			for _, cut := range left {
+				checkPowerCut(t, v, cut, contents, fmt.Sprintf("seed %d, content %d", seed, len(contents)))
+				cuts++
+			}
 		}
 	}
 	t.Logf("%d power cuts, %d syncs on the way", cuts, syncs)
@@ -73,43 +77,7 @@ func overwrite(t *testing.T, m *model, at, n int, r *rand.Rand) {
 	mustWrite(t, m.file, p, int64(at))
 }
 
-// powerless is a disk that holds what was durable, and any part of what came after it.
-type powerless struct {
-	durable  *memory
-	loose    []change
-	contents [][]byte // of the file, since it was synced
-}
-
-func (d *powerless) add(c change) {
-	d.loose = append(d.loose, c)
-	if c.kind == 's' {
-		for _, c := range d.loose {
-			d.durable.apply(c, -1)
-		}
-		d.loose = nil
-	}
-}
-
-// cut returns what is left: each page as it was at some time, and the size.
-func (d *powerless) cut(r *rand.Rand) *memory {
-	times := []*memory{d.durable.clone()}
-	for _, c := range d.loose {
-		next := times[len(times)-1].clone()
-		next.apply(c, -1)
-		times = append(times, next)
-	}
-	left := &memory{}
-	left.resize(int64(len(times[r.IntN(len(times))].data)))
-	for at := 0; at < len(left.data); at += page {
-		from := times[r.IntN(len(times))].data
-		if at < len(from) {
-			left.write(from[at:min(at+page, len(left.data), len(from))], int64(at))
-		}
-	}
-	return left
-}
-
-func checkPowerCut(t *testing.T, v *envelope.Volume, st *memory, contents [][]byte, at string) {
+func checkPowerCut(t *testing.T, v *envelope.Volume, st *disk, contents [][]byte, at string) {
 	t.Helper()
 	var before []byte
 	for _, o := range []envelope.FileOptions{{Tolerant: true, ReadOnly: true}, {Tolerant: true}, {}} {

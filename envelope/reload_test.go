@@ -16,7 +16,7 @@ func TestReload(t *testing.T) { eachForm(t, testReload) }
 func testReload(t *testing.T, form envelope.Compression) {
 	v := newVolume(t, false)
 	rapid.Check(t, func(rt *rapid.T) {
-		m := newModel(rt, v, newBacking(t), form)
+		m := newModel(rt, v, newRealDisk(t), form)
 		files := [2]*envelope.File{m.file, mustOpen(rt, v, m.storage, m.key, m.options)}
 		for range rapid.IntRange(1, 30).Draw(rt, "steps") {
 			turn := rapid.IntRange(0, 1).Draw(rt, "turn")
@@ -41,7 +41,7 @@ func testReload(t *testing.T, form envelope.Compression) {
 
 // TestReloadKeepsHeaders has two Files change each other's header.
 func TestReloadKeepsHeaders(t *testing.T) {
-	v, st := newVolume(t, false), &memory{}
+	v, st := newVolume(t, false), newDisk()
 	f := mustCreate(t, v, st, envelope.FileOptions{})
 	g := mustOpen(t, v, st, newKey(1), envelope.FileOptions{})
 	places := []envelope.Location{{Directory: envelope.NewDirectoryID(), Name: "a"}, {Directory: envelope.NewDirectoryID(), Name: "b"}}
@@ -79,15 +79,15 @@ func TestReloadAfterFailure(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			others := 0
 			for k, failed := 1, true; failed; k++ {
-				st, old := &memory{}, bytes.Repeat([]byte("old"), 3400)
+				st, old := newDisk(), bytes.Repeat([]byte("old"), 3400)
 				f := mustCreate(t, v, st, envelope.FileOptions{})
 				if _, err := f.WriteAt(old, 0); err != nil {
 					t.Fatal(err)
 				}
 				g := mustOpen(t, v, st, newKey(1), envelope.FileOptions{})
-				st.count, st.failAt, st.broken = 0, k, true
+				st.fail(k, true)
 				failed = change(f) != nil
-				st.failAt = 0
+				st.heal()
 				if f.Settled() {
 					continue
 				}

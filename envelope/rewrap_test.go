@@ -15,18 +15,18 @@ func TestReplacePathsAfterCrash(t *testing.T) {
 	for _, plaintextNames := range []bool{false, true} {
 		v := newVolume(t, plaintextNames)
 		paths := []string{strings.Repeat("/a", 700), strings.Repeat("/b", 700), strings.Repeat("/c", 700)}
-		st, h := &memory{}, newHeader()
+		st, h := newDisk(), newHeader()
 		h.Path = paths[0]
 		if _, err := v.CreateFile(st, h, newKey(1), envelope.FileOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		// states are what the storage may hold after each of the changes that give it that path.
-		states := func(st *memory, path string) (all []*memory) {
+		states := func(st *disk, path string) (all []*disk) {
 			t.Helper()
 			for n := 0; ; n++ {
 				m := st.clone()
 				f := mustOpen(t, v, m, newKey(1), envelope.FileOptions{})
-				m.count, m.failAt, m.broken = 0, n+1, true
+				m.fail(n+1, true)
 				h := f.Header()
 				h.Path, h.WrappedKey = path, bytes.Repeat([]byte(path[1:2]), 140)
 				err := setHeader(f, h)

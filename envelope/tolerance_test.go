@@ -15,79 +15,81 @@ import (
 func TestTolerance(t *testing.T) {
 	const full = 3044 + 2*4068
 	v := newVolume(t, false)
-	put := func(m *memory, from *memory, i int64) {
+	put := func(m *disk, from *disk, i int64) {
 		// Page i as it was in from, the rest of it zeros.
-		p := m.data[i*page : min((i+1)*page, int64(len(m.data)))]
-		clear(p)
-		copy(p, from.data[i*page:min((i+1)*page, int64(len(from.data)))])
+		m.edit(func(p []byte) {
+			p, old := p[i*page:min((i+1)*page, int64(len(p)))], from.content()
+			clear(p)
+			copy(p, old[i*page:min((i+1)*page, int64(len(old)))])
+		})
 	}
 	grown := pattern(1, full+9000)
 	for _, c := range []struct {
 		name   string
 		before int                          // size at first
 		change func(f *envelope.File) error // then
-		damage func(m, before *memory)      // and what of that reached the disk
+		damage func(m, before *disk)        // and what of that reached the disk
 		want   []byte
 		parts  []envelope.Part // that are reported
 	}{
 		{
 			"append, last flag stale", full, func(f *envelope.File) error { return write(f, grown[full:], full) },
-			func(m, before *memory) { put(m, before, 2) }, grown,
+			func(m, before *disk) { put(m, before, 2) }, grown,
 			[]envelope.Part{envelope.BlockPart(2)},
 		},
 		{
 			"append, only the last flag", full, func(f *envelope.File) error { return write(f, grown[full:], full) },
-			func(m, before *memory) { m.resize(3 * page) }, grown[:full],
+			func(m, before *disk) { m.resize(3 * page) }, grown[:full],
 			[]envelope.Part{envelope.BlockPart(2)},
 		},
 		{
 			"append, some pages", full - 10, func(f *envelope.File) error { return write(f, grown[full-10:], full-10) },
-			func(m, before *memory) { m.resize(4 * page) }, grown[:full+4068],
+			func(m, before *disk) { m.resize(4 * page) }, grown[:full+4068],
 			[]envelope.Part{envelope.BlockPart(3)},
 		},
 		{
 			"append, old block stale and shorter", full - 1000, func(f *envelope.File) error { return write(f, grown[full-1000:], full-1000) },
-			func(m, before *memory) { put(m, before, 2) }, zeroed(grown, full-1000, full),
+			func(m, before *disk) { put(m, before, 2) }, zeroed(grown, full-1000, full),
 			[]envelope.Part{envelope.BlockPart(2)},
 		},
 		{
 			"growth within the page, page stale", full - 1000, func(f *envelope.File) error { return write(f, grown[full-1000:full-500], full-1000) },
-			func(m, before *memory) { put(m, before, 2) }, grown[:full-1000],
+			func(m, before *disk) { put(m, before, 2) }, grown[:full-1000],
 			[]envelope.Part{envelope.BlockPart(2)},
 		},
 		{
 			"growth to the page's end, page stale", full - 1, func(f *envelope.File) error { return write(f, grown[full-1:full], full-1) },
-			func(m, before *memory) { put(m, before, 2) }, grown[:full-1],
+			func(m, before *disk) { put(m, before, 2) }, grown[:full-1],
 			[]envelope.Part{envelope.BlockPart(2)},
 		},
 		{
 			"growth of block 0, page stale", 100, func(f *envelope.File) error { return write(f, grown[100:3044], 100) },
-			func(m, before *memory) { copy(m.data[1024:], make([]byte, 3072)); copy(m.data, before.data) }, grown[:100],
+			func(m, before *disk) { m.put(make([]byte, 3072), 1024); m.put(before.content(), 0) }, grown[:100],
 			[]envelope.Part{envelope.BlockPart(0)},
 		},
 		{
 			"only part of a nonce", full, func(f *envelope.File) error { return write(f, grown[full:], full) },
-			func(m, before *memory) { m.resize(3*page + 5) }, grown[:full],
+			func(m, before *disk) { m.resize(3*page + 5) }, grown[:full],
 			[]envelope.Part{{Kind: envelope.PartSize}, envelope.BlockPart(2)},
 		},
 		{
 			"part of a nonce, last flag stale", full, func(f *envelope.File) error { return write(f, grown[full:], full) },
-			func(m, before *memory) { m.resize(3*page + 28); put(m, before, 2) }, grown[:full],
+			func(m, before *disk) { m.resize(3*page + 28); put(m, before, 2) }, grown[:full],
 			[]envelope.Part{{Kind: envelope.PartSize}},
 		},
 		{
 			"part of block 0's nonce", 0, func(f *envelope.File) error { return write(f, grown, 0) },
-			func(m, before *memory) { m.resize(1052) }, nil,
+			func(m, before *disk) { m.resize(1052) }, nil,
 			[]envelope.Part{{Kind: envelope.PartSize}},
 		},
 		{
 			"cut before the new last page", full, func(f *envelope.File) error { return f.Truncate(4000) },
-			func(m, before *memory) { m.resize(2 * page); put(m, before, 1) }, grown[:3044+4068],
+			func(m, before *disk) { m.resize(2 * page); put(m, before, 1) }, grown[:3044+4068],
 			[]envelope.Part{envelope.BlockPart(1)},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			st := &memory{}
+			st := newDisk()
 			f := mustCreate(t, v, st, envelope.FileOptions{})
 			if err := write(f, grown[:c.before], 0); err != nil {
 				t.Fatal(err)
@@ -103,14 +105,14 @@ func TestTolerance(t *testing.T) {
 	// What an unfinished truncation leaves: a torn page, for each length of it.
 	for _, size := range []int64{1, 2, 100, 3041, 3042, 3043, 3045, 3046, 5000, full - 4068 + 1, full - 3, full - 2, full - 1} {
 		t.Run(fmt.Sprintf("torn at %d", size), func(t *testing.T) {
-			st := &memory{}
+			st := newDisk()
 			f := mustCreate(t, v, st, envelope.FileOptions{})
 			mustWrite(t, f, grown, 0)
-			st.record = true
+			changes := st.record()
 			if err := f.Truncate(size); err != nil {
 				t.Fatal(err)
 			}
-			c := st.changes[len(st.changes)-3] // cut, write, sync, cut
+			c := (*changes)[len(*changes)-3] // cut, write, sync, cut
 			i := c.off / page
 			if c.kind != 'w' || c.off%page+int64(len(c.p)) != page && c.off%page != 0 {
 				t.Fatalf("torn page is %d bytes at %d", len(c.p), c.off)
@@ -120,7 +122,7 @@ func TestTolerance(t *testing.T) {
 				t.Errorf("torn page says % x, want %d", c.p[len(c.p)-2:], sealed)
 			}
 			st.resize((i + 1) * page)
-			copy(st.data[c.off:], c.p)
+			st.put(c.p, c.off)
 			checkTolerance(t, v, st, grown[:size], []envelope.Part{envelope.BlockPart(i)})
 		})
 	}
@@ -137,7 +139,7 @@ func write(f *envelope.File, p []byte, off int64) error {
 	return err
 }
 
-func checkTolerance(t *testing.T, v *envelope.Volume, st *memory, want []byte, parts []envelope.Part) {
+func checkTolerance(t *testing.T, v *envelope.Volume, st *disk, want []byte, parts []envelope.Part) {
 	t.Helper()
 	var reported []envelope.Part
 	o := envelope.FileOptions{Repaired: func(part envelope.Part, _ string) { reported = append(reported, part) }, ReadOnly: true}
@@ -177,7 +179,7 @@ func checkTolerance(t *testing.T, v *envelope.Volume, st *memory, want []byte, p
 func TestEmptyStorage(t *testing.T) {
 	v := newVolume(t, false)
 	for _, size := range []int64{0, 1, 1023} {
-		st := &memory{}
+		st := newDisk()
 		st.resize(size)
 		if _, err := v.ReadHeader(st, false); !errors.Is(err, envelope.ErrFormat) {
 			t.Errorf("%d bytes: %v", size, err)
@@ -191,7 +193,7 @@ func TestEmptyStorage(t *testing.T) {
 }
 
 func TestReadOnly(t *testing.T) {
-	v, st := newVolume(t, false), &memory{}
+	v, st := newVolume(t, false), newDisk()
 	mustWrite(t, mustCreate(t, v, st, envelope.FileOptions{}), []byte("text"), 0)
 	before := st.count
 	f := mustOpen(t, v, st, newKey(1), envelope.FileOptions{ReadOnly: true})

@@ -16,15 +16,15 @@ func TestVerify(t *testing.T) {
 	want := pattern(1, size)
 	for _, test := range []struct {
 		name   string
-		damage func(st *memory)
+		damage func(st *disk)
 		bad    []envelope.Span
 	}{
-		{"whole", func(*memory) {}, nil},
-		{"first", func(st *memory) { st.data[2000] ^= 1 }, []envelope.Span{{Offset: 0, Length: 3044}}},
-		{"last", func(st *memory) { st.data[len(st.data)-1] ^= 1 }, []envelope.Span{{Offset: 3044 + 400*4068, Length: 100}}},
-		{"several", func(st *memory) {
+		{"whole", func(*disk) {}, nil},
+		{"first", func(st *disk) { st.edit(func(p []byte) { p[2000] ^= 1 }) }, []envelope.Span{{Offset: 0, Length: 3044}}},
+		{"last", func(st *disk) { st.edit(func(p []byte) { p[len(p)-1] ^= 1 }) }, []envelope.Span{{Offset: 3044 + 400*4068, Length: 100}}},
+		{"several", func(st *disk) {
 			for _, block := range []int{3, 4, 257, 258, 300} {
-				st.data[block*page+7] ^= 1
+				st.edit(func(p []byte) { p[block*page+7] ^= 1 })
 			}
 		}, []envelope.Span{
 			{Offset: 3044 + 2*4068, Length: 4068},
@@ -33,14 +33,14 @@ func TestVerify(t *testing.T) {
 			{Offset: 3044 + 257*4068, Length: 4068},
 			{Offset: 3044 + 299*4068, Length: 4068},
 		}},
-		{"hole", func(st *memory) {
+		{"hole", func(st *disk) {
 			if err := st.PunchHole(10*page, 20*page); err != nil {
 				t.Fatal(err)
 			}
 		}, []envelope.Span{{Offset: 3044 + 9*4068, Length: 20 * 4068}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			st := &memory{}
+			st := newDisk()
 			f := mustCreate(t, v, st, envelope.FileOptions{})
 			mustWrite(t, f, want, 0)
 			test.damage(st)
@@ -76,10 +76,10 @@ func TestVerify(t *testing.T) {
 
 // TestVerifySmall damages the first of two blocks.
 func TestVerifySmall(t *testing.T) {
-	v, st := newVolume(t, false), &memory{}
+	v, st := newVolume(t, false), newDisk()
 	f := mustCreate(t, v, st, envelope.FileOptions{})
 	mustWrite(t, f, pattern(1, 3100), 0)
-	st.data[2000] ^= 1
+	st.edit(func(p []byte) { p[2000] ^= 1 })
 	f, err := open(v, st, newKey(1), envelope.FileOptions{ReadOnly: true})
 	if err != nil {
 		t.Fatal(err)
