@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"kmsfs/envelope"
 	"kmsfs/fs/keys"
@@ -44,6 +45,7 @@ func (o *request) run(how nameAccess, do func() error) error {
 
 // repeat calls do, which takes and releases all locks that it needs, until it has all answers.
 func (o *request) repeat(do func() error) error {
+	var interrupted time.Time // when an interruption of the caller was seen first
 	for {
 		err := do()
 		var open *unanswered
@@ -53,7 +55,9 @@ func (o *request) repeat(do func() error) error {
 				return err
 			}
 		case errors.Is(err, errAgain):
-			if err := o.ctx.Err(); err != nil {
+			if err := o.ctx.Err(); err != nil && interrupted.IsZero() {
+				interrupted = time.Now()
+			} else if err != nil && time.Since(interrupted) > interruptGrace {
 				return err
 			}
 		default:

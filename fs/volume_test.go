@@ -195,6 +195,22 @@ func TestEmptyFileTakesFreshKey(t *testing.T) {
 	}
 }
 
+// TestInterruptOfQuickTruncation has a signal interrupt a caller who makes a file empty, for which the
+// operation starts again once it has a new data key: the truncation succeeds.
+func TestInterruptOfQuickTruncation(t *testing.T) {
+	k := newKernel(t)
+	node, handle := k.create(root, "file")
+	defer k.release(node, handle)
+	write := &fuse.WriteIn{InHeader: header(node), Fh: handle, Size: 4}
+	if _, status := k.Writev(nil, write, [][]byte{[]byte("data")}); status != fuse.OK {
+		t.Fatalf("write: %v", status)
+	}
+	interrupted := make(chan struct{})
+	close(interrupted)
+	in := &fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{InHeader: header(node), Valid: fuse.FATTR_SIZE}}
+	k.ok("truncate", k.SetAttr(interrupted, in, &fuse.AttrOut{}))
+}
+
 // TestTimesOfRemovedFile has the kernel write back the times of a file that has been removed, while
 // the file is closed: the kernel would report any error as one of the file's content.
 func TestTimesOfRemovedFile(t *testing.T) {

@@ -2,6 +2,7 @@ package keyservice
 
 import (
 	"encoding/hex"
+	"errors"
 
 	"kmsfs/keyservice/audit"
 	"kmsfs/keyservice/kms"
@@ -12,7 +13,8 @@ import (
 type markerOperations struct{ encryptionOperations }
 
 // admit returns the ID of the volume whose metadata key it is. The caller must be allowed to decrypt
-// the key, and the key must open: nobody else has a say in the volume's markers.
+// the key, and the key must open: nobody else has a say in the volume's markers. The ID is there
+// too where only the key's state is in the way.
 func (o markerOperations) admit(r *request, v *kms.VolumeKey) (volume string, err error) {
 	volume = v.VolumeID()
 	if id, err := hex.DecodeString(volume); err != nil || len(id) != 16 {
@@ -20,10 +22,18 @@ func (o markerOperations) admit(r *request, v *kms.VolumeKey) (volume string, er
 	}
 	out, err := o.decrypt(r, &kms.DecryptInput{KeyId: v.KeyId, CiphertextBlob: v.CiphertextBlob, EncryptionContext: v.EncryptionContext})
 	if err != nil {
-		return "", err
+		return volume, err
 	}
 	clear(out.Plaintext)
 	return volume, nil
+}
+
+// isUnusable says whether a caller was allowed to use a key whose state does not permit its use: a
+// volume can be unmounted cleanly after its key was disabled or its material destroyed. Closing a
+// marker takes tolerance away and gives nothing.
+func isUnusable(err error) bool {
+	var e *kms.Error
+	return errors.As(err, &e) && (e.Code == kms.CodeDisabled || e.Code == kms.CodeKMSInvalidState)
 }
 
 func (o markerOperations) openMarker(r *request, in *kms.OpenMarkerInput) (*kms.OpenMarkerOutput, error) {
@@ -64,7 +74,7 @@ func (o markerOperations) getMarkers(r *request, in *kms.VolumeKey) (*kms.GetMar
 
 func (o markerOperations) closeMarkers(r *request, in *kms.CloseMarkersInput) (*kms.CloseMarkersOutput, error) {
 	volume, err := o.admit(r, &in.Volume)
-	if err != nil {
+	if err != nil && !isUnusable(err) {
 		return nil, err
 	}
 	if len(in.IDs) > kms.MaxMarkers {
