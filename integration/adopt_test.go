@@ -54,7 +54,7 @@ func testAdopt(t *testing.T, options ...string) {
 		fd := open(t, path, unix.O_RDWR)
 		b := pread(t, fd, 1, at)
 		pwrite(t, fd, []byte{b[0] ^ 1}, at)
-		must(t, unix.Close(fd))
+		must(t, closeDescriptor(fd))
 	}
 	exchange("a/broken", "b/broken")
 	flip(sealed["a/broken"], 60) // what lies there now

@@ -449,7 +449,7 @@ func TestAttackWhileMounted(t *testing.T) {
 		fd := open(t, path, unix.O_RDWR)
 		b := pread(t, fd, 1, offset)
 		pwrite(t, fd, []byte{b[0] ^ 1}, offset)
-		must(t, unix.Close(fd))
+		must(t, closeDescriptor(fd))
 	}
 	flipAt(at["page"], 12*page+100)
 	flipAt(at["header"], 100)
@@ -473,7 +473,7 @@ func TestAttackWhileMounted(t *testing.T) {
 		}
 	}
 	wantContent(t, v.path("whole"), noise(200, 60000))
-	must(t, unix.Close(held))
+	must(t, closeDescriptor(held))
 	v.remount(t)
 	for _, name := range []string{"page", "header", "cut", "swapped1", "swapped2", "record/file"} {
 		if _, err := os.ReadFile(v.path(name)); !errors.Is(err, unix.EIO) && !errors.Is(err, unix.ENOENT) {

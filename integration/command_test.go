@@ -451,7 +451,7 @@ func TestShape(t *testing.T) {
 	for i := range n {
 		fd, err := unix.Open(v.path("parent", "full", fmt.Sprint(i)), unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o644)
 		must(t, err)
-		must(t, unix.Close(fd))
+		must(t, closeDescriptor(fd))
 	}
 	write(t, v.path("parent", "full", "sub", "deep"), []byte("deep"))
 	v.remount(t)

@@ -331,7 +331,7 @@ func testMadeUnder(t *testing.T, v *volume, a string) {
 	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR, 0o644)
 	must(t, err)
 	must(t, unix.Linkat(unix.AT_FDCWD, fmt.Sprint("/proc/self/fd/", fd), unix.AT_FDCWD, at("linked"), unix.AT_SYMLINK_FOLLOW))
-	must(t, unix.Close(fd))
+	must(t, closeDescriptor(fd))
 	must(t, os.Truncate(at("created"), 0)) // gets a new data key
 	write(t, at("created"), []byte("again"))
 	must(t, os.Link(at("created"), at("second")))

@@ -128,7 +128,7 @@ func TestMoveAcrossKeys(t *testing.T) {
 			must(t, unix.Linkat(unix.AT_FDCWD, fmt.Sprint("/proc/self/fd/", fd), unix.AT_FDCWD, name, unix.AT_SYMLINK_FOLLOW))
 			pwrite(t, fd, []byte("T"), 0)
 			v.wantKey(t, b, name)
-			must(t, unix.Close(fd))
+			must(t, closeDescriptor(fd))
 			wantContent(t, name, []byte("Temporary"))
 		}
 	})

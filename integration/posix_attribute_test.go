@@ -160,7 +160,7 @@ func testTimes(t *testing.T, dir string) {
 	must(t, unix.UtimesNanoAt(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), []unix.Timespec{a, m}, 0))
 	wantTimes(path, a, m)
 	must(t, unix.Fsync(fd))
-	must(t, unix.Close(fd))
+	must(t, closeDescriptor(fd))
 	if st := stat(t, path); st.Mtim != m {
 		t.Errorf("time %v after close, want %v", st.Mtim, m)
 	}
@@ -360,7 +360,7 @@ func testACL(t *testing.T, dir string) {
 	must(t, os.Mkdir(inner, 0o777))
 	fd, err := unix.Open(made, unix.O_CREAT|unix.O_WRONLY|unix.O_CLOEXEC, 0o666)
 	must(t, err)
-	must(t, unix.Close(fd))
+	must(t, closeDescriptor(fd))
 	wantACL(made, "user::rw-", "user:1234:rwx", "#effective:rw-", "group::r-x", "#effective:r--", "mask::rw-", "other::---")
 	wantACL(inner, "user::rwx", "user:1234:rwx", "group::r-x", "mask::rwx", "other::---",
 		"default:user::rwx", "default:user:1234:rwx", "default:group::r-x", "default:mask::rwx", "default:other::---")

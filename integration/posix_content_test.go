@@ -54,7 +54,7 @@ func testCreate(t *testing.T, dir string) {
 	must(t, err)
 	pwrite(t, fd, []byte("content"), 0)
 	wantRead(t, fd, 0, []byte("content"))
-	must(t, unix.Close(fd))
+	must(t, closeDescriptor(fd))
 	must(t, os.Chmod(sealed, 0o600))
 	wantContent(t, sealed, []byte("content"))
 
@@ -252,7 +252,7 @@ func testModel(t *testing.T, dir string) {
 			must(t, unix.Fsync(fd))
 		case 11:
 			what = "reopen"
-			must(t, unix.Close(fd))
+			must(t, closeDescriptor(fd))
 			var err error
 			fd, err = unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 			must(t, err)
@@ -264,7 +264,7 @@ func testModel(t *testing.T, dir string) {
 		}
 	}
 	wantSize(t, path, int64(len(model)))
-	must(t, unix.Close(fd))
+	must(t, closeDescriptor(fd))
 	wantContent(t, path, model)
 }
 
@@ -291,7 +291,7 @@ func testMmap(t *testing.T, dir string) {
 	copy(m[19990:], "the end...")
 	copy(content[19990:], "the end...")
 	must(t, unix.Munmap(m))
-	must(t, unix.Close(fd))
+	must(t, closeDescriptor(fd))
 	wantContent(t, path, content)
 
 	// A mapping outlives its descriptor and the file's name.
@@ -300,7 +300,7 @@ func testMmap(t *testing.T, dir string) {
 	fd = open(t, unlinked, unix.O_RDWR)
 	m, err = unix.Mmap(fd, 0, len(content), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	must(t, err)
-	must(t, unix.Close(fd))
+	must(t, closeDescriptor(fd))
 	must(t, os.Remove(unlinked))
 	m[12345]++
 	must(t, unix.Msync(m, unix.MS_SYNC))
@@ -409,7 +409,7 @@ func testFallocate(t *testing.T, dir string) {
 		}
 		wantSize(t, path, test.size)
 		wantContent(t, path, want)
-		must(t, unix.Close(fd))
+		must(t, closeDescriptor(fd))
 		wantContent(t, path, want)
 	}
 	fd := open(t, filepath.Join(dir, "zero"), unix.O_RDWR)

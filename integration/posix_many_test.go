@@ -95,7 +95,7 @@ func testTenThousandFiles(t *testing.T, dir string) {
 	for i := range n {
 		fd, err := unix.Open(filepath.Join(dir, name(i)), unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o644)
 		must(t, err)
-		must(t, unix.Close(fd))
+		must(t, closeDescriptor(fd))
 	}
 	list := func() map[string]int {
 		t.Helper()

@@ -553,16 +553,16 @@ func testDeepPath(t *testing.T, dir string) {
 		if err != nil {
 			t.Fatalf("open at depth %d: %v", i, err)
 		}
-		must(t, unix.Close(fd))
+		must(t, closeDescriptor(fd))
 		fd = next
 	}
-	defer unix.Close(fd)
+	defer func() { _ = closeDescriptor(fd) }()
 	made, err := unix.Openat(fd, "file", unix.O_CREAT|unix.O_RDWR|unix.O_CLOEXEC, 0o644)
 	if err != nil {
 		t.Fatalf("create at depth 40: %v", err)
 	}
 	pwrite(t, made, noise(27, 5000), 0)
-	must(t, unix.Close(made))
+	must(t, closeDescriptor(made))
 	must(t, unix.Linkat(fd, "file", fd, "link", 0))
 	must(t, unix.Renameat(fd, "file", fd, "renamed"))
 	for _, name := range []string{"renamed", "link"} {
@@ -571,7 +571,7 @@ func testDeepPath(t *testing.T, dir string) {
 			t.Fatalf("open %s at depth 40: %v", name, err)
 		}
 		wantRead(t, made, 0, noise(27, 5000))
-		must(t, unix.Close(made))
+		must(t, closeDescriptor(made))
 	}
 	run(t, dir, "rm", "-r", far)
 	wantGone(t, far)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"slices"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -57,7 +58,11 @@ func open(t *testing.T, path string, flags int) int {
 	if err != nil {
 		t.Fatalf("open %s: %v", path, err)
 	}
-	t.Cleanup(func() { _ = unix.Close(fd) })
+	descriptors.mu.Lock()
+	defer descriptors.mu.Unlock()
+	mine := new(byte)
+	descriptors.open[fd] = mine
+	t.Cleanup(func() { descriptors.close(fd, mine) })
 	return fd
 }
 
@@ -134,4 +139,31 @@ func wantGone(t *testing.T, path string) {
 	t.Helper()
 	_, err := os.Lstat(path)
 	wantErrno(t, err, unix.ENOENT)
+}
+
+// descriptors are those that open has opened and nobody has closed, each with what tells it from an
+// earlier one of the same number. Tests run side by side: a descriptor that is closed twice may be another test's by then.
+var descriptors = descriptorTable{open: map[int]*byte{}}
+
+type descriptorTable struct {
+	mu   sync.Mutex // guards open, and is held while a descriptor is closed
+	open map[int]*byte
+}
+
+// close closes a descriptor if it is still that one.
+func (d *descriptorTable) close(fd int, one *byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.open[fd] == one {
+		delete(d.open, fd)
+		_ = unix.Close(fd) // the test has ended
+	}
+}
+
+// closeDescriptor closes a descriptor, which open may have opened.
+func closeDescriptor(fd int) error {
+	descriptors.mu.Lock()
+	defer descriptors.mu.Unlock()
+	delete(descriptors.open, fd)
+	return unix.Close(fd)
 }

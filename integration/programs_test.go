@@ -216,7 +216,7 @@ func plantTree(t *testing.T, dir string) {
 	for _, at := range []int64{0, 20 << 20, 50<<20 - 1000} {
 		pwrite(t, sparse, noise(30, 1000), at)
 	}
-	must(t, unix.Close(sparse))
+	must(t, closeDescriptor(sparse))
 	must(t, unix.Setxattr(in("sub/file2"), "user.text", []byte("value"), 0))
 	must(t, unix.Setxattr(in("sub/file2"), "user.binary", noise(31, 300), 0))
 	must(t, unix.Setxattr(in("sub"), "user.directory", []byte("value"), 0))
@@ -330,7 +330,7 @@ func testSparseFile(t *testing.T, v *volume, dir string) {
 			t.Errorf("the next data from 20,000 on are at %d, %v, want %d", data, err, 2<<30-5000)
 		}
 		if round == 0 {
-			must(t, unix.Close(fd))
+			must(t, closeDescriptor(fd))
 			v.remount(t)
 			fd = open(t, path, unix.O_RDWR)
 		}
@@ -347,8 +347,8 @@ func testSparseFile(t *testing.T, v *volume, dir string) {
 	must(t, unix.Ftruncate(fd, 2<<30))
 	wantSize(t, path, 2<<30)
 	wantRead(t, fd, 2<<30-5000, parts[2<<30-5000][:5000])
-	must(t, unix.Close(copied))
-	must(t, unix.Close(fd))
+	must(t, closeDescriptor(copied))
+	must(t, closeDescriptor(fd))
 }
 
 // testEditor saves as editors do, with readers who must always find one whole version.
@@ -377,7 +377,7 @@ func testEditor(t *testing.T, v *volume, dir string) {
 		pwrite(t, fd, version(i), 0)
 		must(t, unix.Fchmod(fd, 0o644))
 		must(t, unix.Fsync(fd))
-		must(t, unix.Close(fd))
+		must(t, closeDescriptor(fd))
 		_ = os.Remove(path + "~") // there is none at first
 		must(t, os.Link(path, path+"~"))
 		must(t, os.Rename(temporary, path))

@@ -80,12 +80,12 @@ func plantMarks(t *testing.T, dir string) {
 	copy(m[5000:], marks["mapped"])
 	must(t, unix.Msync(m, unix.MS_SYNC))
 	must(t, unix.Munmap(m))
-	must(t, unix.Close(fd))
+	must(t, closeDescriptor(fd))
 
 	fd = open(t, dir, unix.O_TMPFILE|unix.O_RDWR)
 	pwrite(t, fd, []byte(marks["temporary"]), 0)
 	must(t, unix.Fsync(fd))
-	must(t, unix.Close(fd))
+	must(t, closeDescriptor(fd))
 }
 
 // forms are the ways in which a mark may have been written down.

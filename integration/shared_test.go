@@ -145,7 +145,7 @@ func TestShared(t *testing.T) {
 		write(t, a.path("old", "in", "f"), []byte("text"))
 		in, err := unix.Open(b.path("old", "in"), unix.O_RDONLY|unix.O_DIRECTORY, 0)
 		must(t, err)
-		defer unix.Close(in)
+		defer func() { _ = closeDescriptor(in) }()
 		must(t, os.Rename(a.path("old"), a.path("elsewhere")))
 		_, err = unix.Openat(in, "f", unix.O_RDONLY, 0)
 		wantErrno(t, err, unix.ESTALE)
